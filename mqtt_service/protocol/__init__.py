@@ -1,0 +1,1 @@
+"""What travels between rows, wire and devices: pure functions and frozen dataclasses, standard library only."""
