@@ -1,0 +1,117 @@
+"""The worker's settings: read once from the environment and `.env`, frozen, every fault reported at once.
+
+The environment goes before `.env`. Durations are seconds.
+"""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mqtt_service.errors import ConfigurationError
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+# The broker takes longer ids, but MQTT 3.1.1 promises only these characters (MQTT 3.1.1, section 3.1.3.1).
+_NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
+
+
+class Settings(BaseSettings):
+    """What an operator can set; README.md's configuration table says the same in words.
+
+    Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    supabase_url: Text
+    supabase_secret_key: SecretStr = Field(
+        validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+    )
+
+    mqtt_host: Text
+    mqtt_port: Port = 8883
+    mqtt_username: str | None = None
+    mqtt_password: SecretStr | None = None
+    mqtt_tls: bool = True
+    mqtt_ca_file: Path | None = None
+    mqtt_client_id: Text = Field(default_factory=lambda: default_client_id(dict(os.environ), platform.node()))
+
+    poll_interval: Seconds = 5.0
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    command_ttl: Seconds = 86_400.0
+    lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
+    wake_format: Literal["12h", "iso"] = "12h"
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", "wake_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("supabase_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/]+/?", value):
+            raise ValueError("must be the project's URL, like https://<project>.supabase.co, with no path")
+        return value.rstrip("/")
+
+    @field_validator("mqtt_host")
+    @classmethod
+    def _is_bare_host(cls, value: str) -> str:
+        if "/" in value or value.count(":") == 1:
+            raise ValueError("must be a host name alone; the port goes into MQTT_PORT, TLS into MQTT_TLS")
+        return value
+
+    @field_validator("mqtt_ca_file")
+    @classmethod
+    def _exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+
+def default_client_id(environ: dict[str, str], host: str) -> str:
+    """A client id that is the same each time this instance starts (MQTT_CLIENT_ID overrides it).
+
+    Heroku names the instance in DYNO, Render in RENDER_INSTANCE_ID; elsewhere the host name serves.
+    """
+    instance = environ.get("DYNO") or environ.get("RENDER_INSTANCE_ID") or host or "worker"
+    return "mqtt-service-" + _NOT_IN_A_CLIENT_ID.sub("-", instance)
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read the settings; raise `ConfigurationError` that names every fault, and shows no value.
+
+    Values are left out of the message since one of them may be a secret in the wrong place.
+    """
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as error:
+        raise ConfigurationError(
+            [_fault(item["loc"], item["type"], item["msg"]) for item in error.errors()]
+        ) from None
+
+
+def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = str(location[0]).upper()
+    if kind == "missing":
+        return f"{name} is not set"
+    return f"{name}: {message.removeprefix('Value error, ')}"

@@ -1,0 +1,76 @@
+"""Log lines: SEED.md's "Service Logs" as text, or one JSON object a line.
+
+A record may carry `command`, `device` and `worker` (see `context`); text shows them behind the message,
+JSON as fields of their own.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+CONTEXT = ("command", "device", "worker")
+
+
+def context(**fields: object) -> dict[str, object]:
+    """The `extra` of a log call: which command, device and worker the line is about."""
+    return {name: str(value) for name, value in fields.items() if value is not None}
+
+
+def _context_of(record: logging.LogRecord) -> dict[str, str]:
+    return {name: str(getattr(record, name)) for name in CONTEXT if getattr(record, name, None)}
+
+
+class TextFormatter(logging.Formatter):
+    """`[CommandQueue] ✅ Sent reboot to DEVICE-1 (command=… device=…)`; the platform adds the time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback behind it where there is one."""
+        line = super().format(record)
+        fields = " ".join(f"{name}={value}" for name, value in _context_of(record).items())
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname} "
+        first, *rest = line.split("\n")
+        return "\n".join([f"{level}{first} ({fields})" if fields else f"{level}{first}", *rest])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC, ISO 8601), level, logger, message, and what the line is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Serialise the record; characters outside ASCII stay as they are."""
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_context_of(record),
+        }
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False)
+
+
+class OneWorker(logging.Filter):
+    """Adds the worker's name to every record of ours that does not name one."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Never drops a record."""
+        if record.name.startswith("mqtt_service") and not hasattr(record, "worker"):
+            record.worker = self._worker
+        return True
+
+
+def configure_logging(level: str, style: Literal["text", "json"], worker: str) -> None:
+    """Send every log line to standard output, ours from `level` on, other libraries' from WARNING on."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.addFilter(OneWorker(worker))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("mqtt_service").setLevel(level)
+    # It logs each failed attempt as an error; the supervisor says the same once, and what it does about it.
+    logging.getLogger("realtime").setLevel(logging.CRITICAL)
