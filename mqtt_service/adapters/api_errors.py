@@ -1,0 +1,69 @@
+"""Which faults of the Supabase API waiting can mend, and what to tell the operator of the others.
+
+The codes are PostgREST's (its documentation, "Errors") and Postgres's (Appendix A); the statuses from 520 on
+are those of the network in front of a hosted project.
+"""
+
+import httpx
+from postgrest.exceptions import APIError
+
+from mqtt_service.errors import (
+    MigrationMissingError,
+    PermanentError,
+    ServiceError,
+    SupabaseUnavailableError,
+)
+
+_RETRYABLE_STATUS = frozenset({429, 502, 503, 504, *range(520, 528)})
+# Serialisation failure, deadlock, lock and statement time-outs, too many connections, and a server that
+# restarts; PGRST000 to 003 say that the API itself has no database connection.
+_RETRYABLE_CODES = frozenset(
+    {"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300", "08006", "08001", "08003"}
+    | {"PGRST000", "PGRST001", "PGRST002", "PGRST003"}
+)
+_MISSING_CODES = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
+
+_SAY_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"
+_SAY_MIGRATE = "apply the files in supabase/migrations to the project (supabase/README.md)"
+
+
+async def refuse_by_status(response: httpx.Response) -> None:
+    """Raise what only the status tells; an httpx response hook, so that Retry-After is still at hand.
+
+    Raises SupabaseUnavailableError for statuses that waiting can mend and PermanentError for a refused key.
+    """
+    if response.status_code in _RETRYABLE_STATUS:
+        raise SupabaseUnavailableError(
+            f"Supabase answered {response.status_code} {response.reason_phrase}".rstrip(),
+            retry_after=_seconds(response.headers.get("Retry-After")),
+        )
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise PermanentError(f"Supabase refused the key (401): {_SAY_KEY}")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """The header's number of seconds; its other form, a date, is not used by the API."""
+    try:
+        return max(0.0, float(retry_after)) if retry_after else None
+    except ValueError:
+        return None
+
+
+def from_network_error(error: httpx.HTTPError, call: str) -> SupabaseUnavailableError:
+    """Every failure to send or receive: whether the call had its effect is unknown."""
+    detail = str(error) or type(error).__name__
+    return SupabaseUnavailableError(
+        f"no answer from Supabase to {call}: {detail}; check SUPABASE_URL and the network"
+    )
+
+
+def from_api_error(error: APIError, call: str) -> ServiceError:
+    """Translate what PostgREST answered to `call` into one of our errors."""
+    code, message = error.code or "", error.message or "no message"
+    if code in _RETRYABLE_CODES or (code.startswith("5") and len(code) == 3):  # noqa: PLR2004 - an HTTP status
+        return SupabaseUnavailableError(f"Supabase could not run {call} now: {message} ({code})")
+    if code in _MISSING_CODES:
+        return MigrationMissingError(f"{call} is missing in the database: {_SAY_MIGRATE} ({message})")
+    if code == "42501":
+        return PermanentError(f"the key may not use {call}: {_SAY_KEY}, then {_SAY_MIGRATE} ({message})")
+    return PermanentError(f"Supabase refused {call}: {message} ({code or 'no code'})")

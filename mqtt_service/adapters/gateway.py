@@ -1,0 +1,195 @@
+"""Every call to Supabase's database API: dataclasses in, dataclasses out, our errors instead of the API's.
+
+All calls are safe to repeat when their outcome is unknown (the SQL says why at each function). Each raises
+SupabaseUnavailableError where waiting can help, MigrationMissingError and PermanentError where it cannot.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+from postgrest.exceptions import APIError
+from pydantic import TypeAdapter, ValidationError
+
+from mqtt_service.adapters import api_errors
+from mqtt_service.adapters.rows import (
+    Acknowledged,
+    AcknowledgementRow,
+    Claim,
+    ExpiredCommand,
+    FailedCommand,
+    IncompleteDevice,
+    Initialized,
+    Settled,
+    Settlement,
+    UnreadableCommand,
+    Welcome,
+)
+from mqtt_service.errors import SupabaseUnavailableError
+from mqtt_service.protocol.commands import Command
+from supabase import AsyncClient, AsyncClientOptions
+
+T = TypeVar("T")
+
+_COMMAND = TypeAdapter(Command)
+_FAILED = TypeAdapter(list[FailedCommand])
+_EXPIRED = TypeAdapter(list[ExpiredCommand])
+_UNREADABLE_KEYS = TypeAdapter(tuple[UUID, int])
+_SETTLED = TypeAdapter(list[Settled])
+_ACKNOWLEDGED = TypeAdapter(list[Acknowledged])
+_WELCOMES = TypeAdapter(list[Welcome])
+_INCOMPLETE = TypeAdapter(list[IncompleteDevice])
+_INITIALIZED = TypeAdapter(Initialized)
+
+# A claim or a settlement of hundreds of rows takes tens of milliseconds; what takes longer is not coming.
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When failed commands are tried again, and for how long a command lives; seconds."""
+
+    max_retries: int
+    retry_delay: float
+    command_ttl: float
+
+
+async def connect(url: str, key: str) -> AsyncClient:
+    """Create the one Supabase client of this process; it makes no request yet.
+
+    The HTTP client is ours for its time-outs, and so that a status is judged before the library reads it.
+    """
+    http = httpx.AsyncClient(
+        http2=True,
+        timeout=_TIMEOUT,
+        follow_redirects=True,
+        event_hooks={"response": [api_errors.refuse_by_status]},
+    )
+    options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
+    return await AsyncClient.create(url, key, options)
+
+
+class Gateway:
+    """The worker's view of the database, for one worker id."""
+
+    def __init__(self, client: AsyncClient, worker: str, policy: RetryPolicy) -> None:
+        self._client = client
+        self._worker = worker
+        self._retry = {
+            "p_max_retries": policy.max_retries,
+            "p_retry_delay_seconds": policy.retry_delay,
+        }
+        self._command_ttl = policy.command_ttl
+
+    async def claim(self, *, limit: int, lease: float, held: Sequence[UUID]) -> Claim:
+        """Lease up to `limit` due commands for `lease` seconds; limit 0 only expires and fails what is due.
+
+        `held` names the commands of earlier claims that are not settled; other leases of this worker are
+        answers that got lost, and come back.
+        """
+        answer = await self._rpc(
+            "fn_claim_commands",
+            p_worker=self._worker,
+            p_limit=limit,
+            p_lease_seconds=lease,
+            p_command_ttl_seconds=self._command_ttl,
+            p_held=[str(command_id) for command_id in held],
+            **self._retry,
+        )
+        return _claim(answer)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Report what became of attempts; one whose lease has passed on comes back as stale."""
+        answer = await self._rpc(
+            "fn_settle_commands",
+            p_worker=self._worker,
+            p_results=[{**asdict(item), "command_id": str(item.command_id)} for item in settlements],
+            **self._retry,
+        )
+        return _shaped(_SETTLED, answer, "fn_settle_commands")
+
+    async def acknowledge(self, rows: Sequence[AcknowledgementRow]) -> list[Acknowledged]:
+        """Write devices' answers into their commands, in this order; one result for each."""
+        answer = await self._rpc(
+            "fn_acknowledge_commands", p_acks=[asdict(row) for row in rows], **self._retry
+        )
+        return _shaped(_ACKNOWLEDGED, answer, "fn_acknowledge_commands")
+
+    async def queue_welcomes(self, device_ids: Sequence[UUID] | None, *, limit: int) -> list[Welcome]:
+        """Queue the welcome of these devices (None: of all that await one) and return those queued now."""
+        answer = await self._rpc(
+            "fn_queue_welcome_commands",
+            p_device_ids=None if device_ids is None else [str(device_id) for device_id in device_ids],
+            p_limit=limit,
+        )
+        return _shaped(_WELCOMES, answer, "fn_queue_welcome_commands")
+
+    async def find_incomplete_lineage(self, after: UUID | None, limit: int) -> list[IncompleteDevice]:
+        """One page of devices whose lineage is incomplete, by device_id, beginning behind `after`."""
+        query = self._client.rpc("fn_find_devices_with_incomplete_lineage").order("device_id").limit(limit)
+        if after is not None:
+            query = query.gt("device_id", str(after))
+        answer = await _execute(query, "fn_find_devices_with_incomplete_lineage")
+        return _shaped(_INCOMPLETE, answer, "fn_find_devices_with_incomplete_lineage")
+
+    async def initialize_device(self, device_id: UUID, site_id: UUID, program_id: UUID | None) -> Initialized:
+        """Fill in a mapped device's lineage and activate it."""
+        answer = await self._rpc(
+            "fn_initialize_device_after_mapping",
+            p_device_id=str(device_id),
+            p_site_id=str(site_id),
+            p_program_id=None if program_id is None else str(program_id),
+        )
+        return _shaped(_INITIALIZED, answer, "fn_initialize_device_after_mapping")
+
+    async def _rpc(self, function: str, **parameters: object) -> object:
+        return await _execute(self._client.rpc(function, parameters), function)
+
+
+async def _execute(query: Any, call: str) -> object:  # noqa: ANN401 - the library's builders share no base
+    try:
+        response = await query.execute()
+    except httpx.HTTPError as error:
+        raise api_errors.from_network_error(error, call) from error
+    except APIError as error:
+        raise api_errors.from_api_error(error, call) from error
+    data: object = response.data
+    return data
+
+
+def _shaped(adapter: TypeAdapter[T], data: object, call: str) -> T:
+    """Validate an answer; a proxy's page or a cut body is no answer, so the call is to be repeated."""
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole answer"
+        raise SupabaseUnavailableError(
+            f"the answer to {call} is not what it should be ({where}: {first['msg']}); if this stays, "
+            "the migrations in the database and this version do not belong together"
+        ) from error
+
+
+def _claim(answer: object) -> Claim:
+    call = "fn_claim_commands"
+    document = _shaped(TypeAdapter(dict[str, Any]), answer, call)
+    commands: list[Command] = []
+    unreadable: list[UnreadableCommand] = []
+    for row in _shaped(TypeAdapter(list[dict[str, Any]]), document.get("commands"), call):
+        try:
+            commands.append(_COMMAND.validate_python(row))
+        except ValidationError as error:
+            keys = _shaped(_UNREADABLE_KEYS, (row.get("command_id"), row.get("attempt")), call)
+            first = error.errors(include_url=False, include_input=False)[0]
+            unreadable.append(UnreadableCommand(*keys, f"{first['loc']}: {first['msg']}"))
+    return Claim(
+        commands=commands,
+        unreadable=unreadable,
+        failed=_shaped(_FAILED, document.get("failed"), call),
+        expired=_shaped(_EXPIRED, document.get("expired"), call),
+        welcome_due=document.get("welcome_due") is True,
+        more=document.get("more") is True,
+        seconds_to_next_due=_shaped(TypeAdapter(float | None), document.get("seconds_to_next_due"), call),
+    )

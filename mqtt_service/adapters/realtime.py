@@ -1,0 +1,181 @@
+"""The doorbell: Realtime channels on `devices` and `device_commands`, supervised from outside.
+
+An event only says "look now": what it announces is found by a query that would have found it anyway. So
+losing one costs latency, and nothing here keeps state about commands or devices.
+
+The library gives up after a few failed connects inside a task that nobody awaits, and a callback that raises
+ends its listener. Hence one fresh client a connection, no reconnecting of its own, callbacks that cannot
+raise, and a rebuild whenever the channel leaves the state in which events flow.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent, RealtimeSubscribeStates
+
+from mqtt_service.backoff import patiently
+from mqtt_service.errors import RetryableError
+
+log = logging.getLogger(__name__)
+
+# The hosted service takes one to three seconds between the join and "Subscribed to PostgreSQL".
+_SUBSCRIBE_DEADLINE = 20.0
+_CONNECT_DEADLINE = 10
+
+
+class RealtimeLostError(RetryableError):
+    """The channel is not, or no longer, delivering events."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoorbellStatus:
+    """What /health says of Realtime; `since` is when the state last changed (UTC)."""
+
+    connected: bool
+    since: datetime
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Whom to call, on the event loop: for a new command, a device to welcome, a (re)joined channel."""
+
+    on_command: Callable[[], None]
+    on_mapping: Callable[[UUID], None]
+    on_joined: Callable[[], None]
+
+
+class Doorbell:
+    """Listens to the project's Realtime with the key given, for ever."""
+
+    def __init__(self, supabase_url: str, key: str, listeners: Listeners) -> None:
+        self._url = f"{supabase_url}/realtime/v1"
+        self._key = key
+        self._listeners = listeners
+        self._status = DoorbellStatus(connected=False, since=datetime.now(UTC))
+
+    @property
+    def status(self) -> DoorbellStatus:
+        """The present state."""
+        return self._status
+
+    async def run(self) -> None:
+        """Keep one working subscription until cancelled; each loss is one log line and a rebuild."""
+        while True:
+            async for attempt in patiently(self._announce):
+                with attempt:
+                    await self._listen_once()
+
+    def _announce(self, error: BaseException, delay: float) -> None:
+        self._set(connected=False, error=str(error))
+        log.warning("[REALTIME] %s; commands go on at the pace of the poll, next try in %.1f s", error, delay)
+
+    async def _listen_once(self) -> None:
+        """Subscribe and stay until the subscription is lost; raises RealtimeLostError if it was never had."""
+        session = _Session(self._url, self._key, self._listeners)
+        try:
+            await session.subscribe()
+            self._set(connected=True)
+            log.info("[REALTIME] ✅ Device provisioning listener active")
+            self._listeners.on_joined()
+            reason = await session.lost
+        finally:
+            await session.close()
+        self._set(connected=False, error=reason)
+        log.warning(
+            "[REALTIME] %s; subscribing again, meanwhile commands go on at the pace of the poll", reason
+        )
+
+    def _set(self, *, connected: bool, error: str | None = None) -> None:
+        since = datetime.now(UTC) if connected != self._status.connected else self._status.since
+        self._status = DoorbellStatus(connected, since, error)
+
+
+class _Session:
+    """One connection with one channel; `lost` is done with the reason once events may no longer arrive."""
+
+    def __init__(self, url: str, key: str, listeners: Listeners) -> None:
+        self._client = AsyncRealtimeClient(
+            url, token=key, auto_reconnect=False, max_retries=1, timeout=_CONNECT_DEADLINE
+        )
+        self._listeners = listeners
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self._flowing: asyncio.Future[None] = loop.create_future()
+
+    async def subscribe(self) -> None:
+        """Join and wait for the message that says that events flow (a join's own reply comes before that)."""
+        channel = self._client.channel("mqtt-service")
+        # RLS keeps old values out of events, so the row says itself whether its welcome is due.
+        channel.on_postgres_changes(
+            RealtimePostgresChangesListenEvent.Update,
+            self._on_device,
+            table="devices",
+            schema="public",
+            filter="welcome_due=eq.true",
+        )
+        channel.on_postgres_changes(
+            RealtimePostgresChangesListenEvent.Insert,
+            self._on_command,
+            table="device_commands",
+            schema="public",
+            filter="status=eq.pending",
+        )
+        channel.on_system(self._on_system)
+        try:
+            async with asyncio.timeout(_SUBSCRIBE_DEADLINE):
+                await channel.subscribe(self._on_state)
+                await asyncio.wait({self._flowing, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise RealtimeLostError(
+                f"Realtime did not confirm the subscription within {_SUBSCRIBE_DEADLINE:.0f} s; is "
+                "device_commands in the publication supabase_realtime?"
+            ) from error
+        except Exception as error:  # the library raises bare exceptions, and those of its WebSocket library
+            raise RealtimeLostError(f"Realtime cannot be reached: {error or type(error).__name__}") from error
+        if self.lost.done():
+            raise RealtimeLostError(self.lost.result())
+        listener = self._client._listen_task  # noqa: SLF001 - nothing public tells that the listener has ended
+        if listener is not None:
+            listener.add_done_callback(lambda _: self._lose("the Realtime listener ended"))
+
+    async def close(self) -> None:
+        """Leave, whatever state the connection is in."""
+        with suppress(Exception):  # a broken connection may fail in any way while it is closed
+            async with asyncio.timeout(5):
+                await self._client.close()
+
+    def _lose(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
+        if state is not RealtimeSubscribeStates.SUBSCRIBED:
+            self._lose(f"Realtime says {state.value}" + (f": {error}" if error else ""))
+
+    def _on_system(self, _: object) -> None:
+        # The library calls this for successes alone; an error reaches `_on_state`.
+        if not self._flowing.done():
+            self._flowing.set_result(None)
+
+    def _on_command(self, _: object) -> None:
+        self._call(self._listeners.on_command)
+
+    def _on_device(self, event: Any) -> None:  # noqa: ANN401 - checked here, since a raise would end the listener
+        def ring() -> None:
+            self._listeners.on_mapping(UUID(event["data"]["record"]["device_id"]))
+
+        self._call(ring)
+
+    @staticmethod
+    def _call(ring: Callable[[], None]) -> None:
+        try:
+            ring()
+        except Exception:
+            log.exception("[REALTIME] An event could not be handled; the poll will find what it announced")

@@ -1,0 +1,43 @@
+"""How long to wait before trying again: exponential with jitter, and never shorter than the peer asked."""
+
+import logging
+from collections.abc import Callable
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity.wait import wait_base
+
+from mqtt_service.errors import RetryableError
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class WaitAsAsked(wait_base):
+    """Full jitter up to `LONGEST_DELAY` seconds, or the `retry_after` of the error where that is longer."""
+
+    def __init__(self, longest: float = LONGEST_DELAY) -> None:
+        self._own = wait_random_exponential(multiplier=FIRST_DELAY, max=longest)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Seconds until the next attempt."""
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        asked = getattr(error, "retry_after", None) or 0.0
+        return max(asked, self._own(retry_state))
+
+
+def patiently(announce: Callable[[BaseException, float], None]) -> AsyncRetrying:
+    """Try again without end on RetryableError; `announce` gets each error and the delay in seconds."""
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            announce(error, state.upcoming_sleep)
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(RetryableError),
+        wait=WaitAsAsked(),
+        before_sleep=before_sleep,
+        reraise=True,
+    )

@@ -1,0 +1,283 @@
+"""The command queue's worker: claim → encode → publish → settle.
+
+    claim     due commands are leased to this worker, in the order of issue for each device
+    encode    a row becomes the bytes of PROTOCOL.md; what cannot be encoded fails for good
+    publish   QoS 1; the next command of a device follows the PUBACK of the one before
+    settle    sent, failed, or released (given back uncounted, when the fault is not the command's)
+
+The database is the truth: Realtime only wakes the loop early, and whatever is not settled comes back when its
+lease ends, under the same command_id.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, Protocol
+from uuid import UUID
+
+from mqtt_service.adapters.gateway import Gateway
+from mqtt_service.adapters.rows import Claim, Settled, Settlement
+from mqtt_service.batching import Batcher
+from mqtt_service.errors import BrokerUnavailableError, LocalProtocolError, PermanentError, ServiceError
+from mqtt_service.log import context
+from mqtt_service.metrics import COMMANDS
+from mqtt_service.protocol.commands import Command, encode_command
+from mqtt_service.protocol.topics import command_topic
+
+log = logging.getLogger(__name__)
+
+CLAIM_LIMIT = 200
+_SETTLE_LIMIT = 500
+# After this part of its lease a command is not published any more: a successor may hold it soon.
+_USABLE_LEASE = 0.8
+
+
+class PublishResult(Protocol):
+    """What the broker said with its PUBACK."""
+
+    @property
+    def no_subscriber(self) -> bool:
+        """The broker has the message, and nobody listens to its topic (MQTT 5, reason code 16)."""
+
+
+class Link(Protocol):
+    """The part of `MqttLink` that the queue needs."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publish can be tried now."""
+
+    async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
+        """Return after the PUBACK; raise BrokerUnavailableError or PermanentError."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """Seconds; `wake_format` is how times are written on the wire."""
+
+    poll_interval: float = 5.0
+    lease: float = 30.0
+    wake_format: Literal["12h", "iso"] = "12h"
+
+
+class CommandQueueProcessor:
+    """Polls every `poll_interval`, and at once when woken; see the module's head for what a turn does."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        link: Link,
+        options: QueueOptions,
+        on_welcome_due: Callable[[], None],
+    ) -> None:
+        self._gateway = gateway
+        self._link = link
+        self._options = options
+        self._on_welcome_due = on_welcome_due
+        self._settler: Batcher[Settlement, Settled] = Batcher("CommandQueue", gateway.settle, _SETTLE_LIMIT)
+        self._settling: dict[UUID, asyncio.Task[None]] = {}
+        self._publishing: set[asyncio.Timeout] = set()
+        self._wanted = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.last_poll: float | None = None
+        self.last_error: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether new commands are claimed."""
+        return not self._stopping.is_set()
+
+    def wake(self) -> None:
+        """Look for due commands now instead of at the next poll."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Work until `stop`; a failed poll is logged and the next one comes as usual."""
+        log.info("[COMMAND_QUEUE] ✅ Command queue processor started")
+        while self.running:
+            self._wanted.clear()
+            self._idle.clear()
+            try:
+                pause = await self._turn()
+            except ServiceError as error:
+                await self._after_failure(error)
+            else:
+                await _either(self._wanted, pause)
+            finally:
+                self._idle.set()
+
+    async def _after_failure(self, error: ServiceError) -> None:
+        self.last_error = str(error)
+        pause = max(self._options.poll_interval, getattr(error, "retry_after", None) or 0.0)
+        log.warning("[CommandQueue] %s; next poll in %.1f s", error, pause)
+        self._idle.set()
+        await _either(self._stopping, pause)
+
+    async def run_settler(self) -> None:
+        """Write what became of commands until cancelled; runs beside `run`."""
+        await self._settler.run()
+
+    async def stop(self, patience: float) -> None:
+        """Claim no more; finish or give back what is in hand, and settle it, within `patience` seconds.
+
+        What cannot be settled by then comes back when its lease ends, under the same command_id.
+        """
+        self._stopping.set()
+        self._wanted.set()
+        loop = asyncio.get_running_loop()
+        for timeout in self._publishing:
+            timeout.reschedule(loop.time() + patience / 2)
+        try:
+            async with asyncio.timeout(patience):
+                await self._idle.wait()
+                await self.published_is_settled()
+        except TimeoutError:
+            log.warning(
+                "[CommandQueue] %d command(s) could not be settled in time; they come back after their lease",
+                len(self._settling),
+            )
+
+    async def published_is_settled(self) -> None:
+        """Wait until everything published before this call is in the database."""
+        if self._settling:
+            await asyncio.wait(set(self._settling.values()))
+
+    async def _turn(self) -> float:
+        """Claim once and publish what that brought; returns the seconds to wait for the next claim."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        # Without a broker the queue is still swept, but nothing is taken that could not be published.
+        limit = CLAIM_LIMIT if self._link.connected else 0
+        claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=list(self._settling))
+        self.last_poll, self.last_error = loop.time(), None
+        self._report(claim)
+        if claim.welcome_due:
+            self._on_welcome_due()
+        for row in claim.unreadable:
+            self._settle(
+                Settlement(
+                    row.command_id, row.attempt, "failed", f"unreadable row: {row.reason}", retry=False
+                )
+            )
+        if claim.commands:
+            await self._publish_all(claim.commands, deadline=started + _USABLE_LEASE * self._options.lease)
+        if limit and claim.more:
+            return 0.0
+        # Zero says that a due row is not ours to take yet; asking again at once would not change that.
+        return min(self._options.poll_interval, claim.seconds_to_next_due or self._options.poll_interval)
+
+    async def _publish_all(self, commands: Sequence[Command], deadline: float) -> None:
+        """Publish in order for each device, devices side by side."""
+        log.info("[CommandQueue] Processing %d pending command(s)", len(commands))
+        # A stable sort: within a device, the order of the claim stays.
+        by_device = sorted(commands, key=lambda command: str(command.device_id))
+        async with asyncio.TaskGroup() as group:
+            for _, of_device in groupby(by_device, key=lambda command: command.device_id):
+                group.create_task(self._publish_in_order(list(of_device), deadline))
+
+    async def _publish_in_order(self, commands: Sequence[Command], deadline: float) -> None:
+        """Publish one device's commands; when one is given back, so are those behind it."""
+        reason: str | None = None
+        for command in commands:
+            if reason is None:
+                settlement = await self._publish(command, deadline)
+                reason = settlement.error if settlement.outcome == "released" else None
+            else:
+                settlement = Settlement(command.command_id, command.attempt, "released", reason)
+            self._settle(settlement, command)
+        if reason is not None:
+            # The next claim must find them in their old place, before the device's later commands.
+            await self.published_is_settled()
+
+    async def _publish(self, command: Command, deadline: float) -> Settlement:
+        key = (command.command_id, command.attempt)
+        remaining = deadline - asyncio.get_running_loop().time()
+        if not self.running or remaining <= 0:
+            return Settlement(
+                *key, "released", "the lease is ending" if self.running else "the worker is stopping"
+            )
+        try:
+            topic = command_topic(command.topic_root, command.topic_id)
+            payload = encode_command(command, wake_format=self._options.wake_format)
+        except LocalProtocolError as error:
+            return Settlement(*key, "failed", f"not sent: {error}", retry=False)
+        try:
+            async with asyncio.timeout(remaining) as timeout:
+                self._publishing.add(timeout)
+                result = await self._link.publish(
+                    topic, payload, expiry_seconds=max(1, int(command.seconds_to_expiry))
+                )
+        except (BrokerUnavailableError, TimeoutError) as error:
+            return Settlement(*key, "released", str(error) or "the broker did not acknowledge in time")
+        except PermanentError as error:
+            return Settlement(*key, "failed", str(error))
+        finally:
+            self._publishing.discard(timeout)
+        return Settlement(*key, "sent", no_listener=result.no_subscriber)
+
+    def _settle(self, settlement: Settlement, command: Command | None = None) -> None:
+        task = asyncio.create_task(self._settle_one(settlement, command))
+        self._settling[settlement.command_id] = task
+        task.add_done_callback(lambda _: self._settling.pop(settlement.command_id, None))
+
+    async def _settle_one(self, settlement: Settlement, command: Command | None) -> None:
+        try:
+            settled = await self._settler.submit(settlement)
+        except PermanentError as error:
+            log.warning("[CommandQueue] %s; the command comes back when its lease ends", error)
+        else:
+            _tell(settlement, settled, command)
+
+    @staticmethod
+    def _report(claim: Claim) -> None:
+        for failed in claim.failed:
+            COMMANDS.labels("failed").inc()
+            log.warning(
+                "[CommandQueue] ❌ %s failed (retry_count %d%s): %s",
+                failed.command_type,
+                failed.retry_count,
+                ", final" if failed.final else "",
+                failed.error,
+                extra=context(command=failed.command_id, device=failed.device_code or failed.device_id),
+            )
+        for expired in claim.expired:
+            COMMANDS.labels("expired").inc()
+            log.warning(
+                "[CommandQueue] ⌛ %s expired before the device answered",
+                expired.command_type,
+                extra=context(command=expired.command_id, device=expired.device_code or expired.device_id),
+            )
+
+
+def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> None:
+    """One line for each attempt, once the database knows of it."""
+    COMMANDS.labels(settlement.outcome).inc()
+    name = (command.device_code or command.topic_id) if command else None
+    kind = command.command_type if command else "command"
+    extra = context(command=settlement.command_id, device=name)
+    if settled.result == "stale":
+        log.warning(
+            "[CommandQueue] %s was settled elsewhere; its %s changed nothing",
+            kind,
+            settlement.outcome,
+            extra=extra,
+        )
+    elif settlement.outcome == "sent":
+        asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
+        log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
+    elif settlement.outcome == "released":
+        log.warning("[CommandQueue] %s waits, uncounted: %s", kind, settlement.error, extra=extra)
+    else:
+        log.warning("[CommandQueue] ❌ %s failed: %s", kind, settlement.error, extra=extra)
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, but no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

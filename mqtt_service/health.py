@@ -1,0 +1,109 @@
+"""/health, /ready and /metrics over a snapshot of the worker.
+
+/health is SEED.md's document (test 4) with what this service adds; 503 says that the worker cannot do its
+work, so that a load balancer or an operator's probe sees it without reading.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mqtt_service import __version__
+from mqtt_service.metrics import REGISTRY
+
+Verdict = Literal["healthy", "degraded", "unhealthy"]
+
+# A poll that is late by less than this may be a slow answer; beyond it nothing is being polled.
+_LATE_POLLS = 3
+_SLOW_ANSWER = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The worker at one moment; durations in seconds, `seconds_since_poll` None before the first success."""
+
+    mqtt_connected: bool
+    mqtt_host: str
+    mqtt_port: int
+    mqtt_error: str | None
+    queue_running: bool
+    poll_interval: float
+    seconds_since_poll: float | None
+    last_poll_at: datetime | None
+    supabase_error: str | None
+    realtime_connected: bool
+    realtime_error: str | None
+    worker: str
+    uptime: float
+
+    @property
+    def polling(self) -> bool:
+        """Whether the database answered lately."""
+        allowed = _LATE_POLLS * self.poll_interval + _SLOW_ANSWER
+        return (
+            self.seconds_since_poll is not None
+            and self.seconds_since_poll <= allowed
+            and not self.supabase_error
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether commands can be claimed and published now."""
+        return self.mqtt_connected and self.queue_running and self.polling
+
+    @property
+    def verdict(self) -> Verdict:
+        """`degraded`: all work is done, but at the pace of the poll, since Realtime is silent."""
+        if not self.ready:
+            return "unhealthy"
+        return "healthy" if self.realtime_connected else "degraded"
+
+
+def health_document(snapshot: Snapshot) -> dict[str, object]:
+    """SEED.md's document; `pollInterval` is in milliseconds and `uptime` in whole seconds, as there."""
+    return {
+        "status": snapshot.verdict,
+        "version": __version__,
+        "worker": snapshot.worker,
+        "mqtt": {
+            "connected": snapshot.mqtt_connected,
+            "host": snapshot.mqtt_host,
+            "port": snapshot.mqtt_port,
+            "error": snapshot.mqtt_error,
+        },
+        "supabase": {
+            "connected": snapshot.polling,
+            "lastSuccessfulPoll": snapshot.last_poll_at.isoformat() if snapshot.last_poll_at else None,
+            "error": snapshot.supabase_error,
+        },
+        "realtime": {"connected": snapshot.realtime_connected, "error": snapshot.realtime_error},
+        "commandQueue": {
+            "running": snapshot.queue_running,
+            "pollInterval": round(snapshot.poll_interval * 1000),
+        },
+        "uptime": int(snapshot.uptime),
+    }
+
+
+def health_app(take_snapshot: Callable[[], Snapshot]) -> Starlette:
+    """The worker's HTTP endpoints; none shows a secret, all are GET."""
+
+    async def health(_: Request) -> Response:
+        snapshot = take_snapshot()
+        return JSONResponse(health_document(snapshot), 503 if snapshot.verdict == "unhealthy" else 200)
+
+    async def ready(_: Request) -> Response:
+        is_ready = take_snapshot().ready
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])

@@ -1,0 +1,113 @@
+"""What devices say: one handler per kind of message. A handler returns once its write is committed.
+
+The link acknowledges a message to the broker only after its handler has returned, so that an answer which
+the broker accepted is in its row, or comes again.
+"""
+
+import logging
+from collections.abc import Sequence
+from itertools import count
+
+from mqtt_service.adapters.gateway import Gateway
+from mqtt_service.adapters.mqtt_link import InboundMessage
+from mqtt_service.adapters.rows import Acknowledged, AcknowledgementRow
+from mqtt_service.batching import Batcher
+from mqtt_service.command_queue import CommandQueueProcessor
+from mqtt_service.errors import PermanentError, RemoteProtocolError
+from mqtt_service.log import context
+from mqtt_service.metrics import ACKNOWLEDGEMENTS, DROPPED_MESSAGES, FOREIGN_IDS
+from mqtt_service.protocol.messages import Acknowledgement, ServiceMessage, parse_ack
+from mqtt_service.protocol.topics import parse_topic
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+
+
+class AcknowledgementHandler:
+    """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
+
+    def __init__(self, gateway: Gateway, queue: CommandQueueProcessor) -> None:
+        self._gateway = gateway
+        self._queue = queue
+        self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", self._write, _BATCH)
+        self._refs = count(1)
+
+    async def run(self) -> None:
+        """Write acknowledgements until cancelled."""
+        await self._batcher.run()
+
+    async def drained(self) -> None:
+        """Wait until every acknowledgement received so far is in the database."""
+        await self._batcher.drained()
+
+    async def handle(self, message: InboundMessage) -> None:
+        """Write one message; a malformed one is logged, counted and dropped."""
+        try:
+            topic = parse_topic(message.topic)
+            answer = parse_ack(topic, message.payload)
+        except RemoteProtocolError as error:
+            DROPPED_MESSAGES.labels("malformed").inc()
+            log.warning("[ACK] Dropped a message on %r: %s", message.topic, error)
+            return
+        if isinstance(answer, ServiceMessage):
+            DROPPED_MESSAGES.labels("own").inc()
+            return
+        await self._acknowledge(answer)
+
+    async def _acknowledge(self, answer: Acknowledgement) -> None:
+        if answer.claimed_device is not None:
+            FOREIGN_IDS.inc()
+        try:
+            result = await self._batcher.submit(self._row(answer))
+        except PermanentError as error:
+            DROPPED_MESSAGES.labels("refused").inc()
+            log.warning("[ACK] Dropped: %s", error, extra=context(device=answer.device))
+            return
+        ACKNOWLEDGEMENTS.labels(result.result).inc()
+        _tell(answer, result)
+
+    async def _write(self, rows: Sequence[AcknowledgementRow]) -> list[Acknowledged]:
+        # An answer without a command_id is for the command sent last, so what we sent must be in its row.
+        await self._queue.published_is_settled()
+        return await self._gateway.acknowledge(rows)
+
+    def _row(self, answer: Acknowledgement) -> AcknowledgementRow:
+        return AcknowledgementRow(
+            ref=str(next(self._refs)),
+            topic_root=answer.root,
+            topic_id=answer.device,
+            outcome=answer.outcome,
+            command_id=answer.command_id,
+            command_type=answer.command_type,
+            message=answer.message,
+            response=answer.response,
+        )
+
+
+_UNMATCHED = {
+    "unknown_device": "no device with this id is registered",
+    "unknown_command": "no command of this device awaits it",
+    "wrong_device": "the command belongs to another device",
+    "duplicate": "the command had it already",
+    "ignored": "the command is in a final state",
+}
+
+
+def _tell(answer: Acknowledgement, result: Acknowledged) -> None:
+    extra = context(
+        command=result.command_id or answer.command_id, device=result.device_code or answer.device
+    )
+    if result.result == "acknowledged":
+        log.info("[CommandQueue] ✅ Command %s acknowledged by device", result.command_type, extra=extra)
+    elif result.result in {"failed", "rejected"}:
+        reason = answer.message or "no reason given"
+        log.warning(
+            "[CommandQueue] ❌ Command %s %s by device: %s",
+            result.command_type,
+            result.result,
+            reason,
+            extra=extra,
+        )
+    else:
+        log.warning("[CommandQueue] Answer not used: %s", _UNMATCHED[result.result], extra=extra)

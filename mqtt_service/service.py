@@ -1,0 +1,230 @@
+"""The composition root: wires the worker's parts, supervises them, and shuts them down in order.
+
+Each part is a coroutine that never ends by itself. One that raises is logged with its traceback and started
+again; one that keeps failing ends the process with status 1, so that the platform starts a fresh one. There
+is no state in which the worker looks alive and does nothing.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import uvicorn
+from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_exponential
+
+from mqtt_service import __version__
+from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
+from mqtt_service.adapters.mqtt_link import InboundMessage, MqttLink, MqttOptions
+from mqtt_service.adapters.realtime import Doorbell, Listeners
+from mqtt_service.command_queue import CommandQueueProcessor, QueueOptions
+from mqtt_service.config import Settings
+from mqtt_service.errors import ConfigurationError
+from mqtt_service.health import Snapshot, health_app
+from mqtt_service.inbound import AcknowledgementHandler
+from mqtt_service.log import configure_logging
+from mqtt_service.protocol.topics import ACK_SUBSCRIPTIONS
+from mqtt_service.provisioning import Provisioner
+
+log = logging.getLogger(__name__)
+
+# The platform kills 10 s after SIGTERM at the earliest (Heroku and Render allow 30 s).
+_SETTLE_PATIENCE = 5.0
+_ACK_PATIENCE = 2.0
+_CLOSE_PATIENCE = 2.0
+_RESTARTS = 5
+
+
+class Worker:
+    """One worker process: everything between the settings and the two services that it connects."""
+
+    def __init__(self, settings: Settings, gateway: Gateway, worker_id: str) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
+        self._started = asyncio.get_running_loop().time()
+        self.link = MqttLink(
+            _mqtt_options(settings),
+            subscriptions=ACK_SUBSCRIPTIONS,
+            handler=self._handle,
+            on_connected=self._wake,
+        )
+        self.provisioner = Provisioner(gateway, on_queued=self._wake)
+        self.queue = CommandQueueProcessor(
+            gateway,
+            self.link,
+            QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
+            on_welcome_due=self.provisioner.welcome_due,
+        )
+        self.acknowledgements = AcknowledgementHandler(gateway, self.queue)
+        self.doorbell = Doorbell(
+            settings.supabase_url,
+            settings.supabase_secret_key.get_secret_value(),
+            Listeners(self._wake, self.provisioner.device_mapped, self._joined),
+        )
+
+    def parts(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs side by side until the worker stops; the queue itself is first."""
+        return {
+            "command queue": self.queue.run,
+            "settling": self.queue.run_settler,
+            "acknowledgements": self.acknowledgements.run,
+            "provisioning": self.provisioner.run,
+            "MQTT link": self.link.run,
+            "Realtime doorbell": self.doorbell.run,
+        }
+
+    async def stop(self) -> None:
+        """Claim no more, finish what is in hand, then leave the broker; bounded well below 10 s."""
+        await self.queue.stop(_SETTLE_PATIENCE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ACK_PATIENCE):
+                await self.acknowledgements.drained()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                await self.link.close()
+
+    def snapshot(self) -> Snapshot:
+        """The worker now, for /health."""
+        now = asyncio.get_running_loop().time()
+        since_poll = None if self.queue.last_poll is None else now - self.queue.last_poll
+        link, realtime = self.link.describe(), self.doorbell.status
+        return Snapshot(
+            mqtt_connected=link.connected,
+            mqtt_host=self._settings.mqtt_host,
+            mqtt_port=self._settings.mqtt_port,
+            mqtt_error=link.last_error,
+            queue_running=self.queue.running,
+            poll_interval=self._settings.poll_interval,
+            seconds_since_poll=since_poll,
+            last_poll_at=None if since_poll is None else datetime.now(UTC) - timedelta(seconds=since_poll),
+            supabase_error=self.queue.last_error,
+            realtime_connected=realtime.connected,
+            realtime_error=realtime.last_error,
+            worker=self._worker_id,
+            uptime=now - self._started,
+        )
+
+    def _wake(self) -> None:
+        self.queue.wake()
+
+    def _joined(self) -> None:
+        """Events may have been missed while the channel was away."""
+        self.queue.wake()
+        self.provisioner.welcome_due()
+
+    async def _handle(self, message: InboundMessage) -> None:
+        await self.acknowledgements.handle(message)
+
+
+def _mqtt_options(settings: Settings) -> MqttOptions:
+    return MqttOptions(
+        host=settings.mqtt_host,
+        port=settings.mqtt_port,
+        tls=settings.mqtt_tls,
+        ca_file=settings.mqtt_ca_file,
+        username=settings.mqtt_username,
+        password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
+        client_id=settings.mqtt_client_id,
+    )
+
+
+def run_worker(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns 0 after a graceful stop, 1 after a part kept failing.
+
+    Raises ConfigurationError when PORT cannot be bound.
+    """
+    worker_id = f"{settings.mqtt_client_id}:{uuid4().hex[:8]}"
+    configure_logging(settings.log_level, settings.log_format, worker_id)
+    return asyncio.run(_run(settings, worker_id))
+
+
+async def _run(settings: Settings, worker_id: str) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    policy = RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
+    client = await connect(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
+    with _listening(settings.port) as listener:
+        log.info("[SERVICE] mqtt-service %s on port %d", __version__, listener.getsockname()[1])
+        worker = Worker(settings, Gateway(client, worker_id, policy), worker_id)
+        return await _supervise(worker, listener, stopping)
+
+
+async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.Event) -> int:
+    parts = {**worker.parts(), "HTTP": lambda: _serve(worker, listener)}
+    tasks = {asyncio.create_task(_kept_running(name, part), name=name) for name, part in parts.items()}
+    tasks.add(asyncio.create_task(stopping.wait(), name="signal"))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        graceful = any(task.get_name() == "signal" for task in done)
+        log.info("[SERVICE] Stopping: claiming no more commands, settling what is in hand")
+        await worker.stop()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    log.info("[SERVICE] Stopped")
+    return 0 if graceful else 1
+
+
+async def _kept_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part for ever; when it has failed `_RESTARTS` times, give up by raising."""
+
+    def announce(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.error(
+            "[SERVICE] The %s failed and is started again in %.0f s",
+            name,
+            state.upcoming_sleep,
+            exc_info=error,
+        )
+
+    restarts = AsyncRetrying(
+        stop=stop_after_attempt(_RESTARTS), wait=wait_exponential(max=30), before_sleep=announce, reraise=True
+    )
+    try:
+        async for attempt in restarts:
+            with attempt:
+                await part()
+    except Exception:
+        log.exception(
+            "[SERVICE] The %s keeps failing; leaving, so that the platform starts a fresh process", name
+        )
+        raise
+    log.info("[SERVICE] The %s ended", name)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: SIGTERM is the service's own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+async def _serve(worker: Worker, listener: socket.socket) -> None:
+    config = uvicorn.Config(health_app(worker.snapshot), log_config=None, access_log=False, lifespan="off")
+    server = _Server(config)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        server.should_exit = True
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """The HTTP port, bound before anything else starts; raises ConfigurationError when it cannot be had."""
+    try:
+        listener = socket.create_server(("0.0.0.0", port))
+    except OSError as error:
+        raise ConfigurationError(
+            [f"PORT: cannot listen on {port}: {error.strerror}; choose another"]
+        ) from error
+    with listener:
+        yield listener
