@@ -1,0 +1,153 @@
+"""The house rules that a reader relies on: which module may know which, and that each says what it is for.
+
+    errors ← protocol ← config, log and other plain tools ← adapters ← actors ← service ← cli
+
+A module imports from its own storey or from those to its left; nothing goes in circles.
+"""
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "mqtt_service"
+
+STOREYS = (
+    {"errors"},
+    {"protocol"},
+    {"config", "log", "backoff", "batching", "metrics"},
+    {"adapters"},
+    {"command_queue", "provisioning", "inbound", "health", "backfill"},
+    {"service"},
+    {"cli"},
+    {"__main__"},
+)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+DEVSTACK = {name for name in MODULES if name.startswith(f"{PACKAGE}.devstack")}
+WORKER = MODULES.keys() - DEVSTACK
+
+
+def storey(module: str) -> int:
+    """How high a module stands: it may import what stands no higher. The package itself is the ground."""
+    name = module.partition(".")[2].partition(".")[0]
+    return next(height for height, names in enumerate(STOREYS) if name in names or not name)
+
+
+def imports(module: str, *, also_lazy: bool = True) -> set[str]:
+    """The full names that a module imports, at its top or (`also_lazy`) inside its functions too."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return imported_names(path.read_text(encoding="utf-8"), package=package, also_lazy=also_lazy)
+
+
+def imported_names(source: str, *, package: str, also_lazy: bool) -> set[str]:
+    """What this source, a module of `package`, imports; a name out of a module stands for that module."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            names.update(
+                full if (full := f"{base}.{alias.name}") in MODULES else base for alias in node.names
+            )
+        elif also_lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parents = package.split(".")
+    return ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def own_imports(module: str, *, also_lazy: bool = True) -> set[str]:
+    """The modules of this package that a module imports."""
+    return imports(module, also_lazy=also_lazy) & MODULES.keys() - {PACKAGE, module}
+
+
+@pytest.mark.parametrize("module", sorted(WORKER - {PACKAGE}))
+def test_every_module_has_its_storey(module: str) -> None:
+    name = module.split(".")[1]
+    assert any(name in names for names in STOREYS), f"say in STOREYS where {module} stands"
+
+
+@pytest.mark.parametrize("module", sorted(WORKER))
+def test_imports_point_one_way(module: str) -> None:
+    upwards = {name for name in own_imports(module) & WORKER if storey(name) > storey(module)}
+    assert not upwards, f"{module} must not know {sorted(upwards)}"
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith(f"{PACKAGE}.protocol")))
+def test_the_protocol_is_pure(module: str) -> None:
+    allowed = {f"{PACKAGE}.errors", f"{PACKAGE}.protocol"}
+    for name in imports(module):
+        pure = name.split(".")[0] in sys.stdlib_module_names or ".".join(name.split(".")[:2]) in allowed
+        assert pure, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(WORKER))
+def test_the_worker_never_imports_the_embedded_stack(module: str) -> None:
+    if module == f"{PACKAGE}.cli":
+        assert not own_imports(module, also_lazy=False) & DEVSTACK, "import it inside the command's function"
+    else:
+        assert not own_imports(module) & DEVSTACK
+
+
+def test_the_embedded_stack_does_not_import_the_command_line() -> None:
+    assert not {name for name in DEVSTACK if f"{PACKAGE}.cli" in own_imports(name)}
+
+
+def test_no_imports_go_in_circles() -> None:
+    try:
+        TopologicalSorter({module: own_imports(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+def test_the_folder_supabase_does_not_hide_the_library_of_that_name() -> None:
+    assert (ROOT / "supabase" / "migrations").is_dir()
+    assert not (ROOT / "supabase" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for folder in (PACKAGE, "tests", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import mqtt_service.config", {"mqtt_service.config"}),
+        ("from mqtt_service import config", {"mqtt_service.config"}),
+        ("from mqtt_service.config import Settings", {"mqtt_service.config"}),
+        ("from ..config import Settings", {"mqtt_service.config"}),
+        ("from . import gateway", {"mqtt_service.adapters.gateway"}),
+        ("def f():\n    import mqtt_service.config", {"mqtt_service.config"}),
+        ("if True:\n    import os.path", {"os.path"}),
+    ],
+)
+def test_this_test_sees_imports_however_they_are_written(source: str, expected: set[str]) -> None:
+    assert imported_names(source, package=f"{PACKAGE}.adapters", also_lazy=True) == expected
