@@ -1,0 +1,153 @@
+"""The gateway against HTTP's edge cases; the real client library, a scripted transport."""
+
+import json
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import httpx
+import pytest
+import respx
+
+from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
+from mqtt_service.adapters.rows import Settlement
+from mqtt_service.errors import MigrationMissingError, PermanentError, SupabaseUnavailableError
+
+URL = "http://supabase.test"
+CLAIM = f"{URL}/rest/v1/rpc/fn_claim_commands"
+COMMAND_ID = UUID("00000000-0000-4000-8000-000000000001")
+ROW = {
+    "command_id": str(COMMAND_ID),
+    "device_id": "00000000-0000-4000-8000-0000000000d1",
+    "device_code": "DEVICE-1",
+    "device_name": None,
+    "device_mac": "AA:BB:CC:DD:EE:FF",
+    "topic_root": "device",
+    "topic_id": "AA:BB:CC:DD:EE:FF",
+    "command_type": "reboot",
+    "command_payload": {},
+    "attempt": 1,
+    "retry_count": 0,
+    "issued_at": "2026-01-02T03:04:05+00:00",
+    "seconds_to_expiry": 86400,
+    "next_wake_at": None,
+}
+EMPTY = {
+    "now": "2026-01-02T03:04:05+00:00",
+    "commands": [],
+    "failed": [],
+    "expired": [],
+    "welcome_due": False,
+    "more": False,
+    "seconds_to_next_due": None,
+}
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    client = await connect(URL, "sb_secret_test")
+    yield Gateway(client, "w1", RetryPolicy(max_retries=3, retry_delay=30, command_ttl=86400))
+    await client.postgrest.aclose()
+
+
+async def claim(gateway: Gateway) -> object:
+    return await gateway.claim(limit=10, lease=30, held=[])
+
+
+@respx.mock
+async def test_a_claim_becomes_dataclasses(gateway: Gateway) -> None:
+    route = respx.post(CLAIM).respond(json={**EMPTY, "commands": [ROW], "welcome_due": True})
+    claimed = await gateway.claim(limit=10, lease=30, held=[COMMAND_ID])
+    assert [command.command_type for command in claimed.commands] == ["reboot"]
+    assert claimed.welcome_due
+    sent = json.loads(route.calls.last.request.content)
+    assert (sent["p_worker"], sent["p_held"], sent["p_max_retries"]) == ("w1", [str(COMMAND_ID)], 3)
+
+
+@respx.mock
+async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gateway) -> None:
+    respx.post(CLAIM).respond(json={**EMPTY, "commands": [{**ROW, "command_payload": "text"}, ROW]})
+    claimed = await gateway.claim(limit=10, lease=30, held=[])
+    assert len(claimed.commands) == 1
+    assert [(row.command_id, row.attempt) for row in claimed.unreadable] == [(COMMAND_ID, 1)]
+    assert "command_payload" in claimed.unreadable[0].reason
+
+
+@respx.mock
+async def test_503_carries_the_wish_of_the_server_to_wait(gateway: Gateway) -> None:
+    respx.post(CLAIM).respond(503, headers={"Retry-After": "7"}, json={"message": "busy"})
+    with pytest.raises(SupabaseUnavailableError) as caught:
+        await claim(gateway)
+    assert caught.value.retry_after == 7
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    "fault",
+    [
+        httpx.ReadTimeout("no answer"),
+        httpx.RemoteProtocolError("Server disconnected"),
+        httpx.ConnectError("refused"),
+    ],
+)
+async def test_a_lost_response_is_an_unknown_outcome_that_waiting_can_mend(
+    gateway: Gateway, fault: httpx.HTTPError
+) -> None:
+    respx.post(CLAIM).mock(side_effect=fault)
+    with pytest.raises(SupabaseUnavailableError, match="fn_claim_commands"):
+        await claim(gateway)
+
+
+@respx.mock
+@pytest.mark.parametrize("body", ["<html>gateway</html>", '{"commands": [', "[]", "null", '{"commands": 5}'])
+async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(gateway: Gateway, body: str) -> None:
+    respx.post(CLAIM).respond(200, text=body)
+    with pytest.raises(SupabaseUnavailableError, match="not what it should be"):
+        await claim(gateway)
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    ("status", "code", "expected", "says"),
+    [
+        (404, "PGRST202", MigrationMissingError, "supabase/migrations"),
+        (403, "42501", PermanentError, "SUPABASE_SECRET_KEY"),
+        (400, "22P02", PermanentError, "22P02"),
+        (400, "P0001", PermanentError, "P0001"),
+        (500, "57014", SupabaseUnavailableError, "57014"),
+        (409, "40001", SupabaseUnavailableError, "40001"),
+    ],
+)
+async def test_an_api_error_says_whether_waiting_helps_and_what_to_do(
+    gateway: Gateway, status: int, code: str, expected: type[Exception], says: str
+) -> None:
+    respx.post(CLAIM).respond(status, json={"code": code, "message": "m", "details": None, "hint": None})
+    with pytest.raises(expected, match=says):
+        await claim(gateway)
+
+
+@respx.mock
+async def test_a_wrong_key_is_permanent_and_names_the_setting(gateway: Gateway) -> None:
+    respx.post(CLAIM).respond(401, json={"message": "Invalid API key"})
+    with pytest.raises(PermanentError, match="SUPABASE_SECRET_KEY"):
+        await claim(gateway)
+
+
+@respx.mock
+async def test_settlements_are_sent_as_the_function_takes_them(gateway: Gateway) -> None:
+    route = respx.post(f"{URL}/rest/v1/rpc/fn_settle_commands").respond(
+        json=[
+            {
+                "command_id": str(COMMAND_ID),
+                "result": "settled",
+                "status": "sent",
+                "retry_count": 0,
+                "final": False,
+            }
+        ]
+    )
+    settled = await gateway.settle([Settlement(COMMAND_ID, 2, "sent", no_listener=True)])
+    assert settled[0].result == "settled"
+    assert json.loads(route.calls.last.request.content)["p_results"] == [
+        {"command_id": str(COMMAND_ID), "attempt": 2, "outcome": "sent", "error": None, "retry": True,
+         "no_listener": True}
+    ]  # fmt: skip

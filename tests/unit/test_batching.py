@@ -1,0 +1,128 @@
+"""The write-behind batch: few calls, in order, nothing lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mqtt_service import backoff
+from mqtt_service.batching import Batcher
+from mqtt_service.errors import PermanentError, SupabaseUnavailableError
+
+Write = Callable[[Sequence[int]], Awaitable[Sequence[int]]]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.001)
+
+
+@asynccontextmanager
+async def running(write: Write, limit: int = 100) -> AsyncIterator[Batcher[int, int]]:
+    batcher = Batcher("TEST", write, limit)
+    task = asyncio.create_task(batcher.run())
+    try:
+        async with asyncio.timeout(5):
+            yield batcher
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_gathers_during_a_call_is_written_by_the_next_one_in_order() -> None:
+    calls: list[list[int]] = []
+    called, go = asyncio.Event(), asyncio.Event()
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        calls.append(list(items))
+        called.set()
+        await go.wait()
+        return [item * 10 for item in items]
+
+    async with running(write) as batcher:
+        submissions = [asyncio.create_task(batcher.submit(1))]
+        await called.wait()
+        submissions += [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4)]
+        await asyncio.sleep(0)
+        go.set()
+        assert await asyncio.gather(*submissions) == [10, 20, 30, 40]
+    assert calls == [[1], [2, 3, 4]]
+
+
+async def test_a_call_is_never_larger_than_the_limit() -> None:
+    sizes: list[int] = []
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        return items
+
+    async with running(write, limit=3) as batcher:
+        await asyncio.gather(*(batcher.submit(item) for item in range(8)))
+    assert sum(sizes) == 8
+    assert max(sizes) == 3
+
+
+async def test_an_unavailable_database_is_tried_until_it_answers() -> None:
+    failures = [SupabaseUnavailableError("away")] * 3
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        if failures:
+            raise failures.pop()
+        return items
+
+    async with running(write) as batcher:
+        assert await batcher.submit(7) == 7
+    assert failures == []
+
+
+async def test_one_refused_item_harms_no_other_of_its_batch() -> None:
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        if 13 in items:
+            raise PermanentError("13 is refused")
+        return items
+
+    async with running(write) as batcher:
+        results = await asyncio.gather(
+            *(batcher.submit(item) for item in (12, 13, 14)), return_exceptions=True
+        )
+    assert results[0] == 12
+    assert isinstance(results[1], PermanentError)
+    assert results[2] == 14
+
+
+async def test_drained_returns_only_when_all_is_written() -> None:
+    written: list[int] = []
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        await asyncio.sleep(0)
+        written.extend(items)
+        return items
+
+    async with running(write, limit=2) as batcher:
+        submissions = [asyncio.create_task(batcher.submit(item)) for item in range(5)]
+        await asyncio.sleep(0)
+        await batcher.drained()
+        assert written == [0, 1, 2, 3, 4]
+        await asyncio.gather(*submissions)
+
+
+async def test_a_writer_that_was_cancelled_leaves_its_items_to_the_next_run() -> None:
+    stuck = asyncio.Event()
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        if not stuck.is_set():
+            stuck.set()
+            await asyncio.Event().wait()
+        return items
+
+    batcher = Batcher("TEST", write, 10)
+    first = asyncio.create_task(batcher.run())
+    submission = asyncio.create_task(batcher.submit(1))
+    await stuck.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(batcher.run())
+    assert await asyncio.wait_for(submission, 5) == 1
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)

@@ -1,0 +1,92 @@
+"""Settings: what an operator may write, and how faults are named."""
+
+from pathlib import Path
+
+import pytest
+
+from mqtt_service.config import Settings, default_client_id, load_settings
+from mqtt_service.errors import ConfigurationError
+
+GOOD = {
+    "SUPABASE_URL": "https://project.example",
+    "SUPABASE_SECRET_KEY": "sb_secret_abc",
+    "MQTT_HOST": "broker.example",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [*Settings.model_fields, "supabase_service_role_key", "dyno", "render_instance_id"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_the_defaults_are_those_of_the_documented_service(environment: pytest.MonkeyPatch) -> None:
+    settings = load_settings(None)
+    assert (settings.mqtt_port, settings.mqtt_tls) == (8883, True)
+    assert (settings.poll_interval, settings.max_retries, settings.retry_delay) == (5.0, 3, 30.0)
+    assert (settings.command_ttl, settings.port) == (86_400.0, 3000)
+
+
+def test_every_fault_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("MQTT_HOST")
+    environment.setenv("SUPABASE_URL", "project.example/rest")
+    environment.setenv("POLL_INTERVAL", "soon")
+    environment.setenv("MQTT_PORT", "0")
+    environment.setenv("LOG_FORMAT", "xml")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None)
+    named = {fault.split(":")[0].split(" ")[0] for fault in caught.value.faults}
+    assert named == {"MQTT_HOST", "SUPABASE_URL", "POLL_INTERVAL", "MQTT_PORT", "LOG_FORMAT"}
+
+
+def test_a_missing_key_is_named_by_its_preferred_name(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("SUPABASE_SECRET_KEY")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None)
+    assert caught.value.faults == ["SUPABASE_SECRET_KEY is not set"]
+
+
+def test_the_legacy_key_serves_where_the_new_one_is_not_set(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("SUPABASE_SECRET_KEY")
+    environment.setenv("SUPABASE_SERVICE_ROLE_KEY", "legacy")
+    assert load_settings(None).supabase_secret_key.get_secret_value() == "legacy"
+
+
+def test_a_secret_appears_neither_in_faults_nor_in_a_printed_settings(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("MQTT_PASSWORD", "hunter2")
+    assert "hunter2" not in repr(load_settings(None))
+    assert "sb_secret" not in repr(load_settings(None))
+    environment.setenv("SUPABASE_URL", "sb_secret_in_the_wrong_place")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None)
+    assert "sb_secret" not in str(caught.value)
+
+
+def test_the_environment_goes_before_the_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("MQTT_HOST=from-file\nMQTT_USERNAME=from-file\n")
+    settings = load_settings(env_file)
+    assert (settings.mqtt_host, settings.mqtt_username) == ("broker.example", "from-file")
+
+
+def test_a_missing_certificate_file_is_a_fault(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MQTT_CA_FILE", "/nowhere/ca.pem")
+    with pytest.raises(ConfigurationError, match="MQTT_CA_FILE: there is no file"):
+        load_settings(None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"DYNO": "web.1"}, "mqtt-service-web-1"),
+        ({"RENDER_INSTANCE_ID": "srv-abc-x1"}, "mqtt-service-srv-abc-x1"),
+        ({}, "mqtt-service-a-host"),
+    ],
+)
+def test_the_client_id_is_stable_for_each_instance(environ: dict[str, str], expected: str) -> None:
+    assert default_client_id(environ, "a.host") == expected
