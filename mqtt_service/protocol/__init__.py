@@ -1,1 +1,1 @@
-"""What travels between rows, wire and devices: pure functions and frozen dataclasses, standard library only."""
+"""What travels between rows, wire and devices: pure functions, frozen dataclasses, standard library only."""

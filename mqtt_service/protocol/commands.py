@@ -1,0 +1,144 @@
+"""Commands: a claimed row becomes the bytes that a device reads on its `cmd` topic.
+
+Every command carries `device_id` (as the device spells itself) and `command_id`, and otherwise only its own
+field. What cannot be encoded raises LocalProtocolError; its message becomes the row's `last_error`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from mqtt_service.errors import LocalProtocolError
+
+WakeFormat = Literal["12h", "iso"]
+
+LARGEST_COMMAND = 128 * 1024
+
+# Doing these twice leaves the device as doing them once; a picture or a reboot too many is noticed.
+REPEATABLE = frozenset({"send_image", "set_wake_schedule", "update_config"})
+
+_LONGEST_NAME = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HTTPS_URL = re.compile(r"https://[^\s/?#]+[^\s\x00-\x1f\x7f]*")
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A claimed row of `device_commands`, with what is needed to reach its device.
+
+    `topic_root` and `topic_id` say where the device listens; `attempt` fences the claim; `next_wake_at` is
+    set for `set_wake_schedule` alone and has a time zone; `seconds_to_expiry` was true at the claim.
+    """
+
+    command_id: UUID
+    device_id: UUID
+    device_code: str | None
+    device_name: str | None
+    device_mac: str
+    topic_root: str
+    topic_id: str
+    command_type: str
+    payload: Mapping[str, Any]
+    attempt: int
+    retry_count: int
+    seconds_to_expiry: float
+    next_wake_at: datetime | None = None
+
+
+def encode_command(command: Command, *, wake_format: WakeFormat = "12h") -> bytes:
+    """UTF-8 JSON for the wire; raises LocalProtocolError for a row that cannot be sent as it stands."""
+    encode = _ENCODERS.get(command.command_type)
+    if encode is None:
+        known = ", ".join(_ENCODERS)
+        raise LocalProtocolError(f"command_type {command.command_type!r} is unknown; use one of {known}")
+    # Ours go first, so that a reader sees them first, and again last, so that nothing overwrites them.
+    identity = {"device_id": command.topic_id, "command_id": str(command.command_id)}
+    encoded = _to_json({**identity, **encode(command, wake_format), **identity})
+    if len(encoded) > LARGEST_COMMAND:
+        raise LocalProtocolError(
+            f"the command is {len(encoded)} bytes on the wire; shorten command_payload to {LARGEST_COMMAND}"
+        )
+    return encoded
+
+
+def wire_time(moment: datetime, wake_format: WakeFormat) -> str:
+    """An aware time as devices read it, in UTC: `4:00PM`, or `2025-08-29T16:00:00Z` for `iso`.
+
+    12-hour times round up to the minute: a device that is told a minute just gone sleeps for a day.
+    """
+    if moment.tzinfo is None:
+        raise LocalProtocolError("the next wake time has no time zone; write it as 2025-08-29T16:00:00Z")
+    try:
+        utc = moment.astimezone(UTC)
+        if wake_format == "iso":
+            return utc.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+        minute = utc.replace(second=0, microsecond=0)
+        if minute != utc:
+            minute += timedelta(minutes=1)
+    except OverflowError as error:
+        raise LocalProtocolError(f"the next wake time {moment} is out of range; write a near one") from error
+    half, hour = divmod(minute.hour, 12)
+    return f"{hour or 12}:{minute.minute:02}{('AM', 'PM')[half]}"
+
+
+def _capture_image(_: Command, __: WakeFormat) -> dict[str, Any]:
+    return {"capture_image": True}
+
+
+def _reboot(_: Command, __: WakeFormat) -> dict[str, Any]:
+    return {"reboot": True}
+
+
+def _send_image(command: Command, _: WakeFormat) -> dict[str, Any]:
+    name = command.payload.get("image_name")
+    if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME or _CONTROL.search(name):
+        raise LocalProtocolError(
+            "send_image needs command_payload.image_name, a file's name on the device of 1 to 255 characters"
+        )
+    return {"send_image": name}
+
+
+def _set_wake_schedule(command: Command, wake_format: WakeFormat) -> dict[str, Any]:
+    if command.next_wake_at is None:
+        raise LocalProtocolError(
+            "set_wake_schedule has no next wake; give command_payload next_wake_time or wake_schedule_cron"
+        )
+    return {"next_wake": wire_time(command.next_wake_at, wake_format)}
+
+
+def _update_config(command: Command, _: WakeFormat) -> dict[str, Any]:
+    return dict(command.payload)
+
+
+def _update_firmware(command: Command, _: WakeFormat) -> dict[str, Any]:
+    url, version, sha256 = (command.payload.get(key) for key in ("firmware_url", "version", "sha256"))
+    if not isinstance(url, str) or not _HTTPS_URL.fullmatch(url):
+        raise LocalProtocolError("update_firmware needs command_payload.firmware_url, an https:// URL")
+    if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
+        raise LocalProtocolError("command_payload.sha256 must be 64 hex digits; correct it or leave it out")
+    optional = {"version": version, "sha256": sha256}
+    return {"firmware_url": url, **{key: value for key, value in optional.items() if value is not None}}
+
+
+_ENCODERS: dict[str, Callable[[Command, WakeFormat], dict[str, Any]]] = {
+    "capture_image": _capture_image,
+    "send_image": _send_image,
+    "set_wake_schedule": _set_wake_schedule,
+    "update_config": _update_config,
+    "reboot": _reboot,
+    "update_firmware": _update_firmware,
+}
+
+
+def _to_json(document: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LocalProtocolError(
+            f"command_payload is no plain JSON ({error}); use finite numbers, valid text and shallow nesting"
+        ) from error

@@ -1,0 +1,101 @@
+"""Topics: who speaks, on which root, about what. The topic alone says which device a message is from.
+
+    device/{id}/status    ESP32CAM/{id}/status    HELLO, from the device
+    device/{id}/cmd       ESP32CAM/{id}/cmd       commands, from us
+    device/{id}/ack       ESP32CAM/{id}/ack       answers, from both sides
+    device/{id}/data      ESP32CAM/{id}/data      pictures, from the device
+
+A device is answered on the root from which it last spoke.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeGuard
+
+from mqtt_service.errors import LocalProtocolError, RemoteProtocolError
+
+Root = Literal["device", "ESP32CAM"]
+Channel = Literal["status", "cmd", "ack", "data"]
+
+ACK_SUBSCRIPTIONS = ("device/+/ack", "ESP32CAM/+/ack")
+SUBSCRIPTIONS = (*ACK_SUBSCRIPTIONS, "device/+/status", "ESP32CAM/+/status", "ESP32CAM/+/data")
+
+LONGEST_ID = 256
+
+# A broker may close the connection over any of these in a topic (MQTT 5, sections 1.5.4 and 4.7.1); one such
+# row would then take every other command down with it, again and again.
+_WILDCARDS = re.compile(r"[+#/]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef]")
+# The last two code points of every plane are no characters.
+_NO_CHARACTER = 0xFFFE
+_SEPARATORS = re.compile(r"[:.\-\s]")
+_MAC = re.compile(r"[0-9A-Fa-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic taken apart; `device` is the id as the device spells it."""
+
+    root: Root
+    device: str
+    channel: Channel
+
+
+def parse_topic(topic: str) -> Topic:
+    """Take a received topic apart; raises RemoteProtocolError for one that is not of this protocol."""
+    root, _, rest = topic.partition("/")
+    device, _, channel = rest.rpartition("/")
+    if not _is_root(root) or not _is_channel(channel):
+        raise RemoteProtocolError(f"the topic {topic[:LONGEST_ID]!r} is none of a device's; drop the message")
+    fault = _fault_of_id(device)
+    if fault:
+        raise RemoteProtocolError(f"the topic's device id {fault}; drop the message")
+    return Topic(root, device, channel)
+
+
+def command_topic(root: str, device_id: str) -> str:
+    """Where a device listens for commands; raises LocalProtocolError for an id that no topic can carry."""
+    return _topic(root, device_id, "cmd")
+
+
+def ack_topic(root: str, device_id: str) -> str:
+    """Where a device listens for our answers about pictures; raises like `command_topic`."""
+    return _topic(root, device_id, "ack")
+
+
+def device_key(device_id: str) -> str:
+    """One key for all spellings of a device: a MAC bare and in upper case, any other id as it is.
+
+    The same rule as the database's `mqtt_private.fn_device_key`.
+    """
+    bare = _SEPARATORS.sub("", device_id)
+    return bare.upper() if _MAC.fullmatch(bare) else device_id
+
+
+def _topic(root: str, device_id: str, channel: Channel) -> str:
+    if not _is_root(root):
+        raise LocalProtocolError(f"mqtt_root {root!r} is unknown; set the device's to 'device' or 'ESP32CAM'")
+    fault = _fault_of_id(device_id)
+    if fault:
+        raise LocalProtocolError(f"the device's MQTT id {fault}; correct devices.device_mac")
+    return f"{root}/{device_id}/{channel}"
+
+
+def _fault_of_id(device_id: str) -> str | None:
+    if not device_id:
+        return "is empty"
+    if len(device_id) > LONGEST_ID:
+        return f"is longer than {LONGEST_ID} characters"
+    if _WILDCARDS.search(device_id):
+        return f"{device_id!r} contains one of + # /"
+    if _UNSAFE.search(device_id) or any(ord(letter) & _NO_CHARACTER == _NO_CHARACTER for letter in device_id):
+        return f"{device_id!r} contains a character that no topic may carry"
+    return None
+
+
+def _is_root(text: str) -> TypeGuard[Root]:
+    return text in {"device", "ESP32CAM"}
+
+
+def _is_channel(text: str) -> TypeGuard[Channel]:
+    return text in {"status", "cmd", "ack", "data"}
