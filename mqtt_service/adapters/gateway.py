@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 from postgrest.exceptions import APIError
 from pydantic import TypeAdapter, ValidationError
+from supabase import AsyncClient, AsyncClientOptions
 
 from mqtt_service.adapters import api_errors
 from mqtt_service.adapters.rows import (
@@ -29,7 +30,6 @@ from mqtt_service.adapters.rows import (
 )
 from mqtt_service.errors import SupabaseUnavailableError
 from mqtt_service.protocol.commands import Command
-from supabase import AsyncClient, AsyncClientOptions
 
 T = TypeVar("T")
 
@@ -179,11 +179,11 @@ def _claim(answer: object) -> Claim:
     unreadable: list[UnreadableCommand] = []
     for row in _shaped(TypeAdapter(list[dict[str, Any]]), document.get("commands"), call):
         try:
-            commands.append(_COMMAND.validate_python(row))
+            commands.append(_COMMAND.validate_python({**row, "payload": row.get("command_payload")}))
         except ValidationError as error:
             keys = _shaped(_UNREADABLE_KEYS, (row.get("command_id"), row.get("attempt")), call)
             first = error.errors(include_url=False, include_input=False)[0]
-            unreadable.append(UnreadableCommand(*keys, f"{first['loc']}: {first['msg']}"))
+            unreadable.append(UnreadableCommand(*keys, f"{first['loc'][0]}: {first['msg']}"))
     return Claim(
         commands=commands,
         unreadable=unreadable,

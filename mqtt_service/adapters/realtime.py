@@ -107,7 +107,7 @@ class _Session:
         self._listeners = listeners
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
-        self._flowing: asyncio.Future[None] = loop.create_future()
+        self._decided = asyncio.Event()  # events flow, or never will
 
     async def subscribe(self) -> None:
         """Join and wait for the message that says that events flow (a join's own reply comes before that)."""
@@ -131,7 +131,7 @@ class _Session:
         try:
             async with asyncio.timeout(_SUBSCRIBE_DEADLINE):
                 await channel.subscribe(self._on_state)
-                await asyncio.wait({self._flowing, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+                await self._decided.wait()
         except TimeoutError as error:
             raise RealtimeLostError(
                 f"Realtime did not confirm the subscription within {_SUBSCRIBE_DEADLINE:.0f} s; is "
@@ -154,6 +154,7 @@ class _Session:
     def _lose(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
+            self._decided.set()
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state is not RealtimeSubscribeStates.SUBSCRIBED:
@@ -161,8 +162,7 @@ class _Session:
 
     def _on_system(self, _: object) -> None:
         # The library calls this for successes alone; an error reaches `_on_state`.
-        if not self._flowing.done():
-            self._flowing.set_result(None)
+        self._decided.set()
 
     def _on_command(self, _: object) -> None:
         self._call(self._listeners.on_command)

@@ -15,7 +15,7 @@ from mqtt_service.errors import MigrationMissingError, PermanentError, SupabaseU
 URL = "http://supabase.test"
 CLAIM = f"{URL}/rest/v1/rpc/fn_claim_commands"
 COMMAND_ID = UUID("00000000-0000-4000-8000-000000000001")
-ROW = {
+ROW: dict[str, object] = {
     "command_id": str(COMMAND_ID),
     "device_id": "00000000-0000-4000-8000-0000000000d1",
     "device_code": "DEVICE-1",
@@ -31,7 +31,7 @@ ROW = {
     "seconds_to_expiry": 86400,
     "next_wake_at": None,
 }
-EMPTY = {
+EMPTY: dict[str, object] = {
     "now": "2026-01-02T03:04:05+00:00",
     "commands": [],
     "failed": [],
@@ -69,7 +69,7 @@ async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gate
     claimed = await gateway.claim(limit=10, lease=30, held=[])
     assert len(claimed.commands) == 1
     assert [(row.command_id, row.attempt) for row in claimed.unreadable] == [(COMMAND_ID, 1)]
-    assert "command_payload" in claimed.unreadable[0].reason
+    assert "payload" in claimed.unreadable[0].reason
 
 
 @respx.mock
