@@ -21,7 +21,7 @@ STOREYS = (
     {"config", "log", "backoff", "batching", "metrics"},
     {"adapters"},
     {"command_queue", "provisioning", "inbound", "health", "backfill"},
-    {"service"},
+    {"service", "backfill_report"},
     {"cli"},
     {"__main__"},
 )
