@@ -1,1 +1,1 @@
-"""The embedded stack for laptops and tests: Postgres, a broker and a stand-in for the Supabase API. The worker never imports it."""
+"""The embedded stack for laptops and tests; the worker never imports it."""

@@ -10,6 +10,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import psycopg
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from mqtt_service import __version__
 from tests.acceptance.conftest import Database
@@ -86,7 +87,7 @@ def running_worker(stack: dict[str, str], directory: object, tmp_path: Any) -> I
 def device(stack: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
     """A device on `device/AA:BB:CC:DD:EE:FF/…` that acknowledges what it gets, in the oldest form."""
     got: list[dict[str, Any]] = []
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     subscribed: list[int] = []
 
     def answer(client: mqtt.Client, _: object, message: mqtt.MQTTMessage) -> None:
@@ -109,7 +110,7 @@ def device(stack: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
 
 
 def one(database: Database, query: str) -> tuple[Any, ...]:
-    row = database.execute(query).fetchone()  # type: ignore[call-overload]  # psycopg wants literal queries
+    row = database.execute(query).fetchone()
     assert row is not None
     return tuple(row)
 
@@ -166,7 +167,7 @@ def test_3_a_command_for_an_inactive_device_fails_at_once_and_three_times(
         _, status, retry_count, _ = one(database, TEST_3_WATCH)
         if status == "failed" and ("failed", retry_count) not in seen:
             seen.append((status, retry_count))
-        return retry_count == 3
+        return bool(retry_count == 3)
 
     eventually(watch, "the third failure")
     assert seen == [("failed", 1), ("failed", 2), ("failed", 3)]

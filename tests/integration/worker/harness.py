@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 
 import paho.mqtt.client as mqtt
 import psycopg
-from mqtt_service.devstack.stack import Stack
+from paho.mqtt.enums import CallbackAPIVersion
 from psycopg.rows import dict_row
 
 from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
 from mqtt_service.config import Settings
+from mqtt_service.devstack.stack import Stack
 from mqtt_service.service import Worker
 
 COMPANY = "a0000000-0000-4000-8000-000000000001"
@@ -153,7 +154,7 @@ class Wire:
 @asynccontextmanager
 async def wire(stack: Stack, *topics: str) -> AsyncIterator[Wire]:
     """Subscribed to `topics` (default: every command of both roots) before it is handed over."""
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     made = Wire(client)
     subscribed = asyncio.Event()
     loop = asyncio.get_running_loop()
