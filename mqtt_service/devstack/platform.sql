@@ -1,0 +1,128 @@
+-- What a hosted Supabase project has before the first migration, for a plain Postgres: roles, the schemas auth,
+-- storage and extensions, and the publication supabase_realtime. Can be run again; needs a superuser.
+--
+-- As on projects created since 2026, tables and functions get no automatic grants: the migrations give each.
+
+do $$
+begin
+  if to_regrole('anon') is null then
+    create role anon nologin noinherit;
+  end if;
+  if to_regrole('authenticated') is null then
+    create role authenticated nologin noinherit;
+  end if;
+  if to_regrole('service_role') is null then
+    create role service_role nologin noinherit bypassrls;
+  end if;
+  if to_regrole('authenticator') is null then
+    create role authenticator login noinherit;
+  end if;
+exception
+  when duplicate_object or unique_violation then
+    null;  -- roles belong to the whole server: another database of it was prepared at the same moment
+end
+$$;
+
+do $$
+begin
+  grant anon, authenticated, service_role to authenticator;
+exception
+  when unique_violation or internal_error then
+    null;  -- granted at the same moment from another database
+end
+$$;
+
+revoke create on schema public from public;
+grant usage on schema public to anon, authenticated, service_role;
+
+create schema if not exists extensions;
+grant usage on schema extensions to anon, authenticated, service_role;
+
+-- Users ------------------------------------------------------------------------------------------------------
+
+create schema if not exists auth;
+grant usage on schema auth to anon, authenticated, service_role;
+
+create table if not exists auth.users (
+  instance_id uuid,
+  id uuid primary key,
+  aud text,
+  role text,
+  email text unique,
+  encrypted_password text,
+  email_confirmed_at timestamptz,
+  raw_app_meta_data jsonb,
+  raw_user_meta_data jsonb,
+  created_at timestamptz default now(),
+  updated_at timestamptz default now()
+);
+alter table auth.users enable row level security;
+
+-- The claims of the request's token, as PostgREST and Realtime set them for the transaction.
+create or replace function auth.jwt() returns jsonb
+language sql stable set search_path = ''
+as $$
+  select nullif(current_setting('request.jwt.claims', true), '')::jsonb
+$$;
+
+create or replace function auth.uid() returns uuid
+language sql stable set search_path = ''
+as $$
+  select nullif(auth.jwt() ->> 'sub', '')::uuid
+$$;
+
+create or replace function auth.role() returns text
+language sql stable set search_path = ''
+as $$
+  select auth.jwt() ->> 'role'
+$$;
+
+create or replace function auth.email() returns text
+language sql stable set search_path = ''
+as $$
+  select auth.jwt() ->> 'email'
+$$;
+
+-- Files ------------------------------------------------------------------------------------------------------
+
+create schema if not exists storage;
+grant usage on schema storage to anon, authenticated, service_role;
+
+create table if not exists storage.buckets (
+  id text primary key,
+  name text not null unique,
+  owner_id text,
+  public boolean not null default false,
+  file_size_limit bigint,
+  allowed_mime_types text[],
+  created_at timestamptz default now(),
+  updated_at timestamptz default now()
+);
+
+create table if not exists storage.objects (
+  id uuid primary key default gen_random_uuid(),
+  bucket_id text references storage.buckets (id),
+  name text,
+  owner_id text,
+  metadata jsonb,
+  user_metadata jsonb,
+  version text,
+  created_at timestamptz default now(),
+  updated_at timestamptz default now(),
+  last_accessed_at timestamptz default now()
+);
+create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
+
+alter table storage.buckets enable row level security;
+alter table storage.objects enable row level security;
+grant all on storage.buckets, storage.objects to anon, authenticated, service_role;
+
+-- Events -----------------------------------------------------------------------------------------------------
+
+do $$
+begin
+  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    create publication supabase_realtime;
+  end if;
+end
+$$;
