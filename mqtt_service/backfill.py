@@ -6,10 +6,11 @@ owes a welcome for a new mapping only, so a second run changes nothing and welco
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
+from uuid import UUID
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
@@ -19,6 +20,7 @@ from mqtt_service.backoff import WaitAsAsked
 from mqtt_service.errors import PermanentError, RetryableError, SupabaseUnavailableError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _PAGE = 500  # rows; the API cuts an answer at its own limit (1,000, or less) without a word
 _AT_ONCE = 8  # devices; a hosted project answers one call in some 100 ms
@@ -60,12 +62,10 @@ class Backfill:
 async def find_incomplete(gateway: Gateway) -> list[IncompleteDevice]:
     """Every device whose lineage is incomplete, however many there are, grouped by issue."""
     devices: list[IncompleteDevice] = []
-
-    def next_page() -> Awaitable[list[IncompleteDevice]]:
-        return gateway.find_incomplete_lineage(devices[-1].device_id if devices else None, _PAGE)
-
-    while page := await _persistently(next_page):
+    after: UUID | None = None
+    while page := await _persistently(gateway.find_incomplete_lineage, after, _PAGE):
         devices += page
+        after = page[-1].device_id
     return sorted(devices, key=lambda device: device.issue)  # stable: by device_id within an issue
 
 
@@ -101,7 +101,7 @@ async def _initialize(gateway: Gateway, device: IncompleteDevice) -> Outcome:
         return Outcome(device, "skipped", _skip_reason(device))
     try:
         answer = await _persistently(
-            lambda: gateway.initialize_device(device.device_id, site_id, device.assigned_program_id)
+            gateway.initialize_device, device.device_id, site_id, device.assigned_program_id
         )
     except RetryableError as error:
         return Outcome(device, "failed", str(error), unavailable=True)
@@ -118,7 +118,7 @@ def _skip_reason(device: IncompleteDevice) -> str:
     return f"{device.issue}: correct the site, its program or its company first"
 
 
-async def _persistently(call: Callable[[], Awaitable[T]]) -> T:
+async def _persistently(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of `call`, tried again a few times where waiting can help."""
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RetryableError),
@@ -126,7 +126,8 @@ async def _persistently(call: Callable[[], Awaitable[T]]) -> T:
         stop=stop_after_attempt(_ATTEMPTS),
         reraise=True,
     )
-    return await retrying(call)
+    result: T = await retrying(call, *args, **kwargs)
+    return result
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:

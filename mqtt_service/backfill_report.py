@@ -21,7 +21,7 @@ from mqtt_service.backfill import (
     is_fixable,
 )
 from mqtt_service.config import Settings
-from mqtt_service.errors import MigrationMissingError, PermanentError, ServiceError
+from mqtt_service.errors import PermanentError, ServiceError
 
 DONE, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
 
@@ -35,19 +35,20 @@ def run_backfill(settings: Settings, *, dry_run: bool, as_json: bool) -> int:
     """
     progress_console = Console(stderr=True)
     backfill = Backfill()
+    error: str | None = None
     try:
         asyncio.run(_run(settings, backfill, progress_console, dry_run=dry_run))
         status = DONE if dry_run or backfill.succeeded else FAILED
     except KeyboardInterrupt:
-        status = INTERRUPTED
-        progress_console.print("interrupted; run it again to go on", style="yellow")
-    except ServiceError as error:
-        wrong_setup = isinstance(error, MigrationMissingError | PermanentError)
-        status = MISCONFIGURED if wrong_setup else FAILED
-        progress_console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        status, error = INTERRUPTED, "interrupted; run it again to go on"
+    except ServiceError as cause:
+        status, error = MISCONFIGURED if isinstance(cause, PermanentError) else FAILED, str(cause)
+    if error:
+        progress_console.print(f"error: {error}", markup=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(_document(backfill, dry_run=dry_run), indent=2))  # noqa: T201 - the report itself
-    else:
+        document = {**_document(backfill, dry_run=dry_run), "error": error}
+        print(json.dumps(document, indent=2))  # noqa: T201 - the report itself
+    elif backfill.found or not error:
         _print_tables(backfill, dry_run=dry_run)
     return status
 

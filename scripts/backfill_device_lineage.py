@@ -17,7 +17,11 @@ from mqtt_service.backfill_report import run_backfill
 from mqtt_service.config import load_settings
 from mqtt_service.errors import ConfigurationError
 
+# Without the library's own tracebacks, which print the values of variables.
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Find and report only; change nothing.")] = False,
@@ -37,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
