@@ -1,0 +1,76 @@
+"""A program that runs as long as we do: its output goes to a file, and it ends when we end, however we end.
+
+A small shell stands between us and the program and holds a pipe from us. When the pipe closes, because we
+stopped the program or because this process was killed, the shell sends SIGTERM.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+STOP_SECONDS = 12.0
+
+_GUARD = """
+exec 3<&0
+"$@" 3<&- </dev/null &
+child=$!
+( read -r _ <&3; kill -TERM "$child" 2>/dev/null ) >/dev/null 2>&1 &
+exec 3<&- </dev/null
+wait "$child"
+"""
+
+
+@dataclass(frozen=True)
+class Child:
+    """One running program; `log_file` takes what it writes to standard output and standard error."""
+
+    log_file: Path
+    _shell: asyncio.subprocess.Process
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], *, log_file: Path, env: Mapping[str, str] | None = None
+    ) -> Self:
+        """Start `command` with the environment `env` (default: ours). Raises OSError if there is no shell."""
+        with log_file.open("ab") as log:
+            shell = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                _GUARD,
+                "sh",
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=None if env is None else dict(env),
+                start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
+            )
+        return cls(log_file, shell)
+
+    @property
+    def exit_status(self) -> int | None:
+        """The program's exit status (128 + the signal that ended it), None while it runs."""
+        return self._shell.returncode
+
+    @property
+    def log(self) -> str:
+        """What the program has written, over all its starts into this file."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    async def wait(self) -> int:
+        """Wait for the program to end by itself; returns its exit status."""
+        return await self._shell.wait()
+
+    async def stop(self, patience: float = STOP_SECONDS) -> int:
+        """End the program with SIGTERM, after `patience` seconds with SIGKILL; returns its exit status."""
+        if self._shell.stdin is not None:
+            self._shell.stdin.close()
+        try:
+            return await asyncio.wait_for(self._shell.wait(), patience)
+        except TimeoutError:
+            os.killpg(self._shell.pid, signal.SIGKILL)
+            return await self._shell.wait()
