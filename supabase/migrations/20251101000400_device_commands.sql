@@ -61,26 +61,7 @@ select mqtt_private.fn_widen_checks(
   array['capture_image', 'send_image', 'set_wake_schedule', 'update_config', 'reboot', 'update_firmware']
 );
 
--- Commands that waited before the queue came would otherwise never be due.
-update public.device_commands set due_at = coalesce(scheduled_for, issued_at, now())
-where status = 'pending' and due_at is null;
-
--- Indexes ------------------------------------------------------------------------------------------------------
--- The queue's own are partial: finished commands cost it nothing.
-
-create index if not exists device_commands_due_idx on public.device_commands (due_at)
-  where status in ('pending', 'failed') and due_at is not null;
-create index if not exists device_commands_order_idx
-  on public.device_commands (device_id, priority desc, issued_at, issue_number)
-  where status in ('pending', 'failed') and due_at is not null;
-create index if not exists device_commands_lease_idx on public.device_commands (lease_until)
-  where lease_until is not null;
-create index if not exists device_commands_expires_at_idx on public.device_commands (expires_at)
-  where expires_at is not null and (status in ('pending', 'sent') or status = 'failed' and due_at is not null);
-create index if not exists device_commands_ttl_idx on public.device_commands (issued_at)
-  where expires_at is null and (status in ('pending', 'sent') or status = 'failed' and due_at is not null);
-create index if not exists device_commands_sent_idx on public.device_commands (device_id, delivered_at desc)
-  where status = 'sent';
+-- The queue's own indexes, partial on what waits, come with its functions.
 create index if not exists device_commands_device_id_idx on public.device_commands (device_id, issued_at desc);
 
 do $$
