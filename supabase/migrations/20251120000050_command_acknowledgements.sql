@@ -1,0 +1,189 @@
+-- The devices' answers: acknowledgements become states of public.device_commands.
+--
+-- Which command is meant: the one named by command_id, if it belongs to the device; else the command most recently
+-- sent to the device (of the type that is named); else the one being sent to it this moment, since a device can
+-- answer before the worker has settled.
+--
+-- A success is true whenever it comes: it makes also an expired or failed command acknowledged. Nothing revives a
+-- cancelled or rejected one.
+
+-- The device that speaks under this id, in whatever spelling of its MAC. An adopted table may hold a device twice:
+-- then the one that is spelled alike, is active, or is older.
+create or replace function mqtt_private.fn_find_device(p_topic_id text) returns uuid
+language sql stable set search_path = ''
+as $$
+  select device_id from public.devices
+  where mqtt_private.fn_device_key(device_mac) = mqtt_private.fn_device_key(p_topic_id)
+  order by device_mac = p_topic_id desc, is_active is true desc, created_at, device_id
+  limit 1
+$$;
+
+-- Notes how the devices spell themselves and that they were heard (at most once a minute), and locks them in the
+-- order of device_id for the answers that follow.
+create or replace function mqtt_private.fn_note_devices_heard(p_acks jsonb) returns void
+language sql volatile set search_path = ''
+as $$
+  with heard as materialized (
+    select distinct on (mqtt_private.fn_find_device(topic_id))
+      mqtt_private.fn_find_device(topic_id) as device_id, topic_root, topic_id
+    from rows from (jsonb_to_recordset(p_acks) as (topic_root text, topic_id text))
+      with ordinality as a (topic_root, topic_id, place)
+    order by mqtt_private.fn_find_device(topic_id), place desc
+  ), locked as materialized (
+    select d.device_id from public.devices d where d.device_id in (select device_id from heard)
+    order by d.device_id for no key update
+  )
+  update public.devices d
+  set mqtt_id = h.topic_id, last_seen_at = now(),
+      mqtt_root = case when h.topic_root in ('device', 'ESP32CAM') then h.topic_root else d.mqtt_root end
+  from heard h join locked l on l.device_id = h.device_id
+  where d.device_id = h.device_id
+    and (d.mqtt_id is distinct from h.topic_id or d.mqtt_root is distinct from h.topic_root
+      or d.last_seen_at is null or d.last_seen_at < now() - interval '1 minute')
+$$;
+
+-- The command an answer means, by the rule at the head of this file; no row if there is none.
+create or replace function mqtt_private.fn_find_acknowledged_command(p_ack jsonb, p_device_id uuid)
+returns public.device_commands
+language plpgsql stable set search_path = ''
+as $$
+declare
+  v_command public.device_commands;
+  v_id constant text := p_ack ->> 'command_id';
+  v_type constant text := p_ack ->> 'command_type';
+begin
+  if v_id is not null then
+    if v_id ~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
+      select * into v_command from public.device_commands where command_id = v_id::uuid;
+    end if;
+    return v_command;
+  end if;
+
+  select * into v_command from public.device_commands
+  where device_id = p_device_id and status = 'sent' and (v_type is null or command_type = v_type)
+  order by delivered_at desc nulls last, priority, issued_at desc, issue_number desc limit 1;
+  if found then
+    return v_command;
+  end if;
+
+  select * into v_command from public.device_commands
+  where device_id = p_device_id and status = 'pending' and due_at is not null and lease_until is not null
+    and (v_type is null or command_type = v_type)
+  order by lease_until desc, priority, issued_at desc, issue_number desc limit 1;
+  return v_command;
+end
+$$;
+
+-- What an answer does to a command in this state. p_attempt 0: it was never given to a worker, so a device can not
+-- have failed at it.
+create or replace function mqtt_private.fn_effect_of_acknowledgement(p_outcome text, p_status text, p_attempt bigint)
+returns text
+language sql immutable set search_path = ''
+as $$
+  select case p_outcome
+    when 'success' then case
+      when p_status in ('pending', 'sent', 'failed', 'expired') then 'acknowledged'
+      when p_status = 'acknowledged' then 'duplicate' end
+    when 'failed' then case
+      when p_status = 'sent' or (p_status = 'pending' and p_attempt > 0) then 'failed'
+      when p_status = 'failed' then 'duplicate' end
+    when 'rejected' then case
+      when p_status in ('sent', 'failed') or (p_status = 'pending' and p_attempt > 0) then 'rejected'
+      when p_status = 'rejected' then 'duplicate' end
+  end
+$$;
+
+-- One answer of one device, whose row is locked.
+create or replace function mqtt_private.fn_acknowledge_command(p_ack jsonb, p_max_retries int, p_delay interval)
+returns jsonb
+language plpgsql volatile set search_path = ''
+as $$
+declare
+  v_result text;
+  v_device public.devices;
+  v_command public.device_commands;
+  v_message constant text := left(nullif(trim(p_ack ->> 'message'), ''), 1000);
+begin
+  select * into v_device from public.devices
+  where device_id = mqtt_private.fn_find_device(p_ack ->> 'topic_id');
+  v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device.device_id);
+  v_result := case
+    when v_device.device_id is null then 'unknown_device'
+    when v_command.command_id is null then 'unknown_command'
+    when v_command.device_id <> v_device.device_id then 'wrong_device' end;
+  if v_result is null then
+    -- A cancel or a settle may be under way: decide on what the row says once it is ours.
+    select * into v_command from public.device_commands where command_id = v_command.command_id for update;
+    v_result := coalesce(
+      mqtt_private.fn_effect_of_acknowledgement(p_ack ->> 'outcome', v_command.status, v_command.attempt), 'ignored');
+  end if;
+
+  if v_result in ('acknowledged', 'failed', 'rejected') then
+    update public.device_commands
+    set status = v_result, response = p_ack -> 'response', lease_worker = null, lease_until = null,
+        delivered_at = coalesce(delivered_at, now()),
+        acknowledged_at = case v_result when 'acknowledged' then now() else acknowledged_at end,
+        retry_count = retry_count + case v_result when 'failed' then 1 else 0 end,
+        last_error = case v_result
+          when 'failed' then 'the device reports failure' || coalesce(': ' || v_message, '')
+          when 'rejected' then 'the device refuses' || coalesce(': ' || v_message, '') end,
+        due_at = case when v_result = 'failed' and retry_count + 1 < p_max_retries then now() + p_delay end
+    where command_id = v_command.command_id
+    returning * into v_command;
+  end if;
+
+  if v_result in ('unknown_device', 'wrong_device') then
+    v_command := null; -- nothing of another device's command is told
+  end if;
+  return jsonb_build_object(
+    'ref', p_ack ->> 'ref', 'result', v_result, 'command_id', v_command.command_id,
+    'command_type', v_command.command_type, 'device_id', v_device.device_id, 'device_code', v_device.device_code,
+    'status', v_command.status, 'retry_count', v_command.retry_count);
+end
+$$;
+
+-- Writes devices' answers into their commands, in the order given.
+-- p_acks: [{ref, topic_root, topic_id, command_id?, command_type?, outcome: success|failed|rejected, message?,
+-- response}]; command_id may be any text. failed counts and is tried again like any failure.
+-- Returns, in order, [{ref, result, command_id, command_type, device_id, device_code, status, retry_count}]; result is
+-- acknowledged | failed | rejected, duplicate (it said so before), ignored (the state stands), unknown_device,
+-- unknown_command or wrong_device.
+create or replace function public.fn_acknowledge_commands(
+  p_acks jsonb,
+  p_max_retries int default 3,
+  p_retry_delay_seconds double precision default 30
+) returns jsonb
+language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+  v_ack jsonb;
+  v_results jsonb[] := '{}';
+begin
+  perform mqtt_private.fn_note_devices_heard(p_acks);
+  for v_ack in select value from jsonb_array_elements(p_acks) with ordinality order by ordinality loop
+    v_results := v_results || mqtt_private.fn_acknowledge_command(
+      v_ack, p_max_retries, make_interval(secs => p_retry_delay_seconds));
+  end loop;
+  return to_jsonb(v_results);
+end
+$$;
+
+-- Grants -------------------------------------------------------------------------------------------------------
+
+do $$
+declare
+  v_function regprocedure;
+begin
+  foreach v_function in array array[
+    'mqtt_private.fn_find_device(text)',
+    'mqtt_private.fn_note_devices_heard(jsonb)',
+    'mqtt_private.fn_find_acknowledged_command(jsonb, uuid)',
+    'mqtt_private.fn_effect_of_acknowledgement(text, text, bigint)',
+    'mqtt_private.fn_acknowledge_command(jsonb, int, interval)',
+    'public.fn_acknowledge_commands(jsonb, int, double precision)'
+  ]::regprocedure[] loop
+    execute format('revoke all on function %s from public, anon, authenticated', v_function);
+    execute format('grant execute on function %s to service_role', v_function);
+  end loop;
+end
+$$;
