@@ -33,8 +33,8 @@ from mqtt_service.provisioning import Provisioner
 log = logging.getLogger(__name__)
 
 # The platform kills 10 s after SIGTERM at the earliest (Heroku and Render allow 30 s).
-_SETTLE_PATIENCE = 5.0
-_ACK_PATIENCE = 2.0
+_SETTLE_PATIENCE = 4.0
+_ACK_PATIENCE = 1.5
 _CLOSE_PATIENCE = 2.0
 _RESTARTS = 5
 
@@ -158,11 +158,13 @@ async def _run(settings: Settings, worker_id: str) -> int:
 async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.Event) -> int:
     parts = {**worker.parts(), "HTTP": lambda: _serve(worker, listener)}
     tasks = {asyncio.create_task(_kept_running(name, part), name=name) for name, part in parts.items()}
-    tasks.add(asyncio.create_task(stopping.wait(), name="signal"))
+    tasks.add(asyncio.create_task(_leave(stopping, "SIGTERM or SIGINT"), name="leave"))
+    # A newer instance with our client id is at work: on a rolling deploy, the sign to finish.
+    taken_over = _leave(worker.link.taken_over, "another worker took over the MQTT session")
+    tasks.add(asyncio.create_task(taken_over, name="leave"))
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        graceful = any(task.get_name() == "signal" for task in done)
-        log.info("[SERVICE] Stopping: claiming no more commands, settling what is in hand")
+        graceful = all(task.get_name() == "leave" for task in done)
         await worker.stop()
     finally:
         for task in tasks:
@@ -170,6 +172,11 @@ async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.
         await asyncio.gather(*tasks, return_exceptions=True)
     log.info("[SERVICE] Stopped")
     return 0 if graceful else 1
+
+
+async def _leave(asked: asyncio.Event, why: str) -> None:
+    await asked.wait()
+    log.info("[SERVICE] Stopping (%s): claiming no more commands, settling what is in hand", why)
 
 
 async def _kept_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
