@@ -55,7 +55,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _storable(value: Any, depth: int) -> Any:  # noqa: ANN401 - any JSON value in, the same kind out
+def _storable(value: object, depth: int) -> object:
     if isinstance(value, str):
         return _text(value)
     if not isinstance(value, dict | list):
