@@ -1,0 +1,212 @@
+"""The embedded stack as a whole: Postgres with the migrations and the seed, the API on one port, a broker.
+
+Everything listens on loopback. A data directory holds `postgres/`, `broker/` and `jwt_secret`, so that rows,
+queued messages and keys outlive a restart; without one, a temporary directory is used and removed.
+"""
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import uvicorn
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from mqtt_service.devstack.broker import HOST, Broker
+from mqtt_service.devstack.faults import Faults
+from mqtt_service.devstack.keys import JwtKeys
+from mqtt_service.devstack.migrations import apply_migrations, apply_seed
+from mqtt_service.devstack.postgres import EmbeddedPostgres
+from mqtt_service.devstack.realtime import RealtimeServer
+from mqtt_service.devstack.rest import rest_routes
+from mqtt_service.errors import PermanentError
+
+ENV_HEADER = "# Written by mqtt-service dev; it writes this file again at each start.\n"
+POOL_SIZE = 10
+_START_SECONDS = 15.0
+_STOP_SECONDS = 2
+
+
+class StackStartError(PermanentError):
+    """The stack cannot run; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: where each part is reached, its keys, and the faults it can be asked for."""
+
+    url: str
+    db_url: str
+    mqtt_host: str
+    mqtt_port: int
+    broker: Broker
+    postgres: EmbeddedPostgres
+    keys: JwtKeys
+    faults: Faults
+    data_dir: Path
+
+    def env(self) -> dict[str, str]:
+        """Return the settings with which the worker and other clients reach this stack."""
+        return {
+            "SUPABASE_URL": self.url,
+            "SUPABASE_ANON_KEY": self.keys.anon_key,
+            "SUPABASE_SERVICE_ROLE_KEY": self.keys.service_role_key,
+            "SUPABASE_JWT_SECRET": self.keys.secret,
+            "SUPABASE_DB_URL": self.db_url,
+            "MQTT_HOST": self.mqtt_host,
+            "MQTT_PORT": str(self.mqtt_port),
+            "MQTT_TLS": "false",
+        }
+
+    def write_env_file(self, path: Path) -> None:
+        """Write `env()` as a dotenv file, readable to its owner alone; it appears whole or not at all."""
+        lines = [f"{name}={value}\n" for name, value in self.env().items()]
+        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines([ENV_HEADER, *lines])
+        Path(temporary).replace(path)
+
+
+@asynccontextmanager
+async def running_stack(
+    *, data_dir: Path | None, port: int = 0, mqtt_port: int = 0, broker: str = "auto"
+) -> AsyncIterator[Stack]:
+    """Run a stack for the time of the block; inside it, everything answers.
+
+    `port` and `mqtt_port` 0 take any free port; `broker` is auto, mosquitto or amqtt. Raises PermanentError
+    (a port that is taken, a data directory of another Postgres, a migration that fails, ...).
+    """
+    supabase = find_supabase_folder()
+    async with AsyncExitStack() as parts:
+        directory = parts.enter_context(_directory(data_dir))
+        listener = parts.enter_context(_bound(port))
+        postgres = EmbeddedPostgres(directory / "postgres")
+        mqtt = Broker(broker, mqtt_port, directory / "broker")
+        await _start_both(parts, postgres, mqtt)
+        await apply_migrations(postgres.url, supabase / "migrations")
+        await apply_seed(postgres.url, supabase / "seed.sql")
+        keys, faults = JwtKeys.load_or_create(directory / "jwt_secret"), Faults()
+        pool = await parts.enter_async_context(_pool(postgres.url))
+        realtime = await parts.enter_async_context(RealtimeServer(postgres.url, keys, faults))
+        routes = [*rest_routes(pool, keys, faults), *realtime.routes(), *faults.routes()]
+        await parts.enter_async_context(_serving(routes, listener))
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        await _check_api(url, keys)
+        parts.callback(faults.clear)  # a request that hangs would hold up the end
+        yield Stack(url, postgres.url, mqtt.host, mqtt.port, mqtt, postgres, keys, faults, directory)
+
+
+def find_supabase_folder() -> Path:
+    """Return the folder of the migrations and the seed: next to the package, else in the current folder."""
+    for place in (Path(__file__).parents[2], Path.cwd()):
+        if (place / "supabase" / "migrations").is_dir() and (place / "supabase" / "seed.sql").is_file():
+            return place / "supabase"
+    raise StackStartError("There is no folder supabase/ here: start this in a checkout of the repository.")
+
+
+async def _start_both(parts: AsyncExitStack, postgres: EmbeddedPostgres, mqtt: Broker) -> None:
+    """Start the two servers side by side; the first fault is raised alone, and neither stays behind."""
+    starts = [asyncio.create_task(start) for start in (postgres.start(), mqtt.start())]
+    parts.push_async_callback(mqtt.stop)
+    parts.push_async_callback(postgres.stop)
+    try:
+        await asyncio.gather(*starts)
+    except BaseException:
+        for start in starts:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+        raise
+
+
+@asynccontextmanager
+async def _pool(url: str) -> AsyncIterator[AsyncConnectionPool[psycopg.AsyncConnection[Any]]]:
+    """Connections as the role from which the API changes into that of each request, as PostgREST does."""
+    conninfo = make_conninfo(url, user="authenticator")
+    pool = AsyncConnectionPool(conninfo, min_size=1, max_size=POOL_SIZE, open=False)
+    async with pool:
+        yield pool
+
+
+@contextmanager
+def _directory(data_dir: Path | None) -> Iterator[Path]:
+    if data_dir is not None:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StackStartError(
+                f"{data_dir} cannot be the data directory ({error.strerror}): name another."
+            ) from error
+        yield data_dir.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="mqtt-service-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def _bound(port: int) -> Iterator[socket.socket]:
+    """A socket that has the port; nobody can connect before a server listens on it."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise StackStartError(
+                f"The port {port} cannot be had ({error}): choose another with --port, or 0."
+            ) from error
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are for whoever runs the stack."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+@asynccontextmanager
+async def _serving(routes: list[BaseRoute], listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        Starlette(routes=routes),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def _check_api(url: str, keys: JwtKeys) -> None:
+    """Return once the API answers a question about a table. Raises StackStartError if it does not."""
+    headers = {"apikey": keys.service_role_key, "Authorization": f"Bearer {keys.service_role_key}"}
+    answer = "no answer"
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+        end = asyncio.get_running_loop().time() + _START_SECONDS
+        while asyncio.get_running_loop().time() < end:
+            try:
+                response = await client.get("/rest/v1/devices", params={"select": "device_id", "limit": "1"})
+            except httpx.TransportError as error:
+                answer = str(error)
+            else:
+                if response.status_code == httpx.codes.OK:
+                    return
+                answer = f"{response.status_code} {response.text}"
+            await asyncio.sleep(0.02)
+    raise StackStartError(f"The API on {url} does not work: {answer}")
