@@ -115,7 +115,10 @@ async def _initialize(gateway: Gateway, device: IncompleteDevice) -> Outcome:
 def _skip_reason(device: IncompleteDevice) -> str:
     if device.assigned_site_id is None:
         return "it is assigned to no site: map it to one"
-    return f"{device.issue}: correct the site, its program or its company first"
+    return (
+        f"{device.issue}: its site has no program or no company, or belongs to another company than the "
+        "device; correct that first"
+    )
 
 
 async def _persistently(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:

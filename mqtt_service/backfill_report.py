@@ -113,7 +113,8 @@ def _print_tables(backfill: Backfill, *, dry_run: bool) -> None:
 
 def _issue_table(backfill: Backfill, *, dry_run: bool) -> Table:
     """One row an issue: how many devices had it, what became of them, how many have it now."""
-    table = Table("issue", title="Devices with incomplete lineage" + (" (dry run)" if dry_run else ""))
+    table = Table(title="Devices with incomplete lineage" + (" (dry run)" if dry_run else ""))
+    table.add_column("issue", no_wrap=True)
     fixable = count_issues([device for device in backfill.found if is_fixable(device)])
     remaining = count_issues(backfill.remaining or ())
     for column in ("found", "fixable", "fixed", "failed", "skipped", "remaining"):
