@@ -17,19 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from jwt.types import Options
 
 ISSUER = "mqtt-service-dev"
 KEY_SECONDS = 10 * 365 * 24 * 3600
 USER_TOKEN_SECONDS = 3600
 _ALGORITHM = "HS256"
+_JWT_PARTS = 3
+# PostgREST looks at the other claims itself, and so do we: PyJWT reads the system's clock.
+_SIGNATURE_ONLY: Options = {
+    "verify_aud": False,
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "verify_sub": False,
+}
 
 
 class InvalidTokenError(Exception):
     """A token that is refused: PostgREST's code for the reason, and its words."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, details: str | None = None) -> None:
         self.code = code
         self.message = message
+        self.details = details
         super().__init__(message)
 
 
@@ -92,20 +103,26 @@ class JwtKeys:
         """Return the web token that an opaque key stands for; anything else is returned as it is."""
         return {self.secret_key: self.service_role_key, self.publishable_key: self.anon_key}.get(key, key)
 
-    def claims(self, token: str) -> Mapping[str, Any]:
-        """Return what a token (or an opaque key) claims. Raises InvalidTokenError."""
+    def claims(self, token: str, leeway: float = 0.0) -> Mapping[str, Any]:
+        """Return what a token (or an opaque key) claims, expired at most `leeway` seconds ago.
+
+        Raises InvalidTokenError.
+        """
+        token = self.to_token(token)
+        parts = token.count(".") + 1
+        if not token:
+            raise InvalidTokenError("PGRST301", "Empty JWT is sent in Authorization header")
+        if parts != _JWT_PARTS:
+            raise InvalidTokenError("PGRST301", f"Expected 3 parts in JWT; got {parts}")
         try:
             claims: dict[str, Any] = jwt.decode(
-                self.to_token(token),
-                self.secret,
-                algorithms=[_ALGORITHM],
-                options={"verify_aud": False, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
+                token, self.secret, algorithms=[_ALGORITHM], options=_SIGNATURE_ONLY
             )
-        except jwt.InvalidSignatureError as error:
-            raise InvalidTokenError("PGRST301", "No suitable key was found to decode the JWT") from error
         except jwt.InvalidTokenError as error:
-            raise InvalidTokenError("PGRST301", f"JWT could not be decoded: {error}") from error
-        if "exp" in claims and claims["exp"] <= self.clock():
+            words = "No suitable key or wrong key type"
+            details = "None of the keys was able to decode the JWT"
+            raise InvalidTokenError("PGRST301", words, details) from error
+        if "exp" in claims and claims["exp"] <= self.clock() - leeway:
             raise InvalidTokenError("PGRST303", "JWT expired")
         return claims
 

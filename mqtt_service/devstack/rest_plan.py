@@ -134,14 +134,15 @@ def _paths(plan: Plan, path: Path) -> Iterator[Path]:
 def _check_relations(plan: Plan) -> None:
     """Refuse filters and orders that no embedded resource can have."""
     for one in plan.filters:
-        if isinstance(one, Condition) and plan.find_embed(one.field.name):
-            if one.operator != "is" or one.value not in {"null", "not_null"}:
-                raise ApiError(
-                    400,
-                    "PGRST120",
-                    f"Bad operator on the '{one.field.name}' embedded resource",
-                    details="Only is null or not is null filters are allowed on embedded resources",
-                )
+        if not isinstance(one, Condition) or plan.find_embed(one.field.name) is None:
+            continue
+        if one.operator != "is" or one.value not in {"null", "not_null"}:
+            raise ApiError(
+                400,
+                "PGRST120",
+                f"Bad operator on the '{one.field.name}' embedded resource",
+                details="Only is null or not is null filters are allowed on embedded resources",
+            )
     for order in plan.orders:
         if order.relation is None:
             continue

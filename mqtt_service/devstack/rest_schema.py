@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Junction:
-    """The table in the middle of a many-to-many relationship: its columns paired with those of either side."""
+    """The table amid a many-to-many relationship: its columns paired with those of either side."""
 
     table: str
     to_origin: tuple[tuple[str, str], ...]

@@ -1,0 +1,61 @@
+"""How the REST interface misbehaves when a test asks for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from mqtt_service.devstack.faults import Faults, RestFault
+
+Answer = Callable[[], Awaitable[Response]]
+
+
+async def answer_through_faults(faults: Faults, request: Request, answer: Answer) -> Response:
+    """Return what `answer` makes of the request, or what a fault makes of that."""
+    fault = faults.take_rest(request.url.path)
+    if fault is None:
+        return await answer()
+    if fault.kind == "status":
+        return _refuse(fault)
+    if fault.kind == "close":
+        return _Cut()
+    if fault.kind == "hang":
+        await _until_gone_or_cleared(faults, request)
+        return _Cut()
+    await answer()
+    if fault.kind == "lose_response":
+        return _Cut()
+    return Response(b'{"half": [', 200, media_type="application/json")
+
+
+class _Cut(Response):
+    """An answer whose body never comes: the server closes the connection, and the client gets an error."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+def _refuse(fault: RestFault) -> Response:
+    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    message = "An invalid response was received from the upstream server"
+    return JSONResponse({"message": message}, fault.status, headers)
+
+
+async def _until_gone_or_cleared(faults: Faults, request: Request) -> None:
+    await request.body()
+    gone = asyncio.create_task(_until_gone(request))
+    cleared = asyncio.create_task(faults.cleared.wait())
+    try:
+        await asyncio.wait({gone, cleared}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        cleared.cancel()
+        await asyncio.gather(gone, cleared, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
