@@ -111,6 +111,8 @@ class Client(mqtt.Client):
         self._events = events
         self._hand_over = hand_over
         self._cut = False
+        # The slots of the connection are as many or fewer, so nothing ever waits inside paho.
+        self.max_inflight_messages_set(options.max_in_flight)
         self.connect_timeout = options.connect_timeout / 2
         if options.username is not None:
             self.username_pw_set(options.username, options.password)

@@ -168,7 +168,6 @@ class Connection:
             self.end(reasons.refused_connect(self._options, reason))
             return
         in_flight = min(self._options.max_in_flight, getattr(properties, "ReceiveMaximum", 0xFFFF))
-        self._client.max_inflight_messages_set(in_flight)
         self._slots = asyncio.Semaphore(in_flight)
         self._largest_packet = getattr(properties, "MaximumPacketSize", None)
         keepalive = getattr(properties, "ServerKeepAlive", self._options.keepalive)

@@ -27,7 +27,7 @@ from mqtt_service.adapters.mqtt_options import (
     MqttOptions,
     PublishResult,
 )
-from mqtt_service.adapters.mqtt_reasons import ProtocolRefusedError, SessionTakenOverError
+from mqtt_service.adapters.mqtt_reasons import HungUpError, ProtocolRefusedError, SessionTakenOverError
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 
 __all__ = ["InboundMessage", "LinkStatus", "MqttLink", "MqttOptions", "PublishResult"]
@@ -74,7 +74,7 @@ class MqttLink:
         self._jitter = jitter
         self._sleep = sleep
         self._inbound = Inbound(handler, options.max_inbound, sleep)
-        self._protocol = V5
+        self._newest = self._protocol = V5
         self._connection: Connection | None = None
         self._connections = 0
         self._closing = False
@@ -181,7 +181,8 @@ class MqttLink:
         self._connections += 1
         self._last_error = None
         self._since = datetime.now(UTC)
-        log.info("[MQTT] ✅ Connected to %s", self._options.address)
+        downgraded = "" if self._protocol == V5 else " (MQTT 3.1.1)"
+        log.info("[MQTT] ✅ Connected to %s%s", self._options.address, downgraded)
         if self._connections > 1 and not connection.ready.result().session_present:
             log.warning(
                 "[MQTT] The broker did not keep our session: what devices said meanwhile did not reach us"
@@ -205,13 +206,20 @@ class MqttLink:
         if isinstance(reason, SessionTakenOverError):
             log.warning("[MQTT] %s", reason)
             self.taken_over.set()
-        elif isinstance(reason, ProtocolRefusedError) and self._protocol == V5:
-            log.info("[MQTT] %s", reason)
+        elif self._protocol == V5 and isinstance(reason, ProtocolRefusedError | HungUpError):
+            log.debug("[MQTT] %s", reason)
             self._protocol = V311
+            # One that says so is believed for good; one that hung up gets MQTT 5 again next time.
+            if isinstance(reason, ProtocolRefusedError):
+                self._newest = V311
         else:
-            slow = isinstance(reason, PermanentError)
-            delay = self._options.slow_retry if slow else reconnect_delay(failures, self._jitter())
-            log.log(
-                logging.ERROR if slow else logging.WARNING, "[MQTT] ❌ %s; next try in %.1f s", reason, delay
-            )
-            await self._sleep(delay)
+            self._protocol = self._newest
+            await self._pause(reason, failures)
+
+    async def _pause(self, reason: ServiceError, failures: int) -> None:
+        if isinstance(reason, PermanentError):
+            delay, level = self._options.slow_retry, logging.ERROR
+        else:
+            delay, level = reconnect_delay(failures, self._jitter()), logging.WARNING
+        log.log(level, "[MQTT] ❌ %s; next try in %.1f s", reason, delay)
+        await self._sleep(delay)

@@ -3,6 +3,7 @@
 PermanentError           a person must change something; tried again slowly, since they may
 BrokerUnavailableError   waiting helps
 ProtocolRefusedError     ... with an older protocol version, at once
+HungUpError              ... perhaps with that too: some old brokers answer MQTT 5 by hanging up
 SessionTakenOverError    another client has our id: not to be fought
 """
 
@@ -30,6 +31,10 @@ _MOVED = {0x9C, 0x9D}
 
 class ProtocolRefusedError(BrokerUnavailableError):
     """The broker does not speak this version of MQTT."""
+
+
+class HungUpError(BrokerUnavailableError):
+    """The broker closed the connection instead of answering."""
 
 
 class SessionTakenOverError(BrokerUnavailableError):
@@ -82,7 +87,7 @@ def connection_lost(options: MqttOptions, *, answered: bool) -> ServiceError:
     """What it means that the connection broke off without a word."""
     if answered:
         return BrokerUnavailableError(f"lost the connection to {options.address}")
-    return BrokerUnavailableError(
+    return HungUpError(
         f"{options.address} hung up before it answered; if that stays so, check MQTT_PORT and MQTT_TLS"
     )
 
