@@ -22,7 +22,7 @@ from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.devstack.realtime_auth import TokenRefusedError, authorize
 from mqtt_service.devstack.realtime_channel import Channel
 from mqtt_service.devstack.realtime_feed import POLL_SECONDS, ChangeFeed
-from mqtt_service.devstack.realtime_socket import Socket
+from mqtt_service.devstack.realtime_socket import QUEUE_LENGTH, Socket
 from mqtt_service.devstack.realtime_wire import V1, VERSIONS, Message
 
 PATH = "/realtime/v1/websocket"
@@ -32,15 +32,23 @@ class RealtimeServer:
     """Hears of changes in the database at `url` (a superuser's) while it is entered as a context manager.
 
     Sockets may be opened before, and outlive a restart of the database: a subscription is confirmed by a
-    `system` message as soon as its changes flow, and again after each interruption.
+    `system` message as soon as its changes flow, and again after each interruption. The slot is read every
+    `poll_seconds`; a client that leaves `queue_length` messages unread is cut off.
     """
 
     def __init__(
-        self, url: str, keys: JwtKeys, faults: Faults, *, poll_seconds: float = POLL_SECONDS
+        self,
+        url: str,
+        keys: JwtKeys,
+        faults: Faults,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        queue_length: int = QUEUE_LENGTH,
     ) -> None:
         self._keys = keys
         self._faults = faults
         self._feed = ChangeFeed(url, poll_seconds=poll_seconds)
+        self._queue_length = queue_length
         self._sockets: set[Socket] = set()
         self._reading: asyncio.Task[None] | None = None
         faults.on_action(self._act)
@@ -90,7 +98,13 @@ class RealtimeServer:
                 faults=self._faults,
             )
 
-        socket = Socket(websocket, version=version, open_channel=open_channel, faults=self._faults)
+        socket = Socket(
+            websocket,
+            version=version,
+            open_channel=open_channel,
+            faults=self._faults,
+            queue_length=self._queue_length,
+        )
         self._sockets.add(socket)
         try:
             await socket.serve()

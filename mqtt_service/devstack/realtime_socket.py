@@ -19,7 +19,7 @@ from mqtt_service.devstack.realtime_channel import Channel
 from mqtt_service.devstack.realtime_wire import Message
 from mqtt_service.errors import RemoteProtocolError
 
-QUEUE_LENGTH = 5_000
+QUEUE_LENGTH = 1_000
 NORMAL_CLOSURE = 1000
 UNEXPECTED_CONDITION = 1011
 
