@@ -79,7 +79,7 @@ class Decoder:
         match kind:
             case b"B":
                 reader.take(8)
-                self._committed_at = _POSTGRES_EPOCH + timedelta(microseconds=reader.integer(8))
+                self._committed_at = _instant(reader.integer(8))
             case b"R":
                 relation = _read_relation(reader)
                 self._relations[relation.oid] = relation
@@ -166,6 +166,13 @@ def _read_value(kind: bytes, reader: _Reader) -> str | None:
         case b"t":
             return _text(reader.take(reader.unsigned(4)))
     raise RemoteProtocolError(f"pgoutput sent a value of the unknown kind {kind!r}.")
+
+
+def _instant(microseconds: int) -> datetime:
+    try:
+        return _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError as error:
+        raise RemoteProtocolError("pgoutput sent a time of commit beyond all calendars.") from error
 
 
 def _text(data: bytes) -> str:

@@ -53,7 +53,7 @@ def encode(message: Message, version: str) -> str:
             "payload": message.payload,
             "ref": message.ref,
         }
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, separators=(",", ":"))
 
 
 def reply(request: Message, response: Mapping[str, Any], *, status: str = "ok") -> Message:
