@@ -78,11 +78,9 @@ $$;
 
 -- What can work ------------------------------------------------------------------------------------------------
 
--- Why Postgres does not take p_cron as a schedule; null: it does.
--- Security definer: people who may queue a command may not execute fn_calculate_next_wake themselves. It only
--- reads its argument.
+-- Why p_cron cannot be a schedule; null: it can. (fn_calculate_next_wake comes with a later migration.)
 create or replace function mqtt_private.fn_cron_problem(p_cron text) returns text
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
 begin
   perform public.fn_calculate_next_wake(p_cron, now(), 'UTC');

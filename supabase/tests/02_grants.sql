@@ -1,0 +1,45 @@
+-- Who may execute and read anything at all.
+\ir include/setup.psql
+select plan(12);
+
+select is_empty(
+  $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
+  'anon executes no function');
+select results_eq(
+  $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')$$,
+  $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)')$$,
+  'signed-in users preview schedules and execute nothing else of the API');
+select is_empty(
+  $$select name from our_functions where has_function_privilege('public', oid, 'execute')$$,
+  'public executes no function');
+select is_empty(
+  $$select name from our_functions where schema = 'public' and prosecdef$$, 'no function of the API is security definer');
+select is_empty(
+  $$select name from our_functions where not coalesce(proconfig @> array['search_path=""'], false)$$,
+  'every function has an empty search_path');
+select is_empty(
+  $$select name, privilege from our_tables, unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
+    where has_table_privilege('anon', oid, privilege) or has_table_privilege('public', oid, privilege)$$,
+  'anon may do nothing with any table');
+select is_empty(
+  $$select name, attname from our_tables join pg_attribute on attrelid = oid and attnum > 0
+    where has_any_column_privilege('anon', oid, 'select, insert, update, references')$$,
+  'nor with any column');
+select is_empty(
+  $$select name, privilege from our_tables, unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
+    where has_table_privilege('authenticated', oid, privilege)$$,
+  'signed-in users write no whole row and delete nothing');
+select is_empty(
+  $$select name, privilege from our_tables, unnest(array['select', 'insert', 'update', 'delete']) privilege
+    where not has_table_privilege('service_role', oid, privilege)$$,
+  'service_role reads and writes every table');
+select ok(not has_schema_privilege('anon', 'mqtt_private', 'usage'), 'anon cannot look into mqtt_private');
+
+select pg_temp.become_role('anon');
+select throws_ok('select * from devices', '42501', null, 'anon reads no device');
+select throws_ok(
+  $$insert into device_commands (device_id, command_type)
+    values ('a0000000-0000-4000-8000-000000000031', 'reboot')$$, '42501', null, 'anon queues nothing');
+
+select finish();
+rollback;
