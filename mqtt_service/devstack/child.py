@@ -33,9 +33,17 @@ class Child:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, log_file: Path, env: Mapping[str, str] | None = None
+        cls,
+        command: Sequence[str],
+        *,
+        log_file: Path,
+        env: Mapping[str, str] | None = None,
+        directory: Path | None = None,
     ) -> Self:
-        """Start `command` with the environment `env` (default: ours). Raises OSError if there is no shell."""
+        """Start `command` in `directory` with the environment `env` (default: both as ours).
+
+        Raises OSError if there is no shell.
+        """
         with log_file.open("ab") as log:
             shell = await asyncio.create_subprocess_exec(
                 "/bin/sh",
@@ -47,6 +55,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env=None if env is None else dict(env),
+                cwd=directory,
                 start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
             )
         return cls(log_file, shell)
