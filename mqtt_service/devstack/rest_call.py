@@ -45,11 +45,12 @@ def call_statement(
 
     The rows are cut after the function has run.
     """
+    column = qualified(sql.Identifier("_postgrest_t"), "pgrst_scalar")
+    values = sql.SQL("json_agg({})").format(column)
     if function.returns_void:
-        body: Sql = sql.SQL("''")
+        # The result is asked for and dropped: Postgres does not call a stable function nobody looks at.
+        body: Sql = sql.SQL("left(({})::text, 0)").format(values)
     elif not function.returns_rows:
-        column = qualified(sql.Identifier("_postgrest_t"), "pgrst_scalar")
-        values = sql.SQL("json_agg({})").format(column)
         first = shape.single or not function.returns_set
         body = json_sql(values, first=first, strip_nulls=shape.strip_nulls)
     else:

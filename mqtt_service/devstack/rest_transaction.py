@@ -90,15 +90,15 @@ class Database:
 
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Hear what was said on the channel since this connection was last used."""
-        if connection not in self._listening:
-            connection.add_notify_handler(self._forget)
-            self._schema = None  # nobody may have listened until now
-            self._listening.add(connection)
+        if connection in self._listening:
+            connection.pgconn.consume_input()
+            while connection.pgconn.notifies():
+                self._schema = None
+            return
         async with connection.transaction():
             await connection.execute("listen pgrst")
-
-    def _forget(self, _: psycopg.Notify) -> None:
-        self._schema = None
+        self._listening.add(connection)
+        self._schema = None  # nobody may have listened until now
 
 
 async def _run(connection: psycopg.AsyncConnection[Any], context: Context, work: Work) -> Result:
