@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from tenacity.wait import wait_base
 
-from mqtt_service.errors import RetryableError
+from mqtt_service.errors import ProjectMisconfiguredError, RetryableError
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -28,7 +28,10 @@ class WaitAsAsked(wait_base):
 
 
 def patiently(announce: Callable[[BaseException, float], None]) -> AsyncRetrying:
-    """Try again without end on RetryableError; `announce` gets each error and the delay in seconds."""
+    """Try again without end on what waiting can mend, or a person; `announce` gets each error and the delay.
+
+    What else is raised, ends it. Delays are seconds.
+    """
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -36,7 +39,7 @@ def patiently(announce: Callable[[BaseException, float], None]) -> AsyncRetrying
             announce(error, state.upcoming_sleep)
 
     return AsyncRetrying(
-        retry=retry_if_exception_type(RetryableError),
+        retry=retry_if_exception_type((RetryableError, ProjectMisconfiguredError)),
         wait=WaitAsAsked(),
         before_sleep=before_sleep,
         reraise=True,

@@ -28,9 +28,9 @@ class _Entry(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Gathers items and writes them in order, at most `limit` in a call.
 
-    `write` returns one result an item, in order. What it raises as RetryableError is tried again without
-    end, since the items are facts that must reach the database; a PermanentError is given to the callers,
-    after each item of the batch was tried alone, so that one bad item harms no other.
+    `write` returns one result an item, in order. While the database is away or refuses every call, it is
+    tried again without end, since the items are facts that must reach it; any other PermanentError is given
+    to the callers, after each item of the batch was tried alone, so that one bad item harms no other.
     """
 
     def __init__(self, name: str, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], limit: int) -> None:

@@ -5,8 +5,9 @@ ServiceError
 ├── RetryableError            waiting can help: the network, the broker, an overloaded project
 │   ├── BrokerUnavailableError
 │   └── SupabaseUnavailableError
-├── PermanentError            waiting cannot help: a wrong key, a missing grant, a refused row
-│   └── MigrationMissingError  retried for a bounded time, since an API learns of a migration late
+├── PermanentError            the same call will be refused again: a row that the database refuses
+│   └── ProjectMisconfiguredError   until a person mends it: a wrong key, a missing grant
+│       └── MigrationMissingError
 └── ProtocolError             bytes or rows that do not say what PROTOCOL requires
     ├── LocalProtocolError    our side: a row that cannot be encoded
     └── RemoteProtocolError   the device's side: a message that cannot be read
@@ -47,7 +48,11 @@ class PermanentError(ServiceError):
     """Trying again without a change by a person cannot help."""
 
 
-class MigrationMissingError(PermanentError):
+class ProjectMisconfiguredError(PermanentError):
+    """Every call is refused until a person mends the key or the project; a worker waits for that."""
+
+
+class MigrationMissingError(ProjectMisconfiguredError):
     """A function or table that the migrations create is not there."""
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.adapters.rows import Welcome
 from mqtt_service.backoff import patiently
+from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
 
 log = logging.getLogger(__name__)
@@ -42,16 +43,19 @@ class Provisioner:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Queue welcomes as they become due, until cancelled; a failed call is tried again without end."""
+        """Queue welcomes as they become due, until cancelled; while the database is away they wait."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             sweep, rung = self._sweep, list(self._rung)
             self._sweep = False
             self._rung.clear()
-            async for attempt in patiently(self._announce):
-                with attempt:
-                    await self.send_welcome_command(None if sweep or len(rung) > _BATCH else rung)
+            try:
+                async for attempt in patiently(self._announce):
+                    with attempt:
+                        await self.send_welcome_command(None if sweep or len(rung) > _BATCH else rung)
+            except PermanentError as error:
+                log.error("[PROVISIONING] %s; tried again at the next poll", error)  # noqa: TRY400 - one line
 
     async def send_welcome_command(self, device_ids: list[UUID] | None) -> list[Welcome]:
         """Queue a `set_wake_schedule` for each of these devices (None: all) that awaits its welcome.

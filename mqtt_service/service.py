@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -39,6 +39,9 @@ _CLOSE_PATIENCE = 2.0
 _RESTARTS = 5
 
 
+Part = Callable[[], Coroutine[object, object, None]]
+
+
 class Worker:
     """One worker process: everything between the settings and the two services that it connects."""
 
@@ -66,7 +69,7 @@ class Worker:
             Listeners(self._wake, self.provisioner.device_mapped, self._joined),
         )
 
-    def parts(self) -> dict[str, Callable[[], Awaitable[None]]]:
+    def parts(self) -> dict[str, Part]:
         """What runs side by side until the worker stops; the queue itself is first."""
         return {
             "command queue": self.queue.run,
@@ -179,7 +182,7 @@ async def _leave(asked: asyncio.Event, why: str) -> None:
     log.info("[SERVICE] Stopping (%s): claiming no more commands, settling what is in hand", why)
 
 
-async def _kept_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
+async def _kept_running(name: str, part: Part) -> None:
     """Run a part for ever; when it has failed `_RESTARTS` times, give up by raising."""
 
     def announce(state: RetryCallState) -> None:

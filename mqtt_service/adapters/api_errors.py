@@ -10,6 +10,7 @@ from postgrest.exceptions import APIError
 from mqtt_service.errors import (
     MigrationMissingError,
     PermanentError,
+    ProjectMisconfiguredError,
     ServiceError,
     SupabaseUnavailableError,
 )
@@ -30,7 +31,8 @@ _SAY_MIGRATE = "apply the files in supabase/migrations to the project (supabase/
 async def refuse_by_status(response: httpx.Response) -> None:
     """Raise what only the status tells; an httpx response hook, so that Retry-After is still at hand.
 
-    Raises SupabaseUnavailableError for statuses that waiting can mend and PermanentError for a refused key.
+    Raises SupabaseUnavailableError for statuses that waiting can mend and ProjectMisconfiguredError for a
+    refused key.
     """
     if response.status_code in _RETRYABLE_STATUS:
         raise SupabaseUnavailableError(
@@ -38,7 +40,7 @@ async def refuse_by_status(response: httpx.Response) -> None:
             retry_after=_seconds(response.headers.get("Retry-After")),
         )
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        raise PermanentError(f"Supabase refused the key (401): {_SAY_KEY}")
+        raise ProjectMisconfiguredError(f"Supabase refused the key (401): {_SAY_KEY}")
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -65,5 +67,7 @@ def from_api_error(error: APIError, call: str) -> ServiceError:
     if code in _MISSING_CODES:
         return MigrationMissingError(f"{call} is missing in the database: {_SAY_MIGRATE} ({message})")
     if code == "42501":
-        return PermanentError(f"the key may not use {call}: {_SAY_KEY}, then {_SAY_MIGRATE} ({message})")
+        return ProjectMisconfiguredError(
+            f"the key may not use {call}: {_SAY_KEY}, then {_SAY_MIGRATE} ({message})"
+        )
     return PermanentError(f"Supabase refused {call}: {message} ({code or 'no code'})")

@@ -1,7 +1,8 @@
 """Every call to Supabase's database API: dataclasses in, dataclasses out, our errors instead of the API's.
 
 All calls are safe to repeat when their outcome is unknown (the SQL says why at each function). Each raises
-SupabaseUnavailableError where waiting can help, MigrationMissingError and PermanentError where it cannot.
+SupabaseUnavailableError where waiting can help, ProjectMisconfiguredError where a person must, and
+PermanentError where the call itself is refused.
 """
 
 from collections.abc import Sequence

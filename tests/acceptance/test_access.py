@@ -1,8 +1,12 @@
 """Who may do what over the API: an operator of company A, her neighbours of B, and nobody in particular."""
 
+from collections.abc import Iterator
+
+import httpx
 import pytest
 from postgrest.exceptions import APIError
 from supabase import Client, create_client
+from supabase.lib.client_options import SyncClientOptions
 
 from mqtt_service.devstack.keys import JwtKeys
 from tests.acceptance.conftest import Database
@@ -17,16 +21,17 @@ TABLES = (
 
 
 @pytest.fixture
-def anonymous(stack: dict[str, str]) -> Client:
-    return create_client(stack["SUPABASE_URL"], stack["SUPABASE_ANON_KEY"])
+def anonymous(stack: dict[str, str]) -> Iterator[Client]:
+    with httpx.Client() as http:
+        options = SyncClientOptions(httpx_client=http)
+        yield create_client(stack["SUPABASE_URL"], stack["SUPABASE_ANON_KEY"], options)
 
 
 @pytest.fixture
-def operator(stack: dict[str, str]) -> Client:
+def operator(stack: dict[str, str], anonymous: Client) -> Client:
     """A dashboard user's client after signing in."""
-    client = create_client(stack["SUPABASE_URL"], stack["SUPABASE_ANON_KEY"])
-    client.postgrest.auth(JwtKeys(stack["SUPABASE_JWT_SECRET"]).user_token(*OPERATOR_A))
-    return client
+    anonymous.postgrest.auth(JwtKeys(stack["SUPABASE_JWT_SECRET"]).user_token(*OPERATOR_A))
+    return anonymous
 
 
 def test_an_operator_queues_a_command_for_a_device_of_her_company(operator: Client) -> None:
@@ -104,7 +109,8 @@ def test_anon_executes_no_function(anonymous: Client, database: Database) -> Non
     assert {"fn_claim_commands", "fn_calculate_next_wake"} <= names
     allowed = database.execute(
         "select proname from pg_proc where pronamespace in"
-        " ('public'::regnamespace, 'mqtt_private'::regnamespace) and has_function_privilege('anon', oid, 'execute')"
+        " ('public'::regnamespace, 'mqtt_private'::regnamespace)"
+        " and has_function_privilege('anon', oid, 'execute')"
     ).fetchall()
     assert allowed == []
     with pytest.raises(APIError) as refused:

@@ -45,7 +45,7 @@ class Rows:
         self._connection = connection
 
     async def all(self, query: str, *parameters: object) -> list[dict[str, Any]]:
-        cursor = await self._connection.execute(query, parameters)  # type: ignore[arg-type]  # literal queries only
+        cursor = await self._connection.execute(query, parameters)
         return await cursor.fetchall() if cursor.description else []
 
     async def one(self, query: str, *parameters: object) -> dict[str, Any]:
@@ -122,7 +122,7 @@ async def running_worker(stack: Stack, **changes: object) -> AsyncIterator[Worke
     policy = RetryPolicy(chosen.max_retries, chosen.retry_delay, chosen.command_ttl)
     worker_id = f"{chosen.mqtt_client_id}:test"
     worker = Worker(chosen, Gateway(client, worker_id, policy), worker_id)
-    tasks = [asyncio.create_task(part(), name=name) for name, part in worker.parts().items()]  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(part(), name=name) for name, part in worker.parts().items()]
     try:
         await eventually(lambda: worker.snapshot().ready, "a ready worker")
         yield worker
@@ -161,7 +161,11 @@ async def wire(stack: Stack, *topics: str) -> AsyncIterator[Wire]:
     client.on_message = lambda _c, _u, message: made.heard.append(
         (message.topic, json.loads(message.payload))
     )
-    client.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)
+
+    def on_subscribe(*_: object) -> None:
+        loop.call_soon_threadsafe(subscribed.set)
+
+    client.on_subscribe = on_subscribe
     client.connect(stack.mqtt_host, stack.mqtt_port)
     client.subscribe([(topic, 1) for topic in topics or ("device/+/cmd", "ESP32CAM/+/cmd")])
     client.loop_start()

@@ -4,17 +4,26 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
-from mqtt_service.devstack.stack import Stack
+import pytest_asyncio
 
+from mqtt_service.devstack.faults import RealtimeFaults
+from mqtt_service.devstack.stack import Stack, running_stack
 from tests.integration.worker.harness import SITE, Rows, eventually, rows, running_worker, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    async with running_stack(data_dir=None) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def database(stack: Stack) -> AsyncIterator[Rows]:
     async with rows(stack) as view:
         yield view
@@ -106,9 +115,8 @@ async def test_a_device_that_fails_a_command_gets_it_again_until_the_retries_are
     async with running_worker(stack, max_retries=2), wire(stack) as device_side:
         command_id = await database.queue(device["device_id"], "capture_image")
         for attempt in (1, 2):
-            await eventually(
-                lambda n=attempt: len(device_side.heard_on(f"device/{mac}/cmd")) == n, f"try {attempt}"
-            )
+            seen = partial(lambda count: len(device_side.heard_on(f"device/{mac}/cmd")) == count, attempt)
+            await eventually(seen, f"try {attempt}")
             await database.becomes(command_id, "sent")
             device_side.say(
                 f"device/{mac}/ack",
@@ -117,7 +125,7 @@ async def test_a_device_that_fails_a_command_gets_it_again_until_the_retries_are
         row = await database.becomes(command_id, "failed")
 
         async def final() -> bool:
-            return (await database.command(command_id))["retry_count"] == 2
+            return bool((await database.command(command_id))["retry_count"] == 2)
 
         await eventually(final, "the second failure")
         row = await database.command(command_id)
@@ -146,13 +154,13 @@ async def test_commands_flow_at_the_pace_of_the_poll_while_realtime_is_deaf(
     stack: Stack, database: Rows
 ) -> None:
     (device,) = await database.add_active_devices(1)
-    stack.faults.realtime.drop = True
+    stack.faults.realtime = RealtimeFaults(drop=True)
     try:
         async with running_worker(stack), wire(stack):
             command_id = await database.queue(device["device_id"], "reboot")
             await database.becomes(command_id, "sent", deadline=5)
     finally:
-        stack.faults.realtime.drop = False
+        stack.faults.clear()
 
 
 async def test_realtime_wakes_a_worker_long_before_its_poll(stack: Stack, database: Rows) -> None:
@@ -222,7 +230,7 @@ async def test_four_processors_publish_2000_commands_once_each_in_the_order_of_e
                 "select count(*) from public.device_commands where device_id = any(%s) and status <> 'sent'",
                 ids,
             )
-            return left["count"] == 0
+            return bool(left["count"] == 0)
 
         await eventually(done, "2,000 commands sent", 60)
         await eventually(lambda: len(device_side.heard) >= 2000, "2,000 commands on the wire")

@@ -10,7 +10,12 @@ import respx
 
 from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
 from mqtt_service.adapters.rows import Settlement
-from mqtt_service.errors import MigrationMissingError, PermanentError, SupabaseUnavailableError
+from mqtt_service.errors import (
+    MigrationMissingError,
+    PermanentError,
+    ProjectMisconfiguredError,
+    SupabaseUnavailableError,
+)
 
 URL = "http://supabase.test"
 CLAIM = f"{URL}/rest/v1/rpc/fn_claim_commands"
@@ -110,7 +115,7 @@ async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(gateway: Gate
     ("status", "code", "expected", "says"),
     [
         (404, "PGRST202", MigrationMissingError, "supabase/migrations"),
-        (403, "42501", PermanentError, "SUPABASE_SECRET_KEY"),
+        (403, "42501", ProjectMisconfiguredError, "SUPABASE_SECRET_KEY"),
         (400, "22P02", PermanentError, "22P02"),
         (400, "P0001", PermanentError, "P0001"),
         (500, "57014", SupabaseUnavailableError, "57014"),
@@ -128,7 +133,7 @@ async def test_an_api_error_says_whether_waiting_helps_and_what_to_do(
 @respx.mock
 async def test_a_wrong_key_is_permanent_and_names_the_setting(gateway: Gateway) -> None:
     respx.post(CLAIM).respond(401, json={"message": "Invalid API key"})
-    with pytest.raises(PermanentError, match="SUPABASE_SECRET_KEY"):
+    with pytest.raises(ProjectMisconfiguredError, match="SUPABASE_SECRET_KEY"):
         await claim(gateway)
 
 
