@@ -9,14 +9,18 @@ from realtime import AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent as Listen
 from supabase import acreate_client
 
-from tests.integration.devstack.realtime_harness import Stack, listen_confirmed, running_stack
+from tests.integration.devstack.realtime_harness import (
+    DEVICE_A,
+    DEVICE_B,
+    Stack,
+    listen_confirmed,
+    running_stack,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OPERATOR_A = "a0000000-0000-4000-8000-0000000000e2"
 OPERATOR_B = "b0000000-0000-4000-8000-0000000000e2"
-DEVICE_A = "a0000000-0000-4000-8000-000000000031"
-DEVICE_B = "b0000000-0000-4000-8000-000000000031"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
