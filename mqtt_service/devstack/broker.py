@@ -22,6 +22,7 @@ Kind = Literal["mosquitto", "amqtt"]
 HOST = "127.0.0.1"
 START_SECONDS = 15.0
 _STOP_SECONDS = 5.0
+_AMQTT_SERVER = Path(__file__).with_name("amqtt_server.py")
 
 # Debian puts the server where only root's PATH leads, Homebrew likewise.
 _MORE_PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin")
@@ -99,7 +100,8 @@ class Broker:
             config.write_text(_mosquitto_config(self.port, self.data_dir), encoding="utf-8")
             return [mosquitto, "-c", str(config)]
         config.write_text(_amqtt_config(self.port), encoding="utf-8")
-        return [sys.executable, "-W", "ignore", "-m", "amqtt.scripts.broker_script", "-c", str(config)]
+        # -P: the other modules in that folder are not for it.
+        return [sys.executable, "-P", "-W", "ignore", str(_AMQTT_SERVER), str(config)]
 
     async def _wait_until_ready(self, child: Child) -> None:
         deadline = asyncio.get_running_loop().time() + START_SECONDS
@@ -182,9 +184,6 @@ def _mosquitto_config(port: int, data_dir: Path) -> str:
 
 
 def _amqtt_config(port: int) -> str:
-    """Its configuration is YAML, of which JSON is a part."""
     anonymous = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    return json.dumps({
-        "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
-        "plugins": anonymous,
-    })  # fmt: skip
+    listeners = {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}}
+    return json.dumps({"listeners": listeners, "plugins": anonymous})

@@ -164,7 +164,7 @@ class Demo:
         waiting = set(PAYLOADS)
 
         def all_done() -> bool:
-            for command_type in sorted(waiting):
+            for command_type in [name for name in PAYLOADS if name in waiting]:
                 summary = CommandSummary.of(command_type, self._rows)
                 if summary.acknowledged == len(self._fleet):
                     waiting.discard(command_type)
@@ -220,10 +220,13 @@ class Demo:
         wakes = [told for told in device.received if told.command_type == "set_wake_schedule"]
         if command in wakes and len(wakes) == 1:
             self._say(
-                f"{device.options.device_id} was welcomed and acknowledged ({device.options.ack_form}): "
+                f"{self._code_of(device)} was welcomed and acknowledged ({device.options.ack_form}): "
                 f"it wakes next at {device.next_wake} UTC",
                 each=True,
             )
+
+    def _code_of(self, device: SimulatedDevice) -> str:
+        return next(code for code, known in self._devices.items() if known is device)
 
     def _say(self, text: str, *, each: bool = False) -> None:
         """Print a line of progress; `each`: one of as many as there are devices."""

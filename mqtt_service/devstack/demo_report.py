@@ -183,13 +183,15 @@ class Report:
         return table
 
     def _device_table(self) -> Table:
-        table = Table("device", "listens on", "answers", title="Devices", title_justify="left")
-        for name in ("welcomed", "obeyed", "wakes next (UTC)"):
+        table = Table("device", title="Devices", title_justify="left")
+        table.add_column("listens on", no_wrap=True)
+        table.add_column("answers")
+        for name in ("welcomed", "obeyed", "wakes (UTC)"):
             table.add_column(name, justify="right")
         for row in self.devices:
             table.add_row(
                 row.device_code,
-                row.topic,
+                row.topic.removesuffix("/cmd"),
                 row.ack_form,
                 {0: "no", 1: "once"}.get(row.welcomed, f"{row.welcomed} times"),
                 str(row.obeyed),

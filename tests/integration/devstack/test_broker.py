@@ -11,6 +11,8 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_service.devstack import broker as broker_module
@@ -78,24 +80,36 @@ async def test_mosquitto_keeps_what_is_queued_for_a_sleeping_device_over_a_resta
             assert (await asyncio.wait_for(got.get(), 5)).payload == b"later"
 
 
+async def connack_for_mqtt_5(broker: Broker) -> ReasonCode:
+    """What the broker answers to a CONNECT of MQTT 5 that carries properties, as the worker's does."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, "newer", protocol=MQTTProtocolVersion.MQTTv5)
+    answers: asyncio.Queue[ReasonCode] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def answered(_client: object, _data: object, _flags: object, reason: ReasonCode, _: object) -> None:
+        loop.call_soon_threadsafe(answers.put_nowait, reason)
+
+    client.on_connect = answered
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
+    properties.SessionExpiryInterval = 3600
+    client.connect(broker.host, broker.port, properties=properties)
+    client.loop_start()
+    try:
+        return await asyncio.wait_for(answers.get(), 5)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
 @needs("mosquitto")
 async def test_mosquitto_speaks_mqtt_5(tmp_path: Path) -> None:
     async with Broker("mosquitto", 0, tmp_path) as broker:
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        refused: asyncio.Queue[bool] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        assert await connack_for_mqtt_5(broker) == "Success"
 
-        def connected(_client: object, _data: object, _flags: object, reason: ReasonCode, _: object) -> None:
-            loop.call_soon_threadsafe(refused.put_nowait, reason.is_failure)
 
-        client.on_connect = connected
-        client.connect(broker.host, broker.port)
-        client.loop_start()
-        try:
-            assert await asyncio.wait_for(refused.get(), 5) is False
-        finally:
-            client.disconnect()
-            client.loop_stop()
+async def test_amqtt_refuses_mqtt_5_at_once_so_that_a_client_can_fall_back(tmp_path: Path) -> None:
+    async with Broker("amqtt", 0, tmp_path) as broker:
+        assert await connack_for_mqtt_5(broker) == "Unsupported protocol version"
 
 
 async def test_auto_takes_mosquitto_if_it_is_installed_else_amqtt(
