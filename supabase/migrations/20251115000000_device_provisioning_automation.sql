@@ -2,8 +2,8 @@
 -- makes the device inactive, and each mapping is due one welcome command.
 --
 -- The trigger does it, whoever writes the row. devices.welcome_due says that a welcome is owed;
--- fn_queue_welcome_commands (next migration) pays it, exactly once. A device that is active on its site already is owed none, so
--- applying this to a project that has active devices welcomes nobody.
+-- fn_queue_welcome_commands (a later migration) pays it, exactly once. A device that is active on its site already is
+-- owed none, so applying this to a project that has active devices welcomes nobody.
 
 -- Schedules ----------------------------------------------------------------------------------------------------
 
@@ -29,8 +29,8 @@ $$;
 -- History ------------------------------------------------------------------------------------------------------
 
 -- A history table that was there before can ask for more than we know; that must not stop a mapping.
-create or replace function mqtt_private.fn_note_history(p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb)
-returns void
+create or replace function mqtt_private.fn_note_history(
+  p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
 language plpgsql volatile set search_path = ''
 as $$
 begin
@@ -148,7 +148,8 @@ begin
   perform mqtt_private.fn_plan_next_wake(v_device.device_id, p_afresh => not v_was_here);
 
   if not v_was_here then
-    perform mqtt_private.fn_note_history(v_device.device_id, 'mapped', 'info', format('mapped to site "%s"', v_site.name),
+    perform mqtt_private.fn_note_history(v_device.device_id, 'mapped', 'info',
+      format('mapped to site "%s"', v_site.name),
       jsonb_build_object('assignment_id', p_assignment_id, 'site_id', v_site.site_id, 'program_id', v_program_id,
         'company_id', v_company_id, 'previous_site_id', v_device.site_id));
   end if;
@@ -162,7 +163,9 @@ as $$
 declare
   v_wake record;
 begin
-  if not p_afresh and exists (select from public.devices where device_id = p_device_id and next_wake_at is not null) then
+  if not p_afresh
+    and exists (select from public.devices where device_id = p_device_id and next_wake_at is not null)
+  then
     return;
   end if;
   select * into v_wake from mqtt_private.fn_wake_of_device(p_device_id, now());
@@ -256,12 +259,14 @@ drop trigger if exists mqtt_device_lineage_update on public.device_site_assignme
 create trigger mqtt_device_lineage_update after insert or update or delete on public.device_site_assignments
   for each row execute function public.fn_trigger_device_lineage_update();
 
--- For people and scripts --------------------------------------------------------------------------------------
+-- For scripts --------------------------------------------------------------------------------------------------
 
 -- Maps a device, or completes what is missing of its mapping; a new mapping is recorded as an assignment.
 -- p_program_id null: the site's. Never raises for what it is given: error says why it was not done.
--- Returns {success, error?, message, device_id, device_code, site_id, program_id, company_id, next_wake_at, welcome_due}.
-create or replace function public.fn_initialize_device_after_mapping(p_device_id uuid, p_site_id uuid, p_program_id uuid)
+-- Returns {success, error?, message, device_id, device_code, site_id, program_id, company_id, next_wake_at,
+-- welcome_due}.
+drop function if exists public.fn_initialize_device_after_mapping(uuid, uuid, uuid); -- an older one may return a table
+create function public.fn_initialize_device_after_mapping(p_device_id uuid, p_site_id uuid, p_program_id uuid)
 returns jsonb
 language plpgsql volatile security invoker set search_path = ''
 as $$
@@ -292,62 +297,6 @@ exception
 end
 $$;
 
--- What each device lacks: the rows behind the two functions below. fixable: fn_initialize_device_after_mapping can
--- mend it. p_device_id null: all devices.
-create or replace function mqtt_private.fn_device_lineage(p_device_id uuid)
-returns table (device_id uuid, assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issues text[], fixable boolean)
-language sql stable set search_path = ''
-as $$
-  select d.device_id, a.assignment_id, a.site_id, target.program_id,
-    case when a.assignment_id is null then array['no_active_assignment'] else array_remove(array[
-      case when d.company_id is null then 'missing_company' end,
-      case when d.program_id is null then 'missing_program' end,
-      case when d.site_id is null then 'missing_site' end,
-      case when d.is_active is not true or d.provisioning_status is distinct from 'active' then 'not_active' end,
-      case when d.next_wake_at is null then 'missing_next_wake' end,
-      case when d.site_id <> a.site_id then 'site_mismatch' end,
-      case when d.program_id <> target.program_id then 'program_mismatch' end,
-      case when d.company_id <> target.company_id then 'company_mismatch' end], null) end,
-    target.program_id is not null and target.company_id is not null
-      and coalesce(d.company_id = target.company_id, true)
-  from public.devices d
-  left join lateral (
-    select x.assignment_id, x.site_id, x.program_id from public.device_site_assignments x
-    where x.device_id = d.device_id and x.is_active order by x.assigned_at desc limit 1) a on true
-  left join public.sites s on s.site_id = a.site_id
-  left join public.pilot_programs p on p.program_id = coalesce(a.program_id, s.program_id)
-  cross join lateral (
-    select coalesce(a.program_id, s.program_id) as program_id, coalesce(s.company_id, p.company_id) as company_id) target
-  where p_device_id is null or d.device_id = p_device_id
-$$;
-
--- Devices that are, or wait to be, mapped and lack something; issue names the first thing. In the order of device_id,
--- for paging. A device that was made inactive on purpose is not listed.
-drop function if exists public.fn_find_devices_with_incomplete_lineage(); -- an older one may return other columns
-create function public.fn_find_devices_with_incomplete_lineage()
-returns table (
-  device_id uuid, device_code text, device_name text, device_mac text, provisioning_status text, is_active boolean,
-  site_id uuid, program_id uuid, company_id uuid,
-  assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issue text, fixable boolean)
-language sql stable security invoker set search_path = ''
-as $$
-  select d.device_id, d.device_code, d.device_name, d.device_mac, d.provisioning_status, d.is_active,
-    d.site_id, d.program_id, d.company_id,
-    l.assignment_id, l.assigned_site_id, l.assigned_program_id, l.issues[1], l.fixable
-  from mqtt_private.fn_device_lineage(null) l join public.devices d on d.device_id = l.device_id
-  where l.issues <> '{}' and d.provisioning_status <> 'inactive'
-  order by d.device_id
-$$;
-
--- Returns {valid, device_id, issues: [text]}: everything that keeps this device from being provisioned.
-create or replace function public.fn_validate_device_provisioning(p_device_id uuid) returns jsonb
-language sql stable security invoker set search_path = ''
-as $$
-  select jsonb_build_object('device_id', p_device_id, 'valid', coalesce(l.issues = '{}', false),
-    'issues', coalesce(to_jsonb(l.issues), '["unknown_device"]'))
-  from (select p_device_id) given left join mqtt_private.fn_device_lineage(p_device_id) l on true
-$$;
-
 -- Grants -------------------------------------------------------------------------------------------------------
 -- Trigger functions need none. Whoever may write an assignment runs the two definer functions through the trigger.
 
@@ -365,11 +314,8 @@ begin
     'mqtt_private.fn_plan_next_wake(uuid, boolean)',
     'mqtt_private.fn_end_mapping(uuid)',
     'mqtt_private.fn_stamp_assignment()',
-    'mqtt_private.fn_device_lineage(uuid)',
     'public.fn_trigger_device_lineage_update()',
-    'public.fn_initialize_device_after_mapping(uuid, uuid, uuid)',
-    'public.fn_find_devices_with_incomplete_lineage()',
-    'public.fn_validate_device_provisioning(uuid)'
+    'public.fn_initialize_device_after_mapping(uuid, uuid, uuid)'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);
   end loop;
@@ -380,7 +326,4 @@ grant usage on schema mqtt_private to authenticated, service_role;
 grant execute on function mqtt_private.fn_apply_assignment(uuid, boolean) to authenticated, service_role;
 grant execute on function mqtt_private.fn_end_mapping(uuid) to authenticated, service_role;
 grant execute on function mqtt_private.fn_wake_of_device(uuid, timestamptz) to service_role;
-grant execute on function mqtt_private.fn_device_lineage(uuid) to service_role;
 grant execute on function public.fn_initialize_device_after_mapping(uuid, uuid, uuid) to service_role;
-grant execute on function public.fn_find_devices_with_incomplete_lineage() to service_role;
-grant execute on function public.fn_validate_device_provisioning(uuid) to service_role;

@@ -1,18 +1,40 @@
--- The worker's side of the queue in public.device_commands: claim, settle, acknowledge.
+-- The worker's side of the queue in public.device_commands: its indexes, and the claim. Settling and acknowledging are
+-- in the next two migrations.
 --
--- Each function is called by the worker alone (service_role), takes hundreds of rows in one call, and returns one
--- jsonb, so that an API's row limit never cuts an answer. Durations are seconds. Each may be sent again when its
--- response was lost.
+-- The three functions are called by the worker alone (service_role), take hundreds of rows in one call, and return one
+-- jsonb, so that an API's row limit never cuts an answer. Each may be sent again when its response was lost. Durations
+-- are seconds.
 --
--- device_commands.due_at says when the queue next looks at a row; null is never. The queries here are written for the
--- partial indexes of that table, so neither finished rows nor rows for later cost anything.
+-- device_commands.due_at says when the queue next looks at a row; null is never. Small partial indexes hold what waits,
+-- so neither finished rows nor rows for later cost anything.
 --
 -- Locks. A claim never waits for a row: what another transaction holds is left, with the rest of that device, to
 -- the next claim. Settling and acknowledging lock devices first, in the order of device_id; so nobody deadlocks.
 
+-- Indexes ------------------------------------------------------------------------------------------------------
+
+-- Pending, or failed and to be tried again; the guards of the table clear due_at in every other state.
+create index if not exists device_commands_due_idx on public.device_commands (due_at) where due_at is not null;
+
+create index if not exists device_commands_leased_idx
+  on public.device_commands (device_id) where lease_until is not null;
+
+create index if not exists device_commands_sent_idx
+  on public.device_commands (device_id, delivered_at desc) where status = 'sent';
+
+-- What can still expire, at its own time and after its time to live.
+create index if not exists device_commands_expires_at_idx on public.device_commands (expires_at)
+  where expires_at is not null and (status in ('pending', 'sent') or due_at is not null);
+create index if not exists device_commands_time_to_live_idx
+  on public.device_commands (greatest(issued_at, nullif(scheduled_for, 'infinity')))
+  where expires_at is null and (status in ('pending', 'sent') or due_at is not null);
+
+-- Adoption: rows that waited before this queue existed are taken up; failed ones are not.
+update public.device_commands set due_at = coalesce(scheduled_for, issued_at, now())
+where status = 'pending' and due_at is null;
+
 -- Claim --------------------------------------------------------------------------------------------------------
--- Rows are handed from one step to the next as arrays of ids: Postgres then looks them up by the key, whatever its
--- statistics say.
+-- Ids go from one step to the next as arrays: Postgres then looks the rows up by the key, whatever it expects.
 
 -- A command lives until expires_at, else for p_ttl from its issue (or from scheduled_for, where that is later).
 -- A live lease is left alone: its worker may be publishing the command this moment.
@@ -25,20 +47,19 @@ begin
   with overdue as materialized (
     (select command_id from public.device_commands
      where expires_at is not null and expires_at <= p_now
-       and (status in ('pending', 'sent') or status = 'failed' and due_at is not null)
+       and (status in ('pending', 'sent') or due_at is not null)
        and (lease_until is null or lease_until <= p_now)
      order by expires_at limit 500)
     union all
     (select command_id from public.device_commands
-     where expires_at is null and issued_at <= p_now - p_ttl
-       and (scheduled_for is null or scheduled_for <= p_now - p_ttl or scheduled_for = 'infinity')
-       and (status in ('pending', 'sent') or status = 'failed' and due_at is not null)
+     where expires_at is null and greatest(issued_at, nullif(scheduled_for, 'infinity')) <= p_now - p_ttl
+       and (status in ('pending', 'sent') or due_at is not null)
        and (lease_until is null or lease_until <= p_now)
-     order by issued_at limit 500)
+     order by greatest(issued_at, nullif(scheduled_for, 'infinity')) limit 500)
   ), locked as materialized (
     select command_id from public.device_commands
     where command_id = any (array(select command_id from overdue))
-      and (status in ('pending', 'sent') or status = 'failed' and due_at is not null)
+      and (status in ('pending', 'sent') or due_at is not null)
       and (lease_until is null or lease_until <= p_now)
     for update skip locked
   ), expired as (
@@ -62,8 +83,8 @@ $$;
 
 -- Commands for devices that are not active fail as soon as they are due. A row whose retries were used up before
 -- (the limit was lowered) is not tried again and not counted again.
-create or replace function mqtt_private.fn_fail_undeliverable_commands(p_now timestamptz, p_max_retries int, p_delay interval)
-returns jsonb
+create or replace function mqtt_private.fn_fail_undeliverable_commands(
+  p_now timestamptz, p_max_retries int, p_delay interval) returns jsonb
 language plpgsql volatile set search_path = ''
 as $$
 declare
@@ -73,7 +94,7 @@ begin
     select c.command_id, d.device_code, c.status = 'failed' and c.retry_count >= p_max_retries as used_up,
       format('device %s is not active: map it to a site', coalesce(d.device_code, d.device_mac)) as error
     from public.device_commands c join public.devices d on d.device_id = c.device_id
-    where c.status in ('pending', 'failed') and c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
+    where c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
       and (d.is_active is not true or (c.status = 'failed' and c.retry_count >= p_max_retries))
     order by c.due_at limit 1000
     for update of c skip locked
@@ -83,8 +104,7 @@ begin
         retry_count = c.retry_count + case when due.used_up then 0 else 1 end,
         last_error = case when due.used_up then c.last_error else due.error end,
         due_at = case when not due.used_up and c.retry_count + 1 < p_max_retries then p_now + p_delay end
-    from due
-    where c.command_id = any (array(select command_id from due)) and c.command_id = due.command_id
+    from due where c.command_id = due.command_id
     returning c.command_id, c.device_id, due.device_code, c.command_type, c.retry_count, c.due_at, c.last_error
   )
   select coalesce(jsonb_agg(jsonb_build_object(
@@ -126,7 +146,8 @@ $$;
 -- another worker holds a lease on any command of it, the device is left alone. A row that another transaction holds
 -- keeps back the later ones of its device, so that their order stands.
 create or replace function mqtt_private.fn_lease_due_commands(
-  p_worker text, p_limit int, p_now timestamptz, p_until timestamptz, p_held uuid[], out leased uuid[], out more boolean)
+  p_worker text, p_limit int, p_now timestamptz, p_until timestamptz, p_held uuid[],
+  out leased uuid[], out more boolean)
 language plpgsql volatile set search_path = ''
 as $$
 begin
@@ -135,7 +156,7 @@ begin
   ), waiting as materialized (
     select c.command_id, c.device_id, row_number() over (order by c.priority desc, c.issued_at, c.issue_number) as place
     from public.device_commands c join public.devices d on d.device_id = c.device_id
-    where c.status in ('pending', 'failed') and c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
+    where c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
       and d.is_active
       and c.device_id not in (select device_id from busy)
       and c.command_id not in (select unnest(p_held))
@@ -143,11 +164,12 @@ begin
   ), locked as materialized (
     select command_id from public.device_commands
     where command_id = any (array(select command_id from waiting where place <= p_limit))
-      and status in ('pending', 'failed') and due_at <= p_now
+      and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_now -- still so, now that it is ours
     for update skip locked
   ), turns as materialized (
-    select w.command_id, bool_and(l.command_id is not null) over (partition by w.device_id order by w.place) as free
-    from waiting w left join locked l on l.command_id = w.command_id
+    select command_id,
+      bool_and(command_id in (select command_id from locked)) over (partition by device_id order by place) as free
+    from waiting
   ), claimed as (
     update public.device_commands
     set status = 'pending', lease_worker = p_worker, lease_until = p_until, due_at = p_until, attempt = attempt + 1
@@ -166,7 +188,8 @@ language plpgsql stable set search_path = ''
 as $$
 begin
   if nullif(trim(p_payload ->> 'wake_schedule_cron'), '') is not null then
-    next_wake_at := public.fn_calculate_next_wake(p_payload ->> 'wake_schedule_cron', p_now, coalesce(p_timezone, 'UTC'));
+    next_wake_at := public.fn_calculate_next_wake(
+      p_payload ->> 'wake_schedule_cron', p_now, coalesce(p_timezone, 'UTC'));
   else
     next_wake_at := (p_payload ->> 'next_wake_time')::timestamptz;
   end if;
@@ -187,8 +210,9 @@ as $$
 begin
   with rows as materialized (
     select c.command_id, c.device_id, c.command_type, c.command_payload, c.attempt, c.retry_count, c.priority,
-      c.issued_at, c.issue_number, d.device_code, d.device_name, d.device_mac, coalesce(d.mqtt_root, 'device') as topic_root,
-      coalesce(d.mqtt_id, d.device_mac) as topic_id, wake.next_wake_at, wake.fault,
+      c.issued_at, c.issue_number, d.device_code, d.device_name, d.device_mac,
+      coalesce(d.mqtt_root, 'device') as topic_root, coalesce(d.mqtt_id, d.device_mac) as topic_id,
+      wake.next_wake_at, wake.fault,
       least(coalesce(c.expires_at, greatest(c.issued_at, c.scheduled_for) + p_ttl), p_now + interval '100 years')
         as deadline
     from public.device_commands c
@@ -201,8 +225,7 @@ begin
     update public.device_commands c
     set status = 'failed', retry_count = c.retry_count + 1, last_error = r.fault,
         due_at = null, lease_worker = null, lease_until = null
-    from rows r
-    where c.command_id = any (array(select command_id from rows where fault is not null)) and c.command_id = r.command_id
+    from rows r where r.fault is not null and c.command_id = r.command_id
     returning c.command_id, c.device_id, r.device_code, c.command_type, c.retry_count, c.last_error
   )
   select
@@ -211,7 +234,8 @@ begin
        'device_mac', device_mac, 'topic_root', topic_root, 'topic_id', topic_id,
        'command_type', command_type, 'command_payload', command_payload, 'attempt', attempt,
        'retry_count', retry_count, 'issued_at', issued_at, 'next_wake_at', next_wake_at,
-       'seconds_to_expiry', extract(epoch from deadline - p_now)) order by priority desc, issued_at, issue_number), '[]')
+       'seconds_to_expiry', extract(epoch from deadline - p_now)
+       ) order by priority desc, issued_at, issue_number), '[]')
      from rows where fault is null),
     (select coalesce(jsonb_agg(jsonb_build_object(
        'command_id', command_id, 'device_id', device_id, 'device_code', device_code, 'command_type', command_type,
@@ -235,6 +259,8 @@ create or replace function public.fn_claim_commands(
   p_held uuid[] default '{}'
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = ''
+-- One plan for an empty table and for millions of finished rows: the planner cannot know how few are due.
+set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz;
@@ -250,7 +276,8 @@ declare
   v_more boolean;
 begin
   if coalesce(p_worker, '') = '' then
-    raise exception 'p_worker is empty' using errcode = 'invalid_parameter_value', hint = 'Name the worker that claims.';
+    raise exception 'p_worker is empty'
+      using errcode = 'invalid_parameter_value', hint = 'Name the worker that claims.';
   end if;
   perform pg_advisory_xact_lock(7205759401); -- claims are serial, so no two take one device
   v_now := clock_timestamp();                -- the wait for the lock must not date the leases back
@@ -271,79 +298,7 @@ begin
     'welcome_due', exists (select from public.devices where welcome_due and is_active),
     'seconds_to_next_due', (
       select extract(epoch from due_at - v_now) from public.device_commands
-      where status in ('pending', 'failed') and due_at > v_now and due_at < 'infinity' order by due_at limit 1));
-end
-$$;
-
--- Settle -------------------------------------------------------------------------------------------------------
-
--- Locks devices in the order of device_id, before any of their commands are written.
-create or replace function mqtt_private.fn_lock_devices(p_device_ids uuid[]) returns void
-language sql volatile set search_path = ''
-as $$
-  select from public.devices where device_id = any (p_device_ids) order by device_id for no key update
-$$;
-
--- What became of claimed commands. p_results: [{command_id, attempt, outcome: sent|failed|released, error?,
--- retry? (default true), no_listener?}]. A row changes only while p_worker still holds this attempt of it; else the
--- result is stale, so sending it again is harmless. released gives the command back uncounted, in its old place.
--- Returns, in order, [{command_id, result: settled|stale, status, retry_count, final}].
-create or replace function public.fn_settle_commands(
-  p_worker text,
-  p_results jsonb,
-  p_max_retries int default 3,
-  p_retry_delay_seconds double precision default 30
-) returns jsonb
-language plpgsql volatile security invoker set search_path = ''
-as $$
-declare
-  v_answer jsonb;
-begin
-  perform mqtt_private.fn_lock_devices(array(
-    select c.device_id from jsonb_to_recordset(p_results) as r (command_id uuid)
-    join public.device_commands c on c.command_id = r.command_id));
-  with results as materialized (
-    select r.*, row_number() over (partition by r.command_id, r.attempt order by r.place) = 1 as first
-    from rows from (jsonb_to_recordset(p_results) as (
-      command_id uuid, attempt bigint, outcome text, error text, retry boolean, no_listener boolean
-    )) with ordinality as r (command_id, attempt, outcome, error, retry, no_listener, place)
-  ), settled as (
-    update public.device_commands c
-    set lease_worker = null, lease_until = null,
-        status = case r.outcome when 'sent' then 'sent' when 'failed' then 'failed' else 'pending' end,
-        delivered_at = case r.outcome when 'sent' then now() else c.delivered_at end,
-        no_listener = case r.outcome when 'sent' then coalesce(r.no_listener, false) else c.no_listener end,
-        retry_count = c.retry_count + case r.outcome when 'failed' then 1 else 0 end,
-        last_error = case r.outcome when 'sent' then null when 'failed' then r.error else c.last_error end,
-        due_at = case
-          when r.outcome = 'released' then coalesce(c.scheduled_for, c.issued_at)
-          when r.outcome = 'failed' and coalesce(r.retry, true) and c.retry_count + 1 < p_max_retries
-            then now() + make_interval(secs => p_retry_delay_seconds)
-        end
-    from results r
-    where r.first and r.outcome in ('sent', 'failed', 'released')
-      and c.command_id = r.command_id and c.attempt = r.attempt
-      and c.lease_worker = p_worker and c.status = 'pending'
-    returning c.command_id, c.attempt, c.status, c.retry_count, c.due_at
-  )
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'command_id', r.command_id,
-    -- A device can answer before we settle: then sent says nothing new, and is true.
-    'result', case when s.command_id is not null
-                or (r.first and r.outcome = 'sent' and c.attempt = r.attempt and c.status = 'acknowledged')
-              then 'settled' else 'stale' end,
-    'status', coalesce(s.status, c.status),
-    'retry_count', coalesce(s.retry_count, c.retry_count),
-    'final', case coalesce(s.status, c.status)
-      when 'pending' then false when 'sent' then false
-      when 'failed' then case when s.command_id is null then c.due_at is null else s.due_at is null end
-      else true end
-    ) order by r.place), '[]')
-  from results r
-  left join settled s on r.first and s.command_id = r.command_id and s.attempt = r.attempt
-  left join public.device_commands c on c.command_id = r.command_id
-  into v_answer;
-  return v_answer;
+      where due_at > v_now and due_at < 'infinity' order by due_at limit 1));
 end
 $$;
 
@@ -360,9 +315,7 @@ begin
     'mqtt_private.fn_lease_due_commands(text, int, timestamptz, timestamptz, uuid[])',
     'mqtt_private.fn_wake_of_command(jsonb, timestamptz, text)',
     'mqtt_private.fn_hand_out_commands(uuid[], timestamptz, interval)',
-    'mqtt_private.fn_lock_devices(uuid[])',
-    'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])',
-    'public.fn_settle_commands(text, jsonb, int, double precision)'
+    'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);
     execute format('grant execute on function %s to service_role', v_function);

@@ -10,12 +10,15 @@
 -- The device that speaks under this id, in whatever spelling of its MAC. An adopted table may hold a device twice:
 -- then the one that is spelled alike, is active, or is older.
 create or replace function mqtt_private.fn_find_device(p_topic_id text) returns uuid
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select device_id from public.devices
-  where mqtt_private.fn_device_key(device_mac) = mqtt_private.fn_device_key(p_topic_id)
-  order by device_mac = p_topic_id desc, is_active is true desc, created_at, device_id
-  limit 1
+begin
+  return (
+    select device_id from public.devices
+    where mqtt_private.fn_device_key(device_mac) = mqtt_private.fn_device_key(p_topic_id)
+    order by device_mac = p_topic_id desc, is_active is true desc, created_at, device_id
+    limit 1);
+end
 $$;
 
 -- Notes how the devices spell themselves and that they were heard (at most once a minute), and locks them in the
@@ -24,11 +27,12 @@ create or replace function mqtt_private.fn_note_devices_heard(p_acks jsonb) retu
 language sql volatile set search_path = ''
 as $$
   with heard as materialized (
-    select distinct on (mqtt_private.fn_find_device(topic_id))
-      mqtt_private.fn_find_device(topic_id) as device_id, topic_root, topic_id
-    from rows from (jsonb_to_recordset(p_acks) as (topic_root text, topic_id text))
-      with ordinality as a (topic_root, topic_id, place)
-    order by mqtt_private.fn_find_device(topic_id), place desc
+    select distinct on (device_id) device_id, topic_root, topic_id
+    from (
+      select mqtt_private.fn_find_device(topic_id) as device_id, a.*
+      from rows from (jsonb_to_recordset(p_acks) as (topic_root text, topic_id text))
+        with ordinality as a (topic_root, topic_id, place)) speakers
+    order by device_id, place desc
   ), locked as materialized (
     select d.device_id from public.devices d where d.device_id in (select device_id from heard)
     order by d.device_id for no key update
