@@ -6,7 +6,7 @@ Exit status: 0 done, 1 failed, 2 wrong configuration or usage.
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ from mqtt_service import __version__
 from mqtt_service.config import load_settings
 from mqtt_service.errors import ConfigurationError
 from mqtt_service.service import run_worker
+
+BrokerKind = Literal["auto", "mosquitto", "amqtt"]
+TopicRoot = Literal["device", "ESP32CAM"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,9 +56,9 @@ def dev(
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the data here (default: nothing is kept).")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port of the API; 0 is any free one.")] = 0,
-    mqtt_port: Annotated[int, typer.Option(help="Port of the broker; 0 is any free one.")] = 0,
-    broker: Annotated[str, typer.Option(help="auto, mosquitto or amqtt.")] = "auto",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0: any.")] = 0,
+    mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0: any.")] = 0,
+    broker: Annotated[BrokerKind, typer.Option(help="auto: Mosquitto if it is installed.")] = "auto",
 ) -> None:
     """Run the embedded stack on loopback (Postgres, a stand-in for the API, a broker) until SIGINT."""
     _need_dev_extra()
@@ -63,6 +66,26 @@ def dev(
 
     raise typer.Exit(
         run_dev(env_file=env_file, data_dir=data_dir, port=port, mqtt_port=mqtt_port, broker=broker)
+    )
+
+
+@app.command()
+def simulate(
+    device_ids: Annotated[list[str] | None, typer.Argument(help="Ids as on the topics.")] = None,
+    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="The broker; no TLS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="MQTT_PORT", min=1, max=65535)] = 1883,
+    devices: Annotated[int, typer.Option(min=1, help="How many, where no ids are given.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: until SIGINT.")] = 0.0,
+    root: Annotated[TopicRoot, typer.Option(help="The root of their topics.")] = "device",
+) -> None:
+    """Run simulated devices that obey and acknowledge, first those of the stack's seed."""
+    _need_dev_extra()
+    from mqtt_service.devstack.simulate import run_simulate  # noqa: PLC0415 - as above
+
+    raise typer.Exit(
+        run_simulate(
+            host=host, port=port, devices=devices, seconds=seconds, device_ids=device_ids or (), root=root
+        )
     )
 
 
