@@ -1,14 +1,15 @@
 """Reads row changes out of a logical replication slot and hands them to the subscribers who may hear them.
 
-One task and one connection do all of it, so a subscriber is confirmed strictly between two readings: it hears
-of everything committed after its confirmation. The slot is temporary and dies with the connection; after a
-failure the feed connects again with a new slot and confirms everybody again. What was committed in between
-is lost, as in the real service.
+One task does all of it, so a subscriber is confirmed strictly between two readings: it hears of everything
+committed after its confirmation. The slot is temporary and dies with its connection; after a failure the feed
+connects again with a new slot and confirms everybody again. What was committed in between is lost, as in the
+real service.
 """
 
 import asyncio
 import logging
 import secrets
+from collections.abc import AsyncIterator, Sequence
 
 import psycopg
 from psycopg import sql
@@ -21,7 +22,11 @@ from mqtt_service.devstack.realtime_subscriptions import Grant, Subscriber
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 0.25
-_CHANGES_AT_ONCE = 1000
+_BATCH = 1000
+_READ = """
+select data from pg_catalog.pg_logical_slot_get_binary_changes(
+    %s, null, %s, 'proto_version', '1', 'publication_names', %s)
+"""
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +63,21 @@ class ChangeFeed:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _read_one_slot(self) -> None:
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
-            if not await catalog.publication_exists(connection):
+        async with (
+            await psycopg.AsyncConnection.connect(self._url, autocommit=True) as reading,
+            await psycopg.AsyncConnection.connect(self._url, autocommit=True) as asking,
+        ):
+            if not await catalog.publication_exists(asking):
                 return  # a slot made before its publication could never be read
-            slot = f"realtime_{secrets.token_hex(8)}"
-            await connection.execute(
-                "select pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput', true)", (slot,)
-            )
+            slot = await _create_slot(reading)
             decoder = Decoder()
             while True:
-                changes = await _read_changes(connection, slot, decoder)
-                await dispatch(connection, changes, self._live)
-                await self._settle_waiting(connection)
-                if not changes:
+                idle = True
+                async for changes in _read_changes(reading, slot, decoder):
+                    await dispatch(asking, changes, self._live)
+                    idle = False
+                await self._settle_waiting(asking)
+                if idle:
                     await asyncio.sleep(self._poll_seconds)
 
     async def _settle_waiting(self, connection: Connection) -> None:
@@ -98,13 +105,27 @@ async def _refusal(connection: Connection, subscriber: Subscriber, grant: Grant)
     return None
 
 
-async def _read_changes(connection: Connection, slot: str, decoder: Decoder) -> list[Change]:
-    """Consume whole transactions, some thousand changes or the rest of the slot."""
-    cursor = connection.cursor(binary=True)
-    await cursor.execute(
-        "select data from pg_catalog.pg_logical_slot_get_binary_changes("
-        "%s, null, %s, 'proto_version', '1', 'publication_names', %s)",
-        (slot, _CHANGES_AT_ONCE, sql.Identifier(catalog.PUBLICATION).as_string()),
+async def _create_slot(connection: Connection) -> str:
+    name = f"realtime_{secrets.token_hex(8)}"
+    await connection.execute(
+        "select pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput', true)", (name,)
     )
-    decoded = [decoder.decode(row[0]) for row in await cursor.fetchall()]
-    return [change for change in decoded if change is not None]
+    return name
+
+
+async def _read_changes(
+    connection: Connection, slot: str, decoder: Decoder
+) -> AsyncIterator[Sequence[Change]]:
+    """Yield what is in the slot in batches; a transaction of a million rows is never in memory at once."""
+    batch: list[Change] = []
+    cursor = connection.cursor()
+    values = (slot, _BATCH, sql.Identifier(catalog.PUBLICATION).as_string())
+    async for (data,) in cursor.stream(_READ, values, binary=True):
+        change = decoder.decode(data)
+        if change is not None:
+            batch.append(change)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
