@@ -25,7 +25,9 @@ $$;
 
 do $$
 begin
-  grant anon, authenticated, service_role to authenticator;
+  if not pg_has_role('authenticator', 'service_role', 'member') then
+    grant anon, authenticated, service_role to authenticator;
+  end if;
 exception
   when unique_violation or internal_error then
     null;  -- granted at the same moment from another database

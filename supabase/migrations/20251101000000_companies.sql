@@ -59,22 +59,27 @@ begin
 end
 $$;
 
--- Widens the checks on one column of a table that was there before, so that they let p_words through as well.
--- Everything that they let through until now stays allowed. Tables of ours need no widening.
-create or replace function mqtt_private.fn_widen_checks(p_table regclass, p_column text, p_words text[])
+-- Lets a column hold p_words. Checks on it, in a table that was there before, are widened: what they let through
+-- until now, and the words. Raises 42804 where the column is no text, e.g. an enum.
+create or replace function mqtt_private.fn_allow_words(p_table regclass, p_column text, p_words text[])
 returns void
 language plpgsql set search_path = ''
 as $$
 declare
+  v_type regtype := (select atttypid from pg_catalog.pg_attribute where attrelid = p_table and attname = p_column);
   v_check record;
   v_refused text[];
 begin
+  if v_type not in ('text'::regtype, 'varchar'::regtype) then
+    raise exception 'table % was there before, and its column % is %, not text', p_table, p_column, v_type
+      using errcode = 'datatype_mismatch',
+            hint = format('alter table %s alter column %I type text using %I::text;', p_table, p_column, p_column);
+  end if;
   for v_check in
     select c.conname, pg_catalog.pg_get_expr(c.conbin, c.conrelid) as expression
     from pg_catalog.pg_constraint c
     join pg_catalog.pg_attribute a on a.attrelid = c.conrelid and c.conkey = array[a.attnum]
     where c.conrelid = p_table and c.contype = 'c' and a.attname = p_column
-      and a.atttypid in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
   loop
     execute format('select array_agg(%1$I) from unnest($1) as t(%1$I) where not (%2$s)', p_column, v_check.expression)
       into v_refused using p_words;
@@ -91,7 +96,7 @@ $$;
 
 revoke all on function mqtt_private.fn_require_key(regclass, text) from public, anon, authenticated;
 revoke all on function mqtt_private.fn_add_unique_index(text, text) from public, anon, authenticated;
-revoke all on function mqtt_private.fn_widen_checks(regclass, text, text[]) from public, anon, authenticated;
+revoke all on function mqtt_private.fn_allow_words(regclass, text, text[]) from public, anon, authenticated;
 
 -- Keeps updated_at; a trigger function, so nobody needs a grant.
 create or replace function mqtt_private.fn_touch_updated_at() returns trigger

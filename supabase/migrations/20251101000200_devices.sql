@@ -57,7 +57,7 @@ alter table public.devices
   add column if not exists created_at timestamptz not null default now(),
   add column if not exists updated_at timestamptz not null default now();
 
-select mqtt_private.fn_widen_checks(
+select mqtt_private.fn_allow_words(
   'public.devices', 'provisioning_status', array['pending_mapping', 'mapped', 'active', 'inactive']
 );
 select mqtt_private.fn_add_unique_index('devices_device_mac_key', 'public.devices (device_mac)');

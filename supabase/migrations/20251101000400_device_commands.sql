@@ -52,14 +52,25 @@ alter table public.device_commands
   add column if not exists attempt bigint not null default 0,  -- only grows
   add column if not exists updated_at timestamptz not null default now();
 
-select mqtt_private.fn_widen_checks(
+select mqtt_private.fn_allow_words(
   'public.device_commands', 'status',
   array['pending', 'sent', 'failed', 'acknowledged', 'rejected', 'expired', 'cancelled']
 );
-select mqtt_private.fn_widen_checks(
+select mqtt_private.fn_allow_words(
   'public.device_commands', 'command_type',
   array['capture_image', 'send_image', 'set_wake_schedule', 'update_config', 'reboot', 'update_firmware']
 );
+
+-- Commands that waited before the queue came would otherwise never be due. An update would set off the triggers
+-- that the project has on its table; changing the column's type, to the one it has, does not.
+do $$
+begin
+  if exists (select from public.device_commands where status = 'pending' and due_at is null) then
+    alter table public.device_commands alter column due_at type timestamptz
+      using coalesce(due_at, case when status = 'pending' then coalesce(scheduled_for, issued_at, now()) end);
+  end if;
+end
+$$;
 
 -- The queue's own indexes, partial on what waits, come with its functions.
 create index if not exists device_commands_device_id_idx on public.device_commands (device_id, issued_at desc);

@@ -6,7 +6,9 @@ begin
     create table public.device_images (
       image_id uuid primary key default gen_random_uuid(),
       device_id uuid not null references public.devices (device_id) on delete cascade,
-      image_name text not null
+      image_name text not null,
+      captured_at timestamptz,  -- by the device's clock; null: it did not say
+      constraint device_images_device_image_key unique nulls not distinct (device_id, image_name, captured_at)
     );
     alter table public.device_images enable row level security;
     revoke all on table public.device_images from public, anon, authenticated, service_role;
@@ -19,7 +21,7 @@ $$;
 alter table public.device_images
   add column if not exists device_id uuid references public.devices (device_id) on delete cascade,
   add column if not exists image_name text,
-  add column if not exists captured_at timestamptz,       -- by the device's clock; null: it did not say
+  add column if not exists captured_at timestamptz,
   add column if not exists image_size integer,            -- bytes
   add column if not exists max_chunk_size integer,        -- bytes
   add column if not exists total_chunks integer,
@@ -38,10 +40,9 @@ alter table public.device_images
   add column if not exists created_at timestamptz not null default now(),
   add column if not exists updated_at timestamptz not null default now();
 
-select mqtt_private.fn_widen_checks('public.device_images', 'status', array['receiving', 'complete', 'failed']);
-select mqtt_private.fn_add_unique_index(
-  'device_images_device_image_key', 'public.device_images (device_id, image_name, captured_at) nulls not distinct'
-);
+select mqtt_private.fn_allow_words('public.device_images', 'status', array['receiving', 'complete', 'failed']);
+-- A table that was there before may repeat names, and goes on doing so: there it is no more than an index.
+create index if not exists device_images_device_image_key on public.device_images (device_id, image_name, captured_at);
 create index if not exists device_images_site_id_idx on public.device_images (site_id);
 
 drop trigger if exists mqtt_touch_updated_at on public.device_images;
@@ -53,7 +54,9 @@ begin
   if to_regclass('public.device_telemetry') is null then
     create table public.device_telemetry (
       telemetry_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade
+      device_id uuid not null references public.devices (device_id) on delete cascade,
+      -- the picture that the readings came with; readings of one picture are one row
+      image_id uuid unique references public.device_images (image_id) on delete cascade
     );
     alter table public.device_telemetry enable row level security;
     revoke all on table public.device_telemetry from public, anon, authenticated, service_role;
@@ -64,7 +67,6 @@ $$;
 alter table public.device_telemetry
   add column if not exists telemetry_id uuid not null default gen_random_uuid(),
   add column if not exists device_id uuid references public.devices (device_id) on delete cascade,
-  -- the picture that the readings came with; readings of one picture are one row
   add column if not exists image_id uuid references public.device_images (image_id) on delete cascade,
   add column if not exists site_id uuid references public.sites (site_id),
   add column if not exists captured_at timestamptz not null default now(),
@@ -77,6 +79,6 @@ alter table public.device_telemetry
   add column if not exists metadata jsonb not null default '{}',
   add column if not exists created_at timestamptz not null default now();
 
-select mqtt_private.fn_add_unique_index('device_telemetry_image_id_key', 'public.device_telemetry (image_id)');
+create index if not exists device_telemetry_image_id_key on public.device_telemetry (image_id);
 create index if not exists device_telemetry_device_id_idx on public.device_telemetry (device_id, captured_at desc);
 create index if not exists device_telemetry_site_id_idx on public.device_telemetry (site_id);

@@ -23,8 +23,20 @@ as $$
     end)
 $$;
 
+-- The sites of those companies. A site that names no company is its program's.
+-- Security definer: for the policies of sites itself, as above.
+create or replace function mqtt_private.fn_my_sites(p_role text) returns setof uuid
+language sql stable security definer set search_path = ''
+as $$
+  select s.site_id
+  from public.sites s left join public.pilot_programs p on p.program_id = s.program_id
+  where coalesce(s.company_id, p.company_id) in (select mqtt_private.fn_my_companies(p_role))
+$$;
+
 revoke all on function mqtt_private.fn_my_companies(text) from public, anon, authenticated;
+revoke all on function mqtt_private.fn_my_sites(text) from public, anon, authenticated;
 grant execute on function mqtt_private.fn_my_companies(text) to authenticated, service_role;
+grant execute on function mqtt_private.fn_my_sites(text) to authenticated, service_role;
 
 -- Grants -------------------------------------------------------------------------------------------------------
 
@@ -95,7 +107,7 @@ create policy mqtt_members_read on public.pilot_programs for select to authentic
 
 drop policy if exists mqtt_members_read on public.sites;
 create policy mqtt_members_read on public.sites for select to authenticated
-  using (company_id in (select mqtt_private.fn_my_companies('viewer')));
+  using (site_id in (select mqtt_private.fn_my_sites('viewer')));
 
 drop policy if exists mqtt_members_read on public.devices;
 create policy mqtt_members_read on public.devices for select to authenticated
@@ -136,10 +148,7 @@ create policy mqtt_members_read on public.device_telemetry for select to authent
 -- By the site, not by the device: while a device is being mapped it is not yet the company's.
 drop policy if exists mqtt_members_read on public.device_site_assignments;
 create policy mqtt_members_read on public.device_site_assignments for select to authenticated
-  using (exists (
-    select from public.sites s where s.site_id = device_site_assignments.site_id
-      and s.company_id in (select mqtt_private.fn_my_companies('viewer'))
-  ));
+  using (site_id in (select mqtt_private.fn_my_sites('viewer')));
 
 drop policy if exists mqtt_members_read on public.device_program_assignments;
 create policy mqtt_members_read on public.device_program_assignments for select to authenticated
@@ -171,30 +180,23 @@ drop policy if exists mqtt_admins_map on public.device_site_assignments;
 create policy mqtt_admins_map on public.device_site_assignments for insert to authenticated
   with check (
     assigned_by_user_id = (select auth.uid())
-    and exists (
-      select from public.sites s where s.site_id = device_site_assignments.site_id
-        and s.company_id in (select mqtt_private.fn_my_companies('admin'))
-    )
+    and site_id in (select mqtt_private.fn_my_sites('admin'))
     and exists (
       select from public.devices d where d.device_id = device_site_assignments.device_id
-        and (d.company_id is null or d.company_id in (select mqtt_private.fn_my_companies('admin')))
+        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
+          or d.company_id is null and d.provisioning_status = 'pending_mapping')
     )
   );
 
 drop policy if exists mqtt_admins_remap on public.device_site_assignments;
 create policy mqtt_admins_remap on public.device_site_assignments for update to authenticated
-  using (exists (
-    select from public.sites s where s.site_id = device_site_assignments.site_id
-      and s.company_id in (select mqtt_private.fn_my_companies('admin'))
-  ))
+  using (site_id in (select mqtt_private.fn_my_sites('admin')))
   with check (
-    exists (
-      select from public.sites s where s.site_id = device_site_assignments.site_id
-        and s.company_id in (select mqtt_private.fn_my_companies('admin'))
-    )
+    site_id in (select mqtt_private.fn_my_sites('admin'))
     and (not is_active or exists (
       select from public.devices d where d.device_id = device_site_assignments.device_id
-        and (d.company_id is null or d.company_id in (select mqtt_private.fn_my_companies('admin')))
+        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
+          or d.company_id is null and d.provisioning_status = 'pending_mapping')
     ))
   );
 
@@ -208,7 +210,8 @@ create policy mqtt_admins_map on public.device_program_assignments for insert to
     )
     and exists (
       select from public.devices d where d.device_id = device_program_assignments.device_id
-        and (d.company_id is null or d.company_id in (select mqtt_private.fn_my_companies('admin')))
+        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
+          or d.company_id is null and d.provisioning_status = 'pending_mapping')
     )
   );
 
@@ -225,6 +228,7 @@ create policy mqtt_admins_remap on public.device_program_assignments for update 
     )
     and (not is_active or exists (
       select from public.devices d where d.device_id = device_program_assignments.device_id
-        and (d.company_id is null or d.company_id in (select mqtt_private.fn_my_companies('admin')))
+        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
+          or d.company_id is null and d.provisioning_status = 'pending_mapping')
     ))
   );

@@ -1,0 +1,130 @@
+"""A project that already has the tables gets what is missing and loses nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.catalog import Facts, columns_of, grants, rows, structure
+from tests.integration.database.test_migrations import apply
+
+OLD_PROJECT = Path(__file__).parents[2] / "fixtures/adopted_schema.sql"
+DEVICE = "d0000000-0000-4000-8000-000000000031"
+WAITING = "d0000000-0000-4000-8000-0000000000c1"
+OLD_USER = "d0000000-0000-4000-8000-0000000000e1"
+
+
+@dataclass
+class Adopted:
+    """The old project after the migrations, and what it was before."""
+
+    connection: psycopg.Connection
+    structure: Facts
+    grants: Facts
+    columns: dict[str, list[str]]
+    rows: dict[str, list[Any]]
+    warnings: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def adopted(empty_database_url: str) -> Iterator[Adopted]:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(OLD_PROJECT.read_bytes())
+        columns = columns_of(connection)
+        project = Adopted(
+            connection, structure(connection), grants(connection), columns, rows(connection, columns)
+        )
+        connection.add_notice_handler(
+            lambda notice: (
+                project.warnings.append(f"{notice.message_primary} {notice.message_hint}")
+                if notice.severity == "WARNING"
+                else None
+            )
+        )
+        apply(connection)
+        yield project
+
+
+def test_no_table_column_check_index_policy_or_trigger_is_lost(adopted: Adopted) -> None:
+    assert adopted.structure - structure(adopted.connection) == set()
+
+
+def test_no_grant_is_lost(adopted: Adopted) -> None:
+    assert adopted.grants - grants(adopted.connection) == set()
+
+
+def test_no_value_is_changed_and_no_row_added(adopted: Adopted) -> None:
+    assert rows(adopted.connection, adopted.columns) == adopted.rows
+
+
+def test_it_can_be_applied_again(adopted: Adopted) -> None:
+    before = structure(adopted.connection), grants(adopted.connection)
+    apply(adopted.connection)
+    assert (structure(adopted.connection), grants(adopted.connection)) == before
+    assert rows(adopted.connection, adopted.columns) == adopted.rows
+
+
+def test_a_table_without_row_level_security_is_named_with_what_to_run(adopted: Adopted) -> None:
+    (warning,) = [text for text in adopted.warnings if "row-level security" in text.split("The policies")[0]]
+    assert warning.startswith("public.device_history was there before without row-level security")
+    assert "alter table public.device_history enable row level security;" in warning
+
+
+def test_repeated_macs_are_named_and_kept(adopted: Adopted) -> None:
+    assert any("devices_device_key_key is not unique" in text for text in adopted.warnings)
+
+
+def test_words_of_the_old_project_stay_allowed_and_ours_are_added(adopted: Adopted) -> None:
+    adopted.connection.execute("update devices set provisioning_status = 'decommissioned'")
+    adopted.connection.execute("update devices set provisioning_status = 'inactive'")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        adopted.connection.execute("update devices set provisioning_status = 'lost'")
+    adopted.connection.execute("update device_commands set status = 'queued' where status = 'pending'")
+    adopted.connection.execute("update device_commands set status = 'cancelled' where status = 'queued'")
+
+
+def test_every_old_row_can_still_be_updated(adopted: Adopted) -> None:
+    for table in adopted.columns:
+        key = adopted.columns[table][-1]
+        changed = adopted.connection.execute(f"update public.{table} set {key} = {key}")
+        assert changed.rowcount == len(adopted.rows[table])
+
+
+def test_the_old_projects_user_sees_what_she_saw_and_queues_as_before(adopted: Adopted) -> None:
+    with adopted.connection.transaction():
+        claims = f'{{"role": "authenticated", "sub": "{OLD_USER}"}}'
+        adopted.connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
+        adopted.connection.execute("set local role authenticated")
+        assert adopted.connection.execute("select device_code from devices").fetchall() == [("OLD-1",)]
+        adopted.connection.execute(
+            "insert into device_commands (device_id, command_type, notes) values (%s, 'reboot', 'as ever')",
+            (DEVICE,),
+        )
+
+
+def test_a_command_that_waited_is_claimed(adopted: Adopted) -> None:
+    row = adopted.connection.execute("select public.fn_claim_commands('worker')").fetchone()
+    assert row is not None
+    assert [command["command_id"] for command in row[0]["commands"]] == [WAITING]
+
+
+def test_nobody_is_welcomed_for_a_mapping_of_before(adopted: Adopted) -> None:
+    row = adopted.connection.execute("select public.fn_queue_welcome_commands()").fetchone()
+    assert row == ([],)
+
+
+def test_a_device_of_the_old_project_is_mapped_to_its_site(adopted: Adopted) -> None:
+    adopted.connection.execute(
+        "insert into device_site_assignments (device_id, site_id) values (%s, %s)",
+        ("d0000000-0000-4000-8000-000000000032", "d0000000-0000-4000-8000-000000000022"),
+    )
+    row = adopted.connection.execute(
+        "select provisioning_status, is_active, company_id::text, next_wake_at is not null"
+        " from devices where device_id = 'd0000000-0000-4000-8000-000000000032'"
+    ).fetchone()
+    assert row == ("active", True, "d0000000-0000-4000-8000-000000000001", True)
