@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from mqtt_service.devstack.rest_errors import ApiError
+from mqtt_service.devstack.rest_errors import ApiError, bad_query
 from mqtt_service.devstack.rest_grammar import Reader
 from mqtt_service.devstack.rest_request import (
     Field,
     Filter,
+    Group,
     Order,
     Path,
     Preferences,
@@ -130,6 +131,8 @@ def _parse_tree(key: str, value: str) -> tuple[Path, Filter]:
     *path, operator = key.split(".")
     negation = "not." if "not" in path else ""
     tree = Reader("logic tree", f"{negation}{operator}{value}").whole(Reader.tree)
+    if not isinstance(tree, Group):
+        raise bad_query("logic tree", value, 1, 'expecting "("')
     return tuple(name for name in path if name != "not"), tree
 
 
