@@ -42,7 +42,6 @@ _SETTINGS = {
     "max_wal_senders": "20",
     "max_replication_slots": "20",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
