@@ -3,11 +3,15 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,12 +22,12 @@ from tests.requirements import find_program, needs
 
 pytestmark = [
     pytest.mark.slow,
-    needs(
-        "node", "supabase", "pg_prove", "postgresql-15", "pgtap", *(["runuser"] if os.geteuid() == 0 else [])
-    ),
+    needs("node", "supabase", "pg_prove", "postgresql-15", "pgtap"),
 ]
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
+# Postgres does not run as root: then it runs under the account that Debian made for it.
+OWNER: Any = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,6 @@ def run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return result
 
 
-def as_owner(command: Sequence[str]) -> list[str]:
-    """Postgres does not run as root: then its files belong to the account that Debian made for it."""
-    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    return [*prefix, *command]
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -66,27 +64,51 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a new server."""
-    port = free_port()
-    home = tmp_path_factory.mktemp("postgres15")
-    if os.geteuid() == 0:
-        shutil.chown(home, "postgres", "postgres")
-        for folder in home.parents:
-            if folder.owner() == "root" and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o001)
-    data = str(home / "data")
-    run(
-        as_owner([str(BINARIES / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]),
-        home,
-    )
-    settings = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off -c wal_level=logical"
-    control = [str(BINARIES / "pg_ctl"), "-D", data, "-w"]
-    run(as_owner([*control, "-l", str(home / "log"), "-o", settings, "start"]), home)
-    try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    finally:
-        run(as_owner([*control, "-m", "immediate", "stop"]), home)
+def cluster() -> Iterator[str]:
+    """The URL of a new server.
+
+    Its files lie outside pytest's folder: that is closed to every other account whenever a run begins.
+    """
+    with tempfile.TemporaryDirectory(prefix="postgres15-") as home:
+        if OWNER:
+            shutil.chown(home, "postgres")
+        port = free_port()
+        server = start_server(Path(home), port)
+        try:
+            url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            wait_for(server, url)
+            yield url
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+
+
+def start_server(home: Path, port: int) -> subprocess.Popen[bytes]:
+    data = ["-D", str(home / "data")]
+    settings = [
+        "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "fsync=off", "wal_level=logical",
+    ]  # fmt: skip
+    with (home / "log").open("w") as log:
+        subprocess.run(
+            [str(BINARIES / "initdb"), *data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"],
+            check=True, cwd=home, stdout=log, stderr=log, **OWNER,
+        )  # fmt: skip
+        options = [word for setting in settings for word in ("-c", setting)]
+        return subprocess.Popen(
+            [str(BINARIES / "postgres"), *data, *options], cwd=home, stdout=log, stderr=log, **OWNER
+        )
+
+
+def wait_for(server: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert server.poll() is None, "the server has stopped"
+            assert time.monotonic() < deadline, "the server does not answer"
+        else:
+            return
 
 
 @pytest.fixture(scope="module")
