@@ -86,7 +86,8 @@ def cluster() -> Iterator[str]:
 def start_server(home: Path, port: int) -> subprocess.Popen[bytes]:
     data = ["-D", str(home / "data")]
     settings = [
-        "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "fsync=off", "wal_level=logical",
+        "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=",
+        "fsync=off", "wal_level=logical",
     ]  # fmt: skip
     with (home / "log").open("w") as log:
         subprocess.run(
