@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mqtt_service.adapters.mqtt_options import Handler, InboundMessage
@@ -20,6 +21,7 @@ log = logging.getLogger("mqtt_service.mqtt")
 _ATTEMPTS = 3
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
+_MOST_WAITING = 20
 
 
 @dataclass(slots=True)
@@ -50,42 +52,80 @@ class AckOrder:
             self._send(self._places.popleft().mid)
 
 
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A message on its way; `order` and `place` are None at QoS 0, which nobody acknowledges."""
+
+    message: InboundMessage
+    order: AckOrder | None
+    place: _Place | None
+
+    def acknowledge(self) -> None:
+        if self.order is not None and self.place is not None:
+            self.order.handled(self.place)
+
+
 class Inbound:
-    """Hands messages to `handler`, at most `limit` of them at a time."""
+    """Hands messages to `handler`, at most `limit` of them at a time.
+
+    The broker is asked to send no more than `limit` unacknowledged ones; Mosquitto 2.0 does all the same,
+    so more wait here in their order, up to `_MOST_WAITING` times as many.
+    """
 
     def __init__(self, handler: Handler, limit: int, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._handler = handler
         self._limit = limit
         self._sleep = sleep
-        self._tasks: dict[asyncio.Task[None], AckOrder | None] = {}
+        self._tasks: dict[asyncio.Task[None], _Delivery] = {}
+        self._waiting: deque[_Delivery] = deque()
 
     def take(self, message: InboundMessage, mid: int, order: AckOrder) -> bool:
-        """Start handling a message; False if there is no room for it."""
-        if len(self._tasks) >= self._limit:
+        """Have a message handled; False if there is no room for it."""
+        if not message.qos:
+            room = len(self._tasks) < self._limit
+            if room:
+                self._start(_Delivery(message, None, None))
+            return room
+        if len(self._waiting) >= _MOST_WAITING * self._limit:
             return False
-        place = order.enter(mid) if message.qos else None
-        task = asyncio.create_task(self._deliver(message, place, order))
-        self._tasks[task] = order if message.qos else None
-        task.add_done_callback(self._tasks.pop)
+        self._waiting.append(_Delivery(message, order, order.enter(mid)))
+        self._start_waiting()
         return True
 
     def forget(self, order: AckOrder) -> None:
         """Stop handling what came over a connection that is gone: the broker delivers it again."""
-        for task in [task for task, of in self._tasks.items() if of is order]:
+        self._waiting = deque(delivery for delivery in self._waiting if delivery.order is not order)
+        for task in [task for task, delivery in self._tasks.items() if delivery.order is order]:
             task.cancel()
 
     async def drained(self, patience: float) -> None:
         """Wait until the handlers have returned, at most `patience` seconds."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=patience)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
 
-    async def _deliver(self, message: InboundMessage, place: _Place | None, order: AckOrder) -> None:
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._tasks) < self._limit:
+            self._start(self._waiting.popleft())
+
+    def _start(self, delivery: _Delivery) -> None:
+        task = asyncio.create_task(self._deliver(delivery.message))
+        self._tasks[task] = delivery
+        task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        delivery = self._tasks.pop(task)
+        self._start_waiting()
+        if not task.cancelled():
+            task.result()
+            delivery.acknowledge()
+
+    async def _deliver(self, message: InboundMessage) -> None:
         attempt = 1
         while not await self._handled(message, attempt):
             await self._sleep(min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE))
             attempt += 1
-        if place is not None:
-            order.handled(place)
 
     async def _handled(self, message: InboundMessage, attempt: int) -> bool:
         """Try once; True when the message is done with."""
