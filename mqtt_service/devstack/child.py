@@ -45,20 +45,26 @@ class Child:
         Raises OSError if there is no shell.
         """
         with log_file.open("ab") as log:
-            shell = await asyncio.create_subprocess_exec(
-                "/bin/sh",
-                "-c",
-                _GUARD,
-                "sh",
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=None if env is None else dict(env),
-                cwd=directory,
-                start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
+            spawning = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    "/bin/sh",
+                    "-c",
+                    _GUARD,
+                    "sh",
+                    *command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env=None if env is None else dict(env),
+                    cwd=directory,
+                    start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
+                )
             )
-        return cls(log_file, shell)
+            try:
+                return cls(log_file, await asyncio.shield(spawning))
+            except asyncio.CancelledError:  # whoever cancels us never learns of the program: end it
+                await cls(log_file, await spawning).stop()
+                raise
 
     @property
     def exit_status(self) -> int | None:

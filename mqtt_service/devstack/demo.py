@@ -105,7 +105,8 @@ class Demo:
                 self.faults.append(f"the API refused: {error.message}")
             except (ServiceError, httpx.TransportError) as error:
                 self.faults.append(str(error))
-            self._ended = clock()
+            finally:
+                self._ended = clock()
             await self._stop_worker()
         return 0
 

@@ -19,12 +19,12 @@ class EnvFileError(PermanentError):
 
 
 def run_dev(*, env_file: Path | None, data_dir: Path | None, port: int, mqtt_port: int, broker: str) -> int:
-    """Run the stack; `env_file` appears once all of it answers. Returns 0 after a signal, 1 if it cannot run.
+    """Run the stack; `env_file` is there while all of it answers. Returns 0 after a signal, else 1.
 
     `data_dir` None keeps nothing; a port of 0 is any free one; `broker` is auto, mosquitto or amqtt.
     """
     try:
-        prepare_env_file(env_file)
+        clear_env_file(env_file)
         work = _dev(env_file, data_dir, port, mqtt_port, broker)
         return run_until_signal(work, interrupted=0)
     except ServiceError as error:
@@ -32,8 +32,8 @@ def run_dev(*, env_file: Path | None, data_dir: Path | None, port: int, mqtt_por
         return 1
 
 
-def prepare_env_file(path: Path | None) -> None:
-    """Remove what an earlier stack wrote there, so that the file says "ready" when it appears.
+def clear_env_file(path: Path | None) -> None:
+    """Remove what a stack wrote there, so that the file is there only while one answers.
 
     Raises EnvFileError if the file is somebody else's: it may hold the settings of a real project.
     """
@@ -62,6 +62,7 @@ async def _dev(env_file: Path | None, data_dir: Path | None, port: int, mqtt_por
             )
         if env_file is not None:
             stack.write_env_file(env_file)
+            parts.callback(clear_env_file, env_file)
         console.print(summary(stack, env_file=env_file, data_dir=data_dir))
         await asyncio.Event().wait()
     return 0

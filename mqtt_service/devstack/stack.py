@@ -5,6 +5,7 @@ queued messages and keys outlive a restart; without one, a temporary directory i
 """
 
 import asyncio
+import fcntl
 import os
 import socket
 import tempfile
@@ -31,7 +32,7 @@ from mqtt_service.devstack.realtime import RealtimeServer
 from mqtt_service.devstack.rest import rest_routes
 from mqtt_service.errors import PermanentError
 
-ENV_HEADER = "# Written by mqtt-service dev; it writes this file again at each start.\n"
+ENV_HEADER = "# Written by mqtt-service dev, and removed when it ends.\n"
 POOL_SIZE = 10
 _START_SECONDS = 15.0
 _STOP_SECONDS = 2
@@ -115,17 +116,21 @@ def find_supabase_folder() -> Path:
 
 
 async def _start_both(parts: AsyncExitStack, postgres: EmbeddedPostgres, mqtt: Broker) -> None:
-    """Start the two servers side by side; the first fault is raised alone, and neither stays behind."""
-    starts = [asyncio.create_task(start) for start in (postgres.start(), mqtt.start())]
+    """Start the two servers side by side; raises the first fault.
+
+    Neither start is cut short, since a server that is half started is hard to stop: both end here first.
+    """
     parts.push_async_callback(mqtt.stop)
     parts.push_async_callback(postgres.stop)
+    starts = asyncio.gather(postgres.start(), mqtt.start(), return_exceptions=True)
     try:
-        await asyncio.gather(*starts)
-    except BaseException:
-        for start in starts:
-            start.cancel()
-        await asyncio.gather(*starts, return_exceptions=True)
+        outcomes = await asyncio.shield(starts)
+    except asyncio.CancelledError:
+        await starts
         raise
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 @asynccontextmanager
@@ -146,10 +151,24 @@ def _directory(data_dir: Path | None) -> Iterator[Path]:
             raise StackStartError(
                 f"{data_dir} cannot be the data directory ({error.strerror}): name another."
             ) from error
-        yield data_dir.absolute()
+        with _held(data_dir):
+            yield data_dir.absolute()
         return
     with tempfile.TemporaryDirectory(prefix="mqtt-service-") as directory:
         yield Path(directory)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Keep other stacks out of the directory; the lock ends with this process, however that ends."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StackStartError(
+                f"{directory} is in use by another stack: stop that, or name another directory."
+            ) from error
+        yield
 
 
 @contextmanager
