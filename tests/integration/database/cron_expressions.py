@@ -1,7 +1,7 @@
 """Random cron expressions and instants, from a seed, for comparing fn_calculate_next_wake with libraries.
 
-Left out are two forms that libraries read in ways of their own, and that next_wake_cases.py has: a step on one
-value of the day of week (1/2), and a range of one value with a step (5-5/15).
+Left out are two forms that libraries read in ways of their own, and that next_wake_cases.py has: a step on
+one value of the day of week (1/2), and a range of one value with a step (5-5/15).
 """
 
 from datetime import UTC, datetime, timedelta

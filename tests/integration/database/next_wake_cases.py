@@ -224,6 +224,12 @@ CLOCK_CHANGES: dict[str, Runs] = {
         "2011-12-29T12:00-10:00",
         ["2011-12-31T00:00+14:00", "2011-12-31T12:00+14:00"],
     ),
+    "Berlin: the repetition is not overlooked where the next date is in summer again": (
+        "Europe/Berlin",
+        "*/30 2 26 4,10 *",
+        "2025-10-26T02:30+02:00",
+        ["2025-10-26T02:00+01:00", "2025-10-26T02:30+01:00", "2026-04-26T02:00+02:00"],
+    ),
     "a schedule of years meets its own clock changes": (
         "Europe/Berlin",
         "*/30 12 29 2 *",
