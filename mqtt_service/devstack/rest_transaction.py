@@ -20,6 +20,7 @@ from mqtt_service.devstack.rest_schema import Schema, read_schema
 from mqtt_service.devstack.rest_sql import Sql, literal
 
 SEARCH_PATH = "public, extensions"
+ACQUIRE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Database:
     async def run(self, context: Context, plan: Callable[[Schema], Work]) -> Result:
         """Run what `plan` makes of the schema, and commit. Raises ApiError, and then nothing has happened."""
         try:
-            async with self._pool.connection() as connection:
+            async with self._pool.connection(ACQUIRE_SECONDS) as connection:
                 work = await self._plan(connection, plan)
                 return await _run(connection, context, work)
         except PoolTimeout as error:

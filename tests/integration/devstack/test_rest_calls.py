@@ -1,25 +1,16 @@
 """Calling functions over the REST interface."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import cast
 
 import httpx
 import pytest
-import pytest_asyncio
 from postgrest import APIError
 from supabase import Client, ClientOptions, create_client
 
-from tests.integration.devstack.rest_harness import Rest, Row, rows, running_rest
+from tests.integration.devstack.rest_harness import Rest, Row, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rest(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rest]:
-    async with running_rest(Path(tmp_path_factory.mktemp("rest"))) as running:
-        yield running
 
 
 async def test_arguments_have_names_and_defaults(rest: Rest) -> None:

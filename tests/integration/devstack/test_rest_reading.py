@@ -1,22 +1,13 @@
 """Reading over the REST interface, with supabase-py where it has a word for it, else with plain requests."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from postgrest.types import CountMethod
 
-from tests.integration.devstack.rest_harness import ALICE, BOB, Rest, rows, running_rest
+from tests.integration.devstack.rest_harness import ALICE, BOB, Rest, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rest(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rest]:
-    async with running_rest(Path(tmp_path_factory.mktemp("rest"))) as running:
-        yield running
 
 
 async def read(rest: Rest, path: str, **options: Any) -> Any:

@@ -1,31 +1,22 @@
 """Writing over the REST interface; each test finds the tables as new."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 import pytest_asyncio
 from postgrest import APIError
 from postgrest.types import ReturnMethod
 from supabase import AsyncClient
 
-from tests.integration.devstack.rest_harness import ALICE, BOB, Rest, Row, rows, running_rest
+from tests.integration.devstack.rest_harness import ALICE, BOB, Rest, Row, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REPRESENTATION = {"Prefer": "return=representation"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rest]:
-    async with running_rest(Path(tmp_path_factory.mktemp("rest"))) as stack:
-        yield stack
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def rest(running: Rest) -> Rest:
-    await running.reset()
-    return running
+async def rest(rest: Rest) -> Rest:
+    await rest.reset()
+    return rest
 
 
 @pytest_asyncio.fixture(loop_scope="module")
