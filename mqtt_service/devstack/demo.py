@@ -162,20 +162,21 @@ class Demo:
         for command_type, payload in PAYLOADS.items():
             await dashboard.queue(self._ids.values(), command_type, payload)
         self._say(f"an operator queued each of the {len(PAYLOADS)} commands for each device")
-        waiting = set(PAYLOADS)
+        waiting = list(PAYLOADS)
 
-        def all_done() -> bool:
-            for command_type in [name for name in PAYLOADS if name in waiting]:
-                summary = CommandSummary.of(command_type, self._rows)
-                if summary.acknowledged == len(self._fleet):
-                    waiting.discard(command_type)
-                    self._say(
-                        f"[cyan]{command_type}[/]: {summary.acknowledged} sent and acknowledged, "
-                        f"median {summary.median_ms} ms"
-                    )
+        def all_over() -> bool:
+            for summary in [CommandSummary.of(command_type, self._rows) for command_type in waiting]:
+                if summary.over == len(self._fleet):
+                    waiting.remove(summary.command_type)
+                    self._show_commands(summary)
             return not waiting
 
-        await self._until_rows(dashboard, all_done)
+        await self._until_rows(dashboard, all_over)
+
+    def _show_commands(self, summary: CommandSummary) -> None:
+        counts = f"[cyan]{summary.command_type}[/]: {summary.acknowledged} of {summary.queued} acknowledged"
+        right = summary.acknowledged == summary.queued
+        self._say(f"{counts}, median {summary.median_ms} ms", right=right)
 
     async def _see_no_second_welcome(self, dashboard: Dashboard) -> None:
         """Edit active devices, as heartbeats do, and give a wrong second welcome the time to show."""
@@ -229,9 +230,10 @@ class Demo:
     def _code_of(self, device: SimulatedDevice) -> str:
         return next(code for code, known in self._devices.items() if known is device)
 
-    def _say(self, text: str, *, each: bool = False) -> None:
+    def _say(self, text: str, *, each: bool = False, right: bool = True) -> None:
         """Print a line of progress; `each`: one of as many as there are devices."""
         if each and len(self._fleet) > _LINES_FOR_EACH:
             return
         seconds = asyncio.get_running_loop().time() - self._started
-        self.console.print(f"[dim]{seconds:5.1f} s[/]  [green]✓[/] {text}")
+        mark = "[green]✓[/]" if right else "[red]✗[/]"
+        self.console.print(f"[dim]{seconds:5.1f} s[/]  {mark} {text}")

@@ -22,15 +22,21 @@ PAYLOADS: Mapping[str, Mapping[str, Any]] = {
     "update_firmware": {"firmware_url": "https://firmware.example/esp32-cam-1.4.2.bin", "version": "1.4.2"},
 }
 
+FINAL = frozenset({"acknowledged", "rejected", "expired", "cancelled"})
+
 
 @dataclass(frozen=True)
 class CommandSummary:
-    """How the operator's commands of one type fared; latencies are seconds from the insert to the answer."""
+    """How the operator's commands of one type fared; latencies are seconds from the insert to the answer.
+
+    `over` counts those whose status is final, for better or worse.
+    """
 
     command_type: str
     queued: int
     sent: int
     acknowledged: int
+    over: int
     latencies: tuple[float, ...]
 
     @classmethod
@@ -42,6 +48,7 @@ class CommandSummary:
             len(own),
             sum(row.delivered_at is not None for row in own),
             sum(row.status == "acknowledged" for row in own),
+            sum(row.status in FINAL for row in own),
             tuple(row.latency for row in own if row.latency is not None),
         )
 

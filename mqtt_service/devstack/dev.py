@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -53,6 +53,11 @@ def clear_env_file(path: Path | None) -> None:
     path.unlink()
 
 
+def _forget_env_file(path: Path) -> None:
+    with suppress(EnvFileError):  # it is somebody else's by now
+        clear_env_file(path)
+
+
 async def _dev(env_file: Path | None, data_dir: Path | None, port: int, mqtt_port: int, broker: str) -> int:
     console = Console(soft_wrap=True, highlight=False)
     async with AsyncExitStack() as parts:
@@ -62,7 +67,7 @@ async def _dev(env_file: Path | None, data_dir: Path | None, port: int, mqtt_por
             )
         if env_file is not None:
             stack.write_env_file(env_file)
-            parts.callback(clear_env_file, env_file)
+            parts.callback(_forget_env_file, env_file)
         console.print(summary(stack, env_file=env_file, data_dir=data_dir))
         await asyncio.Event().wait()
     return 0
