@@ -89,6 +89,25 @@ class HandOver:
                 self._on_fault(error)
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes when the handshake fails, which paho leaves to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of ssl
+        """Shake hands, or close."""
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
+def _tls_context(options: MqttOptions) -> ssl.SSLContext:
+    """Verifies certificate and name; with a CA file, against that CA alone."""
+    context = ssl.create_default_context(cafile=options.ca_file)
+    context.sslsocket_class = _TidySocket
+    return context
+
+
 class Client(mqtt.Client):
     """A client that connects once, on its own thread, tells `events` everything, and can be cut off.
 
@@ -117,8 +136,7 @@ class Client(mqtt.Client):
         if options.username is not None:
             self.username_pw_set(options.username, options.password)
         if options.tls:
-            # Verifies certificate and name; with a CA file, against that CA alone.
-            self.tls_set_context(ssl.create_default_context(cafile=options.ca_file))
+            self.tls_set_context(_tls_context(options))
         self._listen()
         self._prepare(options, protocol)
 

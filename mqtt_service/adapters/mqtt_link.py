@@ -42,6 +42,8 @@ _STABLE = 30.0
 _SILENCE = 1.5
 _LEAST_SILENCE_AFTER_PING = 3.0
 _PATIENCE = 1.0
+# So many connections in a row that came up and were lost again call for a word.
+_SUSPICIOUS = 3
 
 
 def reconnect_delay(failures: int, jitter: float) -> float:
@@ -115,11 +117,15 @@ class MqttLink:
 
     async def run(self) -> None:
         """Stay connected until cancelled or closed."""
-        failures = 0
+        failures = brief = 0
         while not self._closing and not self.taken_over.is_set():
-            started = time.monotonic()
+            started, connections = time.monotonic(), self._connections
             reason = await self._one_connection()
-            failures = 1 if time.monotonic() - started > _STABLE else failures + 1
+            stable = time.monotonic() - started > _STABLE
+            failures = 1 if stable else failures + 1
+            brief = 0 if stable else brief + self._connections - connections
+            if brief >= _SUSPICIOUS:
+                self._suspect_a_namesake(brief)
             await self._after(reason, failures)
         if self.taken_over.is_set():
             await asyncio.get_running_loop().create_future()
@@ -197,6 +203,15 @@ class MqttLink:
                 "more messages came than max_inbound; the broker delivers them again"
             )
         log.warning("[MQTT] Dropped a message on %r, sent at QoS 0 faster than handled", message.topic)
+
+    def _suspect_a_namesake(self, times: int) -> None:
+        """Mosquitto before 2.0.15 hangs up on a client whose id another takes, and does not say why."""
+        log.warning(
+            "[MQTT] The connection was lost %d times soon after it came up; if another process connects as"
+            " MQTT_CLIENT_ID %s, give each its own",
+            times,
+            self._options.client_id,
+        )
 
     async def _after(self, reason: ServiceError, failures: int) -> None:
         """Say what happened, and wait as long as that deserves."""

@@ -106,7 +106,15 @@ def failed_connect(options: MqttOptions, error: Exception) -> ServiceError:
         return BrokerUnavailableError(
             f"nothing listens on {options.address}; start the broker, check MQTT_PORT"
         )
+    if isinstance(error, ConnectionResetError):
+        return _hung_up_in_handshake(options)
     return BrokerUnavailableError(f"cannot connect to {options.address}: {type(error).__name__}: {error}")
+
+
+def _hung_up_in_handshake(options: MqttOptions) -> ServiceError:
+    return BrokerUnavailableError(
+        f"{options.address} hung up during the TLS handshake; if that stays so, check MQTT_PORT and MQTT_TLS"
+    )
 
 
 def _failed_handshake(options: MqttOptions, error: ssl.SSLError) -> ServiceError:
@@ -116,7 +124,5 @@ def _failed_handshake(options: MqttOptions, error: ssl.SSLError) -> ServiceError
             " to the CA that signed it, or MQTT_HOST to a name that it carries"
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return BrokerUnavailableError(f"{options.address} hung up during the TLS handshake")
-    return PermanentError(
-        f"no TLS connection to {options.address} ({error.reason}); check MQTT_PORT, and MQTT_TLS"
-    )
+        return _hung_up_in_handshake(options)
+    return PermanentError(f"no TLS connection to {options.address} ({error}); check MQTT_PORT and MQTT_TLS")
