@@ -29,10 +29,6 @@ create index if not exists device_commands_time_to_live_idx
   on public.device_commands (greatest(issued_at, nullif(scheduled_for, 'infinity')))
   where expires_at is null and (status in ('pending', 'sent') or due_at is not null);
 
--- Adoption: rows that waited before this queue existed are taken up; failed ones are not.
-update public.device_commands set due_at = coalesce(scheduled_for, issued_at, now())
-where status = 'pending' and due_at is null;
-
 -- Claim --------------------------------------------------------------------------------------------------------
 -- Ids go from one step to the next as arrays: Postgres then looks the rows up by the key, whatever it expects.
 
