@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
@@ -62,12 +63,13 @@ class Connection:
         self._v5 = protocol == V5
         self._subscriptions = subscriptions
         self._receive = receive
-        self.order = AckOrder(self._acknowledge)
         self._pending: dict[int, asyncio.Future[ReasonCode]] = {}
         self._slots = asyncio.Semaphore(options.max_in_flight)
         self._largest_packet: int | None = None
         self._established: Established | None = None
         self._client = Client(options, protocol, self, HandOver(self._failed))
+        # Without effect once the connection is gone: the broker delivers again then.
+        self.order = AckOrder(partial(self._client.ack, qos=1))
 
     @property
     def usable(self) -> bool:
@@ -103,11 +105,6 @@ class Connection:
             raise reasons.refused_publish(topic, reason)
         return PublishResult(no_subscriber=reason.value == _NO_MATCHING_SUBSCRIBERS)
 
-    def _acknowledge(self, mid: int) -> None:
-        """Send a PUBACK; without effect when the connection is gone, since the broker delivers again then."""
-        if not self.ended.done():
-            self._client.ack(mid, 1)
-
     def disconnect(self) -> None:
         """Take leave of the broker, which keeps the session; `ended` follows."""
         self._client.disconnect()
@@ -134,7 +131,7 @@ class Connection:
 
     def _check_size(self, topic: str, payload: bytes) -> None:
         """The broker would answer a packet beyond its limit by closing the connection for everyone."""
-        size = len(topic.encode()) + len(payload) + _PUBLISH_OVERHEAD
+        size = len(topic.encode(errors="replace")) + len(payload) + _PUBLISH_OVERHEAD
         if self._largest_packet is not None and size > self._largest_packet:
             raise PermanentError(
                 f"the message on {topic} has {size} bytes, the broker takes {self._largest_packet}"
@@ -206,7 +203,7 @@ class Connection:
         if self.ended.done():
             return
         if message.retain:
-            self._acknowledge(message.mid)
+            self._client.ack(message.mid, message.qos)
             return
         self._receive(_inbound(message), message.mid, self.order)
 

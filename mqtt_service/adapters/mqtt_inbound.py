@@ -35,7 +35,7 @@ class _Place:
 class AckOrder:
     """Sends one connection's PUBACKs in the order in which the messages came (MQTT 5, section 4.6)."""
 
-    def __init__(self, send: Callable[[int], None]) -> None:
+    def __init__(self, send: Callable[[int], object]) -> None:
         self._send = send
         self._places: deque[_Place] = deque()
 

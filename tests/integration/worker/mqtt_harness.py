@@ -84,7 +84,7 @@ def paho_threads(client_id: str) -> list[threading.Thread]:
 
 @asynccontextmanager
 async def scripted_broker(*answers: str) -> AsyncIterator[int]:
-    """For what Mosquitto cannot be made to say: answers each packet with these bytes (hex); yields its port."""
+    """Answers each packet with these bytes (hex), where Mosquitto cannot be made to; yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in answers:

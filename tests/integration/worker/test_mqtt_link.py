@@ -1,8 +1,10 @@
 """Staying connected to a broker that restarts, freezes or goes, and leaving it."""
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,17 @@ async def test_a_broker_of_mqtt_3_serves_too(tmp_path: Path) -> None:
             await device.publish(ACK, b"1")
             await inbox.has(b"1")
             assert link._connections == 1
+
+
+async def test_a_connection_that_ended_leaves_nothing_behind(broker: Mosquitto) -> None:
+    """Without help of the garbage collector: a cycle would keep its sockets open until some later moment."""
+    async with running(options(broker.port)) as link:
+        assert link._connection is not None
+        ended = weakref.ref(link._connection._client)
+        gc.disable()
+        try:
+            link._connection.end(BrokerUnavailableError("the test ends it"))
+            await eventually(lambda: link._connections > 1, "the next connection")
+            await eventually(lambda: ended() is None, "the end of the client")
+        finally:
+            gc.enable()
