@@ -96,7 +96,8 @@ def _next_steps(stack: Stack, env_file: Path | None) -> list[str]:
     me = _how_we_were_called()
     steps = []
     if env_file is not None:
-        load = "" if env_file.name == ".env" else f"set -a; . {shlex.quote(str(env_file.absolute()))}; "
+        read_anyway = env_file.absolute() == Path.cwd() / ".env"
+        load = "" if read_anyway else f"set -a; . {shlex.quote(str(env_file.absolute()))}; "
         steps.append(f"{load}{me} run")
     mqtt = f"-h {stack.mqtt_host} -p {stack.mqtt_port}"
     return [

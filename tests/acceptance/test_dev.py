@@ -11,7 +11,7 @@ import pytest
 from dotenv import dotenv_values
 
 from mqtt_service.devstack.stack import ENV_HEADER
-from tests.acceptance.processes import Process, dev_stack, eventually, running
+from tests.acceptance.processes import Process, dev_stack, eventually, running, worker
 
 
 def listens(port: int) -> bool:
@@ -153,3 +153,23 @@ def test_a_stack_that_is_killed_leaves_no_server_running(tmp_path: Path) -> None
     os.kill(process.popen.pid, signal.SIGKILL)
     process.popen.wait(10)
     eventually(lambda: not any(listens(port) for port in used), "the end of all servers")
+
+
+def test_simulated_devices_obey_what_is_queued_for_them(stack: dict[str, str], tmp_path: Path) -> None:
+    queue = "insert into device_commands (device_id, command_type) values (%s, 'reboot')"
+    device = "a0000000-0000-4000-8000-000000000031"
+    with worker(stack, tmp_path), running(["simulate"], stack, tmp_path) as simulation:
+        simulation.says(r"AA:BB:CC:DD:EE:FF  awake")
+        with psycopg.connect(stack["SUPABASE_DB_URL"], autocommit=True) as connection:
+            connection.execute(queue, (device,))
+        simulation.says(r"AA:BB:CC:DD:EE:FF  reboot  reboot=True")
+        assert simulation.stop() == 0
+
+
+def test_simulated_devices_without_a_broker_say_so_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = Process(["simulate", "--port", str(port)], {}, tmp_path)
+    assert process.popen.wait(30) == 1
+    assert re.fullmatch(rf"mqtt-service: .*127\.0\.0\.1:{port}.*\n", process.output)
