@@ -1,11 +1,16 @@
-"""The worker's calls to the queue, as its role, and rows to call them on."""
+"""The worker's calls to the queue, as its role, and rows to call them on.
+
+These tests are many and short, so each file shares one database and empties it for each test.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import sql
@@ -13,12 +18,56 @@ from psycopg.rows import dict_row
 
 Row = dict[str, Any]
 
+SEED = Path(__file__).parents[3] / "supabase/seed.sql"
+
+_EMPTY = """
+do $$
+begin
+  set local session_replication_role = replica;
+  execute (select string_agg(format('delete from %s', oid::regclass), ';') from pg_class
+           where relnamespace = 'public'::regnamespace and relkind = 'r');
+end
+$$
+"""
+
+
+@contextmanager
+def copied(server_url: str, template: str) -> Iterator[psycopg.Connection]:
+    """A superuser's connection, which commits at once, to a copy of the database `template`."""
+    name = sql.Identifier(f"copy_{uuid4().hex}")
+    with psycopg.connect(server_url, autocommit=True) as server:
+        server.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(template)))
+        with psycopg.connect(
+            f"{server_url.rsplit('/', 1)[0]}/{name.as_string()[1:-1]}", autocommit=True
+        ) as copy:
+            yield copy
+        server.execute(sql.SQL("drop database {} with (force)").format(name))
+
+
+def emptied(connection: psycopg.Connection) -> psycopg.Connection:
+    """The same connection, to the same database without rows."""
+    connection.execute("reset role")
+    connection.execute(_EMPTY)
+    return connection
+
+
+def reseeded(connection: psycopg.Connection) -> psycopg.Connection:
+    """The same connection, to the same database with the rows of seed.sql and no others."""
+    emptied(connection).execute(SEED.read_bytes())
+    return connection
+
 
 @dataclass(frozen=True)
 class Queue:
     """One database connection: `call` acts as service_role, everything else as the superuser."""
 
     connection: psycopg.Connection
+
+    @contextmanager
+    def another(self) -> Iterator["Queue"]:
+        """The same on a connection of its own."""
+        with psycopg.connect(self.connection.info.dsn, autocommit=True) as connection:
+            yield Queue(connection)
 
     def call(self, function: str, **parameters: object) -> Any:
         """The result of one RPC, in a transaction of its own."""

@@ -1,19 +1,26 @@
 """What a claim hands out, in what order, and what it leaves, fails and expires."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, about, ids
+from tests.integration.database.queue_calls import Queue, about, copied, emptied, ids, reseeded
 
 NOT_ACTIVE = "device CODE-d1 is not active: map it to a site"
 
 
+@pytest.fixture(scope="module")
+def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, migrated_template) as connection:
+        yield connection
+
+
 @pytest.fixture
-def queue(database: psycopg.Connection) -> Queue:
-    return Queue(database)
+def queue(shared: psycopg.Connection) -> Queue:
+    return Queue(emptied(shared))
 
 
 def test_commands_of_a_device_come_in_the_order_of_issue(queue: Queue) -> None:
@@ -171,12 +178,12 @@ def test_a_worker_is_not_handed_its_own_lapsed_command_while_it_holds_it(queue: 
     assert queue.claim_ids("w1", p_held=[command]) == []
 
 
-def test_a_row_that_someone_else_has_locked_delays_its_device_alone(queue: Queue, database_url: str) -> None:
+def test_a_row_that_someone_else_has_locked_delays_its_device_alone(queue: Queue) -> None:
     one, two = queue.device("d1"), queue.device("d2")
     before, locked, after = (queue.command(one) for _ in range(3))
     other = queue.command(two)
-    with psycopg.connect(database_url) as person:
-        person.execute("select from device_commands where command_id = %s for update", (locked,))
+    with queue.another() as person, person.connection.transaction():
+        person.rows("select from device_commands where command_id = %s for update", locked)
         assert queue.claim_ids() == [before, other]
     assert queue.claim_ids(p_held=[before, other]) == [locked, after]
 
@@ -303,9 +310,9 @@ def test_an_infinite_moment_hurts_no_claim(queue: Queue, moment: str) -> None:
 
 
 def test_a_wake_schedule_is_worked_out_at_the_claim_in_the_time_zone_of_the_site(
-    seeded: psycopg.Connection,
+    queue: Queue,
 ) -> None:
-    queue = Queue(seeded)
+    reseeded(queue.connection)
     queue.command(
         UUID("a0000000-0000-4000-8000-000000000031"), "set_wake_schedule",
         command_payload='{"wake_schedule_cron": "0 8 * * *"}',

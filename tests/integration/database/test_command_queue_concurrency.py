@@ -13,19 +13,24 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row
+from tests.integration.database.queue_calls import Queue, Row, copied, emptied
 
 DEVICES = 100
 COMMANDS = 2000
 
 
+@pytest.fixture(scope="module")
+def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, migrated_template) as connection:
+        yield connection
+
+
 @pytest.fixture
-def sessions(database_url: str) -> Iterator[Callable[[int], list[Queue]]]:
+def sessions(shared: psycopg.Connection) -> Iterator[Callable[[int], list[Queue]]]:
     """Makes that many queues, each on a connection of its own."""
+    queue = Queue(emptied(shared))
     with ExitStack() as stack:
-        yield lambda count: [
-            Queue(stack.enter_context(psycopg.connect(database_url, autocommit=True))) for _ in range(count)
-        ]
+        yield lambda count: [stack.enter_context(queue.another()) for _ in range(count)]
 
 
 def backlog(queue: Queue) -> None:

@@ -1,12 +1,13 @@
 """What devices lack of their lineage, one by one and in a list."""
 
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row
+from tests.integration.database.queue_calls import Queue, Row, copied, reseeded
 
 PROGRAM_A = UUID("a0000000-0000-4000-8000-000000000011")
 NORTH = UUID("a0000000-0000-4000-8000-000000000021")
@@ -15,9 +16,15 @@ MAPPED = UUID("a0000000-0000-4000-8000-000000000031")
 WAITING = UUID("a0000000-0000-4000-8000-000000000032")
 
 
+@pytest.fixture(scope="module")
+def shared(server_url: str, seeded_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, seeded_template) as connection:
+        yield connection
+
+
 @pytest.fixture
-def queue(seeded: psycopg.Connection) -> Queue:
-    return Queue(seeded)
+def queue(shared: psycopg.Connection) -> Queue:
+    return Queue(reseeded(shared))
 
 
 def incomplete(queue: Queue, device: UUID) -> list[Row]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, about
+from tests.integration.database.queue_calls import Queue, Row, about, copied, reseeded
 
 COMPANY_A = UUID("a0000000-0000-4000-8000-000000000001")
 PROGRAM_A = UUID("a0000000-0000-4000-8000-000000000011")
@@ -23,9 +23,15 @@ PROGRAM_B = UUID("b0000000-0000-4000-8000-000000000011")
 WARD = UUID("b0000000-0000-4000-8000-000000000021")
 
 
+@pytest.fixture(scope="module")
+def shared(server_url: str, seeded_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, seeded_template) as connection:
+        yield connection
+
+
 @pytest.fixture
-def queue(seeded: psycopg.Connection) -> Queue:
-    return Queue(seeded)
+def queue(shared: psycopg.Connection) -> Queue:
+    return Queue(reseeded(shared))
 
 
 def map_device(queue: Queue, device: UUID, site: UUID, **columns: object) -> UUID:

@@ -1,7 +1,7 @@
 """One welcome command for each mapping: no more, no less."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, about
+from tests.integration.database.queue_calls import Queue, Row, about, copied, reseeded
 
 COMPANY_A = UUID("a0000000-0000-4000-8000-000000000001")
 PROGRAM_A = UUID("a0000000-0000-4000-8000-000000000011")
@@ -20,15 +20,15 @@ MAPPED = UUID("a0000000-0000-4000-8000-000000000031")
 WAITING = UUID("a0000000-0000-4000-8000-000000000032")
 
 
-@pytest.fixture
-def queue(seeded: psycopg.Connection) -> Queue:
-    return Queue(seeded)
+@pytest.fixture(scope="module")
+def shared(server_url: str, seeded_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, seeded_template) as connection:
+        yield connection
 
 
 @pytest.fixture
-def connect(seeded_url: str) -> Iterator[Callable[[], Queue]]:
-    with ExitStack() as stack:
-        yield lambda: Queue(stack.enter_context(psycopg.connect(seeded_url, autocommit=True)))
+def queue(shared: psycopg.Connection) -> Queue:
+    return Queue(reseeded(shared))
 
 
 def map_device(queue: Queue, device: UUID, site: UUID, **columns: object) -> UUID:
@@ -103,35 +103,33 @@ def test_a_schedule_that_does_not_parse_is_left_out_and_the_device_wakes_in_twel
 # Exactly once
 
 
-def test_eight_workers_at_once_welcome_each_device_once(connect: Callable[[], Queue]) -> None:
-    workers = [connect() for _ in range(8)]
-    devices = new_devices(workers[0], 40)
+def test_eight_workers_at_once_welcome_each_device_once(queue: Queue) -> None:
+    devices = new_devices(queue, 40)
     barrier = threading.Barrier(8)
 
-    def work(queue: Queue) -> list[str]:
+    def work(worker: Queue) -> list[str]:
         barrier.wait(timeout=10)
         # What another call holds is skipped by this one, so ask until none is due.
         answers = []
-        while queue.rows("select from devices where welcome_due and is_active"):
-            answers += [answer["device_id"] for answer in welcome(queue, p_limit=7)]
+        while worker.rows("select from devices where welcome_due and is_active"):
+            answers += [answer["device_id"] for answer in welcome(worker, p_limit=7)]
         return answers
 
-    with ThreadPoolExecutor(8) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        workers = [stack.enter_context(queue.another()) for _ in range(8)]
         answers = [answer for part in pool.map(work, workers) for answer in part]
     assert sorted(answers) == sorted(str(device) for device in devices)
-    assert [len(welcomes(workers[0], device)) for device in devices] == [1] * 40
+    assert [len(welcomes(queue, device)) for device in devices] == [1] * 40
 
 
-def test_a_device_that_another_call_is_welcoming_is_left_to_it(
-    queue: Queue, connect: Callable[[], Queue]
-) -> None:
+def test_a_device_that_another_call_is_welcoming_is_left_to_it(queue: Queue) -> None:
     map_device(queue, WAITING, NORTH)
-    other = connect()
-    with queue.connection.transaction():
-        queue.connection.execute("set local role service_role")
-        queue.connection.execute("select fn_queue_welcome_commands()")
+    with queue.another() as other:
+        with queue.connection.transaction():
+            queue.connection.execute("set local role service_role")
+            queue.connection.execute("select fn_queue_welcome_commands()")
+            assert welcome(other) == []
         assert welcome(other) == []
-    assert welcome(other) == []
     assert len(welcomes(queue, WAITING)) == 1
 
 
