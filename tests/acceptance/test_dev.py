@@ -26,8 +26,8 @@ def ports(env: dict[str, str]) -> list[int]:
 
 def refusal(arguments: list[str], directory: Path) -> str:
     """What `dev` says when it cannot run: one line, no traceback, status 1."""
-    process = Process(["dev", *arguments], {}, directory)
-    assert process.popen.wait(30) == 1
+    with running(["dev", *arguments], {}, directory) as process:
+        assert process.popen.wait(30) == 1
     (line,) = process.output.splitlines()
     assert line.startswith("mqtt-service: ")
     return line
@@ -170,6 +170,6 @@ def test_simulated_devices_without_a_broker_say_so_in_one_line(tmp_path: Path) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = Process(["simulate", "--port", str(port)], {}, tmp_path)
-    assert process.popen.wait(30) == 1
+    with running(["simulate", "--port", str(port)], {}, tmp_path) as process:
+        assert process.popen.wait(30) == 1
     assert re.fullmatch(rf"mqtt-service: .*127\.0\.0\.1:{port}.*\n", process.output)
