@@ -88,7 +88,7 @@ def parse_preferences(headers: Iterable[str]) -> Preferences:
             details=f"Invalid preferences: {', '.join(invalid)}",
         )
     most = int(known["max-affected"]) if strict and "max-affected" in known else None
-    return Preferences(**values, strict=strict, max_affected=most, invalid=tuple(invalid))
+    return Preferences(**values, max_affected=most)
 
 
 def parse_shape(accept: str) -> Shape:

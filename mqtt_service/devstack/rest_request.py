@@ -121,9 +121,7 @@ class Preferences:
     resolution: Literal["merge-duplicates", "ignore-duplicates"] | None = None
     missing: Literal["default", "null"] | None = None
     count: Literal["exact", "planned", "estimated"] | None = None
-    strict: bool = False
     max_affected: int | None = None
-    invalid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
