@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 from tenacity.wait import wait_base
 
 from mqtt_service.errors import ProjectMisconfiguredError, RetryableError
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class WaitAsAsked(wait_base):
-    """Full jitter up to `LONGEST_DELAY` seconds, or the `retry_after` of the error where that is longer."""
+    """Doubling up to `longest` seconds with jitter, or the error's `retry_after` where that is longer."""
 
     def __init__(self, longest: float = LONGEST_DELAY) -> None:
-        self._own = wait_random_exponential(multiplier=FIRST_DELAY, max=longest)
+        self._own = wait_exponential_jitter(multiplier=FIRST_DELAY, max=longest, jitter=FIRST_DELAY)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Seconds until the next attempt."""

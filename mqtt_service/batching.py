@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 from mqtt_service.backoff import patiently
@@ -19,9 +20,10 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[T, R]):
     item: T
+    since: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     done: "asyncio.Future[R]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -38,17 +40,32 @@ class Batcher(Generic[T, R]):
         self._write = write
         self._limit = limit
         self._waiting: deque[_Entry[T, R]] = deque()
+        self._batch: list[_Entry[T, R]] = []
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def submit(self, item: T) -> R:
-        """Have the item written; returns its result, or raises the PermanentError that it met."""
+        """Have the item written; returns its result, or raises the PermanentError that it met.
+
+        An item whose caller is cancelled is withdrawn, unless it is being written at that moment.
+        """
         entry = _Entry[T, R](item)
         self._waiting.append(entry)
         self._empty.clear()
         self._arrived.set()
-        return await entry.done
+        try:
+            return await entry.done
+        except asyncio.CancelledError:
+            if entry in self._waiting and entry not in self._batch:
+                self._waiting.remove(entry)
+                self._note_if_empty()
+            raise
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest item has waited; 0 where none does."""
+        return asyncio.get_running_loop().time() - self._waiting[0].since if self._waiting else 0.0
 
     async def drained(self) -> None:
         """Wait until every item submitted so far has been written or refused."""
@@ -58,13 +75,19 @@ class Batcher(Generic[T, R]):
         """Write until cancelled, as one task; what is unwritten then is first in line for a next run."""
         while True:
             await self._arrived.wait()
-            batch = [self._waiting[index] for index in range(min(self._limit, len(self._waiting)))]
-            await self._write_batch(batch)
-            for _ in batch:
-                self._waiting.popleft()
-            if not self._waiting:
-                self._arrived.clear()
-                self._empty.set()
+            self._batch = list(islice(self._waiting, self._limit))
+            try:
+                await self._write_batch(self._batch)
+                for _ in self._batch:
+                    self._waiting.popleft()
+            finally:
+                self._batch = []
+            self._note_if_empty()
+
+    def _note_if_empty(self) -> None:
+        if not self._waiting:
+            self._arrived.clear()
+            self._empty.set()
 
     async def _write_batch(self, batch: list[_Entry[T, R]]) -> None:
         try:

@@ -11,9 +11,10 @@ lease ends, under the same command_id.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal, Protocol
 from uuid import UUID
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 CLAIM_LIMIT = 200
 _SETTLE_LIMIT = 500
+_MOST_UNSETTLED = 3 * CLAIM_LIMIT
 # After this part of its lease a command is not published any more: a successor may hold it soon.
 _USABLE_LEASE = 0.8
 
@@ -79,6 +81,7 @@ class CommandQueueProcessor:
         self._on_welcome_due = on_welcome_due
         self._settler: Batcher[Settlement, Settled] = Batcher("CommandQueue", gateway.settle, _SETTLE_LIMIT)
         self._settling: dict[UUID, asyncio.Task[None]] = {}
+        self._refused: set[UUID] = set()
         self._publishing: set[asyncio.Timeout] = set()
         self._wanted = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -91,6 +94,11 @@ class CommandQueueProcessor:
     def running(self) -> bool:
         """Whether new commands are claimed."""
         return not self._stopping.is_set()
+
+    @property
+    def settling_stuck(self) -> bool:
+        """Whether settlements wait so long that their leases are at risk: then nothing new is claimed."""
+        return len(self._settling) >= _MOST_UNSETTLED or self._settler.longest_wait > self._options.lease / 3
 
     def wake(self) -> None:
         """Look for due commands now instead of at the next poll."""
@@ -131,7 +139,8 @@ class CommandQueueProcessor:
         self._wanted.set()
         loop = asyncio.get_running_loop()
         for timeout in self._publishing:
-            timeout.reschedule(loop.time() + patience / 2)
+            with suppress(RuntimeError):  # it has just run out
+                timeout.reschedule(min(timeout.when() or math.inf, loop.time() + patience / 2))
         try:
             async with asyncio.timeout(patience):
                 await self._idle.wait()
@@ -151,9 +160,11 @@ class CommandQueueProcessor:
         """Claim once and publish what that brought; returns the seconds to wait for the next claim."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        # Without a broker the queue is still swept, but nothing is taken that could not be published.
-        limit = CLAIM_LIMIT if self._link.connected else 0
-        claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=list(self._settling))
+        # What could not be published or settled is not taken; the queue is swept all the same.
+        limit = CLAIM_LIMIT if self._link.connected and not self.settling_stuck else 0
+        claim = await self._gateway.claim(
+            limit=limit, lease=self._options.lease, held=[*self._settling, *self._refused]
+        )
         self.last_poll, self.last_error = loop.time(), None
         self._report(claim)
         if claim.welcome_due:
@@ -166,7 +177,7 @@ class CommandQueueProcessor:
             )
         if claim.commands:
             await self._publish_all(claim.commands, deadline=started + _USABLE_LEASE * self._options.lease)
-        if limit and claim.more:
+        if claim.more and claim.commands:
             return 0.0
         # Zero says that a due row is not ours to take yet; asking again at once would not change that.
         return min(self._options.poll_interval, claim.seconds_to_next_due or self._options.poll_interval)
@@ -229,9 +240,26 @@ class CommandQueueProcessor:
         try:
             settled = await self._settler.submit(settlement)
         except PermanentError as error:
-            log.warning("[CommandQueue] %s; the command comes back when its lease ends", error)
+            await self._settle_refused(settlement, command, str(error))
         else:
             _tell(settlement, settled, command)
+
+    async def _settle_refused(self, settlement: Settlement, command: Command | None, why: str) -> None:
+        """Fail a command whose outcome the database refuses (a trigger of the project's own, say) for good.
+
+        If that is refused too, the command stays with this worker, so that it is not published again.
+        """
+        failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
+        try:
+            _tell(failure, await self._settler.submit(failure), command)
+        except PermanentError as error:
+            self._refused.add(settlement.command_id)
+            log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
+                "[CommandQueue] Neither %s nor failed can be written; this worker leaves the command: %s",
+                settlement.outcome,
+                error,
+                extra=context(command=settlement.command_id),
+            )
 
     @staticmethod
     def _report(claim: Claim) -> None:
@@ -256,7 +284,8 @@ class CommandQueueProcessor:
 
 def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> None:
     """One line for each attempt, once the database knows of it."""
-    COMMANDS.labels(settlement.outcome).inc()
+    if settled.result == "settled":
+        COMMANDS.labels(settlement.outcome).inc()
     name = (command.device_code or command.topic_id) if command else None
     kind = command.command_type if command else "command"
     extra = context(command=settlement.command_id, device=name)

@@ -7,9 +7,18 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, field_validator
+import httpx
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mqtt_service.errors import ConfigurationError
@@ -19,6 +28,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 # The broker takes longer ids, but MQTT 3.1.1 promises only these characters (MQTT 3.1.1, section 3.1.3.1).
+_PORTS = 65536
 _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
 
@@ -56,6 +66,20 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
+    @field_validator("supabase_secret_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value().strip()  # a pasted key often brings its line's end along
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError("must be the key alone: printable ASCII without spaces")
+        return SecretStr(key)
+
+    @model_validator(mode="after")
+    def _has_a_user_for_the_password(self) -> Self:
+        if self.mqtt_password is not None and self.mqtt_username is None:
+            raise ValueError("MQTT_USERNAME is not set, but MQTT_PASSWORD is")
+        return self
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
@@ -69,7 +93,14 @@ class Settings(BaseSettings):
     @field_validator("supabase_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/]+/?", value):
+        try:
+            url = httpx.URL(value)
+            good = (
+                url.scheme in {"http", "https"} and url.host and url.path == "/" and (url.port or 1) < _PORTS
+            )
+        except (httpx.InvalidURL, ValueError):
+            good = False
+        if not good or url.query or url.userinfo:
             raise ValueError("must be the project's URL, like https://<project>.supabase.co, with no path")
         return value.rstrip("/")
 
@@ -104,6 +135,8 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     """
     try:
         return Settings(_env_file=env_file)
+    except UnicodeDecodeError:
+        raise ConfigurationError([f"{env_file} is not UTF-8 text: save it as such"]) from None
     except ValidationError as error:
         raise ConfigurationError(
             [_fault(item["loc"], item["type"], item["msg"]) for item in error.errors()]
@@ -111,6 +144,8 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
 
 
 def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
     name = str(location[0]).upper()
     if kind == "missing":
         return f"{name} is not set"

@@ -4,7 +4,9 @@ The link acknowledges a message to the broker only after its handler has returne
 the broker accepted is in its row, or comes again.
 """
 
+import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import count
 
@@ -22,16 +24,20 @@ from mqtt_service.protocol.topics import parse_topic
 log = logging.getLogger(__name__)
 
 _BATCH = 500
+_MOST_CANCELLED = 1000
 
 
 class AcknowledgementHandler:
     """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
 
-    def __init__(self, gateway: Gateway, queue: CommandQueueProcessor) -> None:
+    def __init__(self, gateway: Gateway, queue: CommandQueueProcessor, worker: str) -> None:
         self._gateway = gateway
         self._queue = queue
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", self._write, _BATCH)
+        self._worker = worker
         self._refs = count(1)
+        # Messages whose handling was cancelled, by what the broker repeats: a repeat is the same answer.
+        self._cancelled: OrderedDict[tuple[str, bytes], str] = OrderedDict()
 
     async def run(self) -> None:
         """Write acknowledgements until cancelled."""
@@ -53,13 +59,21 @@ class AcknowledgementHandler:
         if isinstance(answer, ServiceMessage):
             DROPPED_MESSAGES.labels("own").inc()
             return
-        await self._acknowledge(answer)
+        await self._acknowledge(answer, message)
 
-    async def _acknowledge(self, answer: Acknowledgement) -> None:
+    async def _acknowledge(self, answer: Acknowledgement, message: InboundMessage) -> None:
         if answer.claimed_device is not None:
             FOREIGN_IDS.inc()
+        key = (message.topic, message.payload)
+        ref = self._cancelled.pop(key, "") if message.duplicate else ""
+        ref = ref or f"{self._worker}:{next(self._refs)}"
         try:
-            result = await self._batcher.submit(self._row(answer))
+            result = await self._batcher.submit(self._row(answer, ref))
+        except asyncio.CancelledError:
+            self._cancelled[key] = ref
+            if len(self._cancelled) > _MOST_CANCELLED:
+                self._cancelled.popitem(last=False)
+            raise
         except PermanentError as error:
             DROPPED_MESSAGES.labels("refused").inc()
             log.warning("[ACK] Dropped: %s", error, extra=context(device=answer.device))
@@ -72,9 +86,15 @@ class AcknowledgementHandler:
         await self._queue.published_is_settled()
         return await self._gateway.acknowledge(rows)
 
-    def _row(self, answer: Acknowledgement) -> AcknowledgementRow:
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest answer has waited for the database."""
+        return self._batcher.longest_wait
+
+    @staticmethod
+    def _row(answer: Acknowledgement, ref: str) -> AcknowledgementRow:
         return AcknowledgementRow(
-            ref=str(next(self._refs)),
+            ref=ref,
             topic_root=answer.root,
             topic_id=answer.device,
             outcome=answer.outcome,

@@ -25,13 +25,12 @@ def _context_of(record: logging.LogRecord) -> dict[str, str]:
 class TextFormatter(logging.Formatter):
     """`[CommandQueue] ✅ Sent reboot to DEVICE-1 (command=… device=…)`; the platform adds the time."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback behind it where there is one."""
-        line = super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
+        """One line, whatever a device wrote into it; a traceback comes behind it."""
         fields = " ".join(f"{name}={value}" for name, value in _context_of(record).items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname} "
-        first, *rest = line.split("\n")
-        return "\n".join([f"{level}{first} ({fields})" if fields else f"{level}{first}", *rest])
+        line = f"{level}{record.message} ({fields})" if fields else f"{level}{record.message}"
+        return line.replace("\r", "\\r").replace("\n", "\\n")
 
 
 class JsonFormatter(logging.Formatter):

@@ -22,6 +22,14 @@ DROPPED_MESSAGES = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+# A series that is there from the start shows its first increase; the rest appear with their first event.
+for _outcome in ("sent", "failed", "released", "expired"):
+    COMMANDS.labels(_outcome)
+for _result in ("acknowledged", "failed", "rejected"):
+    ACKNOWLEDGEMENTS.labels(_result)
+for _reason in ("malformed", "own", "refused"):
+    DROPPED_MESSAGES.labels(_reason)
+
 FOREIGN_IDS = Counter(
     "mqtt_service_foreign_device_ids",
     "Messages whose device_id names another device than their topic; the topic was believed.",

@@ -7,15 +7,16 @@ is no state in which the worker looks alive and does nothing.
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import uvicorn
-from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_exponential
 
 from mqtt_service import __version__
 from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
@@ -37,6 +38,12 @@ _SETTLE_PATIENCE = 4.0
 _ACK_PATIENCE = 1.5
 _CLOSE_PATIENCE = 2.0
 _RESTARTS = 5
+# A part that ran this long, in seconds, has recovered from what it failed of before.
+_STABLE = 60.0
+# Answers that wait this long for the database make the worker unhealthy.
+_STUCK = 10.0
+# A thread that cannot be ended (in a name server's silence, say) must not keep the process.
+_LAST_RESORT = 9.0
 
 
 Part = Callable[[], Coroutine[object, object, None]]
@@ -62,7 +69,7 @@ class Worker:
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
             on_welcome_due=self.provisioner.welcome_due,
         )
-        self.acknowledgements = AcknowledgementHandler(gateway, self.queue)
+        self.acknowledgements = AcknowledgementHandler(gateway, self.queue, worker_id)
         self.doorbell = Doorbell(
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
@@ -104,12 +111,18 @@ class Worker:
             poll_interval=self._settings.poll_interval,
             seconds_since_poll=since_poll,
             last_poll_at=None if since_poll is None else datetime.now(UTC) - timedelta(seconds=since_poll),
-            supabase_error=self.queue.last_error,
+            supabase_error=self._supabase_error(),
             realtime_connected=realtime.connected,
             realtime_error=realtime.last_error,
             worker=self._worker_id,
             uptime=now - self._started,
         )
+
+    def _supabase_error(self) -> str | None:
+        """Why the database does not take what it should; settling and answers can be stuck on their own."""
+        if self.queue.settling_stuck or self.acknowledgements.longest_wait > _STUCK:
+            return self.queue.last_error or "results and answers wait to be written; see the log"
+        return self.queue.last_error
 
     def _wake(self) -> None:
         self.queue.wake()
@@ -168,6 +181,7 @@ async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         graceful = all(task.get_name() == "leave" for task in done)
+        _leave_at_last(0 if graceful else 1)
         await worker.stop()
     finally:
         for task in tasks:
@@ -182,31 +196,38 @@ async def _leave(asked: asyncio.Event, why: str) -> None:
     log.info("[SERVICE] Stopping (%s): claiming no more commands, settling what is in hand", why)
 
 
+def _leave_at_last(status: int) -> None:
+    """End the process in any case before the platform kills it; what is unsettled comes back by its lease."""
+
+    def leave() -> None:
+        log.warning("[SERVICE] Something does not end; leaving without it")
+        logging.shutdown()
+        os._exit(status)
+
+    timer = threading.Timer(_LAST_RESORT, leave)
+    timer.daemon = True
+    timer.start()
+
+
 async def _kept_running(name: str, part: Part) -> None:
-    """Run a part for ever; when it has failed `_RESTARTS` times, give up by raising."""
-
-    def announce(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.error(
-            "[SERVICE] The %s failed and is started again in %.0f s",
-            name,
-            state.upcoming_sleep,
-            exc_info=error,
-        )
-
-    restarts = AsyncRetrying(
-        stop=stop_after_attempt(_RESTARTS), wait=wait_exponential(max=30), before_sleep=announce, reraise=True
-    )
-    try:
-        async for attempt in restarts:
-            with attempt:
-                await part()
-    except Exception:
-        log.exception(
-            "[SERVICE] The %s keeps failing; leaving, so that the platform starts a fresh process", name
-        )
-        raise
-    log.info("[SERVICE] The %s ended", name)
+    """Run a part for ever; when it has failed `_RESTARTS` times in a row, give up by raising."""
+    loop = asyncio.get_running_loop()
+    failures = 0
+    while True:
+        started = loop.time()
+        try:
+            await part()
+        except Exception:
+            failures = 1 if loop.time() - started > _STABLE else failures + 1
+            if failures >= _RESTARTS:
+                log.exception("[SERVICE] The %s keeps failing; leaving, so that a fresh process starts", name)
+                raise
+            delay = 2.0 ** (failures - 1)
+            log.exception("[SERVICE] The %s failed, next start in %.0f s", name, delay)
+            await asyncio.sleep(delay)
+        else:
+            log.info("[SERVICE] The %s ended", name)
+            return
 
 
 class _Server(uvicorn.Server):

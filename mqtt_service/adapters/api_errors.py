@@ -4,6 +4,9 @@ The codes are PostgREST's (its documentation, "Errors") and Postgres's (Appendix
 are those of the network in front of a hosted project.
 """
 
+import re
+from math import isfinite
+
 import httpx
 from postgrest.exceptions import APIError
 
@@ -15,7 +18,7 @@ from mqtt_service.errors import (
     SupabaseUnavailableError,
 )
 
-_RETRYABLE_STATUS = frozenset({429, 502, 503, 504, *range(520, 528)})
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 502, 503, 504, *range(520, 528)})
 # Serialisation failure, deadlock, lock and statement time-outs, too many connections, and a server that
 # restarts; PGRST000 to 003 say that the API itself has no database connection.
 _RETRYABLE_CODES = frozenset(
@@ -23,6 +26,10 @@ _RETRYABLE_CODES = frozenset(
     | {"PGRST000", "PGRST001", "PGRST002", "PGRST003"}
 )
 _MISSING_CODES = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
+
+# What the data of the call is to blame for; a refusal of any other kind is not the row's fault.
+_DATA_CODE = re.compile(r"(22|23)[0-9A-Z]{3}|P0001|PGRST1\d\d|413")
+_LONGEST_WISH = 120.0
 
 _SAY_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"
 _SAY_MIGRATE = "apply the files in supabase/migrations to the project (supabase/README.md)"
@@ -44,16 +51,21 @@ async def refuse_by_status(response: httpx.Response) -> None:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The header's number of seconds; its other form, a date, is not used by the API."""
+    """The header's number of seconds, bounded; its other form, a date, is not used by the API."""
     try:
-        return max(0.0, float(retry_after)) if retry_after else None
+        seconds = float(retry_after) if retry_after else None
     except ValueError:
         return None
+    return None if seconds is None or not isfinite(seconds) else min(max(seconds, 0.0), _LONGEST_WISH)
 
 
 def from_network_error(error: httpx.HTTPError, call: str) -> SupabaseUnavailableError:
-    """Every failure to send or receive: whether the call had its effect is unknown."""
-    detail = str(error) or type(error).__name__
+    """Every failure to send or receive: whether the call had its effect is unknown.
+
+    A LocalProtocolError's own words are left out, since they can quote a header, and so the key.
+    """
+    quotes = not isinstance(error, httpx.LocalProtocolError) and str(error)
+    detail = quotes or type(error).__name__
     return SupabaseUnavailableError(
         f"no answer from Supabase to {call}: {detail}; check SUPABASE_URL and the network"
     )
@@ -70,4 +82,9 @@ def from_api_error(error: APIError, call: str) -> ServiceError:
         return ProjectMisconfiguredError(
             f"the key may not use {call}: {_SAY_KEY}, then {_SAY_MIGRATE} ({message})"
         )
-    return PermanentError(f"Supabase refused {call}: {message} ({code or 'no code'})")
+    if _DATA_CODE.fullmatch(code):
+        return PermanentError(f"Supabase refused {call}: {message} ({code})")
+    return ProjectMisconfiguredError(
+        f"Supabase refuses {call}: {message} ({code or 'no code'}); "
+        "check SUPABASE_URL and the state of the project"
+    )

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # The hosted service takes one to three seconds between the join and "Subscribed to PostgreSQL".
 _SUBSCRIBE_DEADLINE = 20.0
 _CONNECT_DEADLINE = 10
+# A subscription that held this long starts the backoff over, in seconds.
+_STABLE = 30.0
 
 
 class RealtimeLostError(RetryableError):
@@ -77,7 +79,11 @@ class Doorbell:
         log.warning("[REALTIME] %s; commands go on at the pace of the poll, next try in %.1f s", error, delay)
 
     async def _listen_once(self) -> None:
-        """Subscribe and stay until the subscription is lost; raises RealtimeLostError if it was never had."""
+        """Subscribe and stay until the subscription is lost.
+
+        Raises RealtimeLostError if it was never had, or not for long, so that backoff applies.
+        """
+        started = asyncio.get_running_loop().time()
         session = _Session(self._url, self._key, self._listeners)
         try:
             await session.subscribe()
@@ -87,6 +93,8 @@ class Doorbell:
             reason = await session.lost
         finally:
             await session.close()
+        if asyncio.get_running_loop().time() - started < _STABLE:
+            raise RealtimeLostError(reason)
         self._set(connected=False, error=reason)
         log.warning(
             "[REALTIME] %s; subscribing again, meanwhile commands go on at the pace of the poll", reason
@@ -148,7 +156,7 @@ class _Session:
     async def close(self) -> None:
         """Leave, whatever state the connection is in."""
         with suppress(Exception):  # a broken connection may fail in any way while it is closed
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(1):
                 await self._client.close()
 
     def _lose(self, reason: str) -> None:

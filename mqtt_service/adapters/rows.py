@@ -81,7 +81,10 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgementRow:
-    """A device's answer: the input of `fn_acknowledge_commands`; `ref` comes back with its result."""
+    """A device's answer: the input of `fn_acknowledge_commands`.
+
+    `ref` names this message of this process: the database uses an answer with the same ref once.
+    """
 
     ref: str
     topic_root: str

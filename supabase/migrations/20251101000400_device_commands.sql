@@ -209,6 +209,10 @@ begin
       'update_firmware needs firmware_url: an https URL of at most 2048 characters',
       'Write e.g. {"firmware_url": "https://files.example.com/firmware.bin"}.');
   end if;
+  if p_payload ->> 'sha256' is not null and p_payload ->> 'sha256' !~ '^[0-9A-Fa-f]{64}$' then
+    perform mqtt_private.fn_refuse(
+      'sha256 is not the SHA-256 of a firmware', 'Write 64 hexadecimal digits, or leave sha256 out.');
+  end if;
 end
 $$;
 

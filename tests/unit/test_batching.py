@@ -107,6 +107,30 @@ async def test_drained_returns_only_when_all_is_written() -> None:
         await asyncio.gather(*submissions)
 
 
+async def test_an_item_whose_caller_left_is_withdrawn_unless_it_is_being_written() -> None:
+    calls: list[list[int]] = []
+    called, go = asyncio.Event(), asyncio.Event()
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        calls.append(list(items))
+        called.set()
+        await go.wait()
+        return items
+
+    async with running(write, limit=1) as batcher:
+        submissions = [asyncio.create_task(batcher.submit(item)) for item in (1, 2, 3)]
+        await called.wait()
+        submissions[0].cancel()
+        submissions[1].cancel()
+        await asyncio.gather(*submissions[:2], return_exceptions=True)
+        assert batcher.longest_wait > 0
+        go.set()
+        assert await submissions[2] == 3
+        await batcher.drained()
+        assert batcher.longest_wait == 0
+    assert calls == [[1], [3]]
+
+
 async def test_a_writer_that_was_cancelled_leaves_its_items_to_the_next_run() -> None:
     stuck = asyncio.Event()
 

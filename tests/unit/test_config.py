@@ -58,6 +58,7 @@ def test_the_legacy_key_serves_where_the_new_one_is_not_set(environment: pytest.
 def test_a_secret_appears_neither_in_faults_nor_in_a_printed_settings(
     environment: pytest.MonkeyPatch,
 ) -> None:
+    environment.setenv("MQTT_USERNAME", "worker")
     environment.setenv("MQTT_PASSWORD", "hunter2")
     assert "hunter2" not in repr(load_settings(None))
     assert "sb_secret" not in repr(load_settings(None))
@@ -65,6 +66,58 @@ def test_a_secret_appears_neither_in_faults_nor_in_a_printed_settings(
     with pytest.raises(ConfigurationError) as caught:
         load_settings(None)
     assert "sb_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:abc",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "ftp://project.example",
+        "https://",
+        "https://project.example/rest/v1",
+        "https://user:word@project.example",
+    ],
+)
+def test_a_url_that_cannot_be_the_projects_is_a_fault(environment: pytest.MonkeyPatch, url: str) -> None:
+    environment.setenv("SUPABASE_URL", url)
+    with pytest.raises(ConfigurationError, match="SUPABASE_URL: must be the project's URL"):
+        load_settings(None)
+
+
+def test_a_file_that_is_no_text_is_a_fault(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"MQTT_USERNAME=\xff\xfe")
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        load_settings(env_file)
+
+
+@pytest.mark.parametrize("key", [" sb_secret_abc ", "sb_secret_abc\n"])
+def test_a_key_that_was_pasted_with_white_space_is_taken_without_it(
+    environment: pytest.MonkeyPatch, key: str
+) -> None:
+    environment.setenv("SUPABASE_SECRET_KEY", key)
+    assert load_settings(None).supabase_secret_key.get_secret_value() == "sb_secret_abc"
+
+
+@pytest.mark.parametrize("key", [" ", "SECRÉTKEY", "sb_secret a"])
+def test_what_cannot_be_a_key_is_a_fault_that_does_not_show_it(
+    environment: pytest.MonkeyPatch, key: str
+) -> None:
+    environment.setenv("SUPABASE_SECRET_KEY", key)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None)
+    assert caught.value.faults == [
+        "SUPABASE_SECRET_KEY: must be the key alone: printable ASCII without spaces"
+    ]
+
+
+def test_a_password_without_a_user_is_a_fault(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MQTT_PASSWORD", "hunter2")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None)
+    assert caught.value.faults == ["MQTT_USERNAME is not set, but MQTT_PASSWORD is"]
 
 
 def test_the_environment_goes_before_the_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

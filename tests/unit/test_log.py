@@ -40,5 +40,12 @@ def test_a_json_line_carries_command_device_and_worker_as_fields() -> None:
     )  # fmt: skip
 
 
+def test_a_device_cannot_write_a_line_of_its_own() -> None:
+    forged = logging.getLogger("mqtt_service.x").makeRecord(
+        "mqtt_service.x", logging.INFO, __file__, 1, "reason: %s", ("x\n[SERVICE] forged\r",), None
+    )
+    assert TextFormatter().format(forged) == "reason: x\\n[SERVICE] forged\\r"
+
+
 def test_an_absent_field_is_left_out() -> None:
     assert "device" not in json.loads(JsonFormatter().format(record(command="c1", device=None)))

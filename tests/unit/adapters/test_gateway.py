@@ -102,6 +102,15 @@ async def test_a_lost_response_is_an_unknown_outcome_that_waiting_can_mend(
         await claim(gateway)
 
 
+async def test_a_header_that_cannot_be_sent_does_not_show_the_key() -> None:
+    client = await connect(URL, "se\ncret")
+    gateway = Gateway(client, "w1", RetryPolicy(max_retries=3, retry_delay=30, command_ttl=86400))
+    with pytest.raises(SupabaseUnavailableError) as caught:
+        await claim(gateway)
+    assert "cret" not in str(caught.value)
+    await client.postgrest.aclose()
+
+
 @respx.mock
 @pytest.mark.parametrize("body", ["<html>gateway</html>", '{"commands": [', "[]", "null", '{"commands": 5}'])
 async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(gateway: Gateway, body: str) -> None:
