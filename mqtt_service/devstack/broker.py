@@ -88,6 +88,12 @@ class Broker:
         if child is not None:
             await child.stop(_STOP_SECONDS)
 
+    async def died(self) -> int:
+        """Wait until the broker ends without having been stopped; returns its exit status."""
+        if self._child is None:
+            raise BrokerStartError("The broker is not running: start it first.")
+        return await self._child.wait()
+
     async def restart(self) -> None:
         """Stop and start again on the same port, as an upgrade of the broker does."""
         await self.stop()

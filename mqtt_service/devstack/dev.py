@@ -1,6 +1,5 @@
 """`mqtt-service dev`: the embedded stack until SIGINT or SIGTERM, and what to type next."""
 
-import asyncio
 import shlex
 import sys
 from contextlib import AsyncExitStack, suppress
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mqtt_service.devstack.signals import run_until_signal
-from mqtt_service.devstack.stack import ENV_HEADER, Stack, running_stack
+from mqtt_service.devstack.stack import ENV_HEADER, Stack, StackStartError, running_stack
 from mqtt_service.errors import PermanentError, ServiceError
 
 
@@ -24,6 +23,8 @@ def run_dev(*, env_file: Path | None, data_dir: Path | None, port: int, mqtt_por
     `data_dir` None keeps nothing; a port of 0 is any free one; `broker` is auto, mosquitto or amqtt.
     """
     try:
+        if port and port == mqtt_port:
+            raise StackStartError(f"The API and the broker cannot share the port {port}: name two.")
         clear_env_file(env_file)
         work = _dev(env_file, data_dir, port, mqtt_port, broker)
         return run_until_signal(work, interrupted=0)
@@ -69,8 +70,10 @@ async def _dev(env_file: Path | None, data_dir: Path | None, port: int, mqtt_por
             stack.write_env_file(env_file)
             parts.callback(_forget_env_file, env_file)
         console.print(summary(stack, env_file=env_file, data_dir=data_dir))
-        await asyncio.Event().wait()
-    return 0
+        while True:
+            status = await stack.broker.died()
+            console.print(f"[yellow]The broker ended by itself (status {status}); starting it again.[/]")
+            await stack.broker.restart()
 
 
 def summary(stack: Stack, *, env_file: Path | None, data_dir: Path | None) -> str:

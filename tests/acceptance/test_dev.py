@@ -173,3 +173,30 @@ def test_simulated_devices_without_a_broker_say_so_in_one_line(tmp_path: Path) -
     with running(["simulate", "--port", str(port)], {}, tmp_path) as process:
         assert process.popen.wait(30) == 1
     assert re.fullmatch(rf"mqtt-service: .*127\.0\.0\.1:{port}.*\n", process.output)
+
+
+def test_one_port_for_two_is_refused(tmp_path: Path) -> None:
+    assert "cannot share the port 3778" in refusal(["--port", "3778", "--mqtt-port", "3778"], tmp_path)
+
+
+def test_a_broker_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    env_file = tmp_path / "stack.env"
+    data = tmp_path / "data"
+    with running(["dev", "--env-file", str(env_file), "--data-dir", str(data)], {}, tmp_path) as process:
+        process.says(r"Ctrl-C ends it")
+        port = int(dotenv_values(env_file)["MQTT_PORT"] or 0)
+        os.kill(broker_pid(data), signal.SIGKILL)
+        process.says(r"The broker ended by itself \(status 137\); starting it again")
+        eventually(lambda: listens(port), "the broker on its port")
+
+
+def broker_pid(data: Path) -> int:
+    """The process whose command line names this stack's broker configuration."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if words[0] != b"/bin/sh" and any(str(data).encode() in word for word in words[:4]):
+                parts = b" ".join(words)
+                if b"broker" in parts and b".conf" in parts:
+                    return int(folder.name)
+    raise AssertionError(f"no broker of {data} runs")
