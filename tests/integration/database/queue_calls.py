@@ -4,12 +4,14 @@ These tests are many and short, so each file shares one database and empties it 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -17,6 +19,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 SEED = Path(__file__).parents[3] / "supabase/seed.sql"
 
@@ -25,7 +28,7 @@ do $$
 begin
   set local session_replication_role = replica;
   execute (select string_agg(format('delete from %s', oid::regclass), ';') from pg_class
-           where relnamespace = 'public'::regnamespace and relkind = 'r');
+           where relnamespace in ('public'::regnamespace, 'mqtt_private'::regnamespace) and relkind = 'r');
 end
 $$
 """
@@ -103,13 +106,14 @@ class Queue:
         )
         return answer
 
-    def acknowledge(self, *acks: Row, delay: float = 30) -> list[Row]:
-        """Acknowledge; what an ack leaves out is a success on the root `device`."""
-        full = [{"ref": str(n), "topic_root": "device", "outcome": "success", "response": {}, **ack}
-                for n, ack in enumerate(acks)]  # fmt: skip
+    def acknowledge(self, *acks: Row, delay: float = 30, worker: str | None = "w1") -> list[Row]:
+        """Acknowledge; what an ack leaves out is a success on the root `device` under a ref of its own."""
+        full = [{"ref": uuid4(), "topic_root": "device", "outcome": "success", "response": {}, **ack}
+                for ack in acks]  # fmt: skip
         answer: list[Row] = self.call(
-            "fn_acknowledge_commands", p_acks=json.dumps(full, default=str), p_retry_delay_seconds=delay
-        )
+            "fn_acknowledge_commands", p_acks=json.dumps(full, default=str), p_worker=worker,
+            p_retry_delay_seconds=delay,
+        )  # fmt: skip
         return answer
 
     def device(self, mac: str, *, active: bool = True) -> UUID:
@@ -166,3 +170,15 @@ def ids(commands: Sequence[Row]) -> list[UUID]:
 def about(moment: datetime, other: datetime, tolerance: float = 10) -> bool:
     """Whether two moments are the same but for the time that a test takes."""
     return abs(moment - other) < timedelta(seconds=tolerance)
+
+
+@contextmanager
+def waiting(queue: Queue, call: Callable[[], T]) -> Iterator["Future[T]"]:
+    """Start `call`, which uses `queue`, on a thread, and enter when the database makes it wait for a lock."""
+    blocked = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool, queue.another() as observer:
+        future = pool.submit(call)
+        deadline = time.monotonic() + 10
+        while not future.done() and not observer.rows(blocked, queue.connection.info.backend_pid):
+            assert time.monotonic() < deadline, "the call neither ended nor waited for a lock"
+        yield future

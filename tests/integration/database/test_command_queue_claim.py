@@ -119,11 +119,20 @@ def test_a_worker_must_have_a_name(queue: Queue) -> None:
 def test_a_claim_whose_response_was_lost_comes_again_at_once_as_the_same_attempt(queue: Queue) -> None:
     device = queue.device("d1")
     issued = [queue.command(device) for _ in range(3)]
-    queue.claim("w1", p_lease_seconds=30)
-    again = queue.claim("w1", p_lease_seconds=90)["commands"]
+    queue.claim("w1")
+    again = queue.claim("w1")["commands"]
     assert ids(again) == issued
     assert [command["attempt"] for command in again] == [1, 1, 1]
-    assert about(queue.row(issued[0])["lease_until"], queue.now() + timedelta(seconds=90))
+
+
+def test_what_comes_again_keeps_its_lease_so_that_it_lapses_even_if_it_is_never_settled(queue: Queue) -> None:
+    command = queue.command(queue.device("d1"))
+    queue.claim(p_lease_seconds=30)
+    before = queue.row(command)
+    assert queue.claim_ids(p_lease_seconds=90) == [command]
+    assert queue.row(command) == before
+    queue.lapse(command)
+    assert queue.claim()["commands"][0]["attempt"] == 2
 
 
 def test_what_a_worker_holds_is_not_handed_to_it_again(queue: Queue) -> None:
@@ -188,13 +197,52 @@ def test_a_row_that_someone_else_has_locked_delays_its_device_alone(queue: Queue
     assert queue.claim_ids(p_held=[before, other]) == [locked, after]
 
 
-def test_more_rows_than_an_api_returns_come_in_one_answer(queue: Queue) -> None:
-    device = queue.device("d1")
+def backlog(queue: Queue, device: UUID, count: int) -> None:
     queue.connection.execute(
         "insert into device_commands (device_id, command_type)"
-        " select %s, 'reboot' from generate_series(1, 1500)",
-        (device,),
+        " select %s, 'reboot' from generate_series(1, %s)",
+        (device, count),
     )
+
+
+def test_devices_whose_next_command_is_locked_keep_no_other_device_out(queue: Queue) -> None:
+    locked = []
+    for number in range(15):  # together more than the limit
+        device = queue.device(f"locked-{number}")
+        locked.append(queue.command(device))
+        backlog(queue, device, 40)
+    other = queue.command(queue.device("other"))
+    with queue.another() as person, person.connection.transaction():
+        person.rows("select from device_commands where command_id = any (%s) for update", locked)
+        claimed = queue.claim(limit=100)
+        assert ids(claimed["commands"]) == [other]
+        assert claimed["more"] is True
+        again = queue.claim(limit=100, p_held=[other])
+        assert (again["commands"], again["more"]) == ([], False)
+    assert set(locked) <= set(queue.claim_ids(limit=400, p_held=[other]))
+
+
+def test_a_claim_that_leases_nothing_never_says_there_is_more(queue: Queue) -> None:
+    device = queue.device("d1")
+    backlog(queue, device, 10)
+    with queue.another() as person, person.connection.transaction():
+        person.rows("select from device_commands for update")
+        claimed = queue.claim(limit=5)
+        assert (claimed["commands"], claimed["more"]) == ([], False)
+
+
+def test_a_long_backlog_of_one_device_leaves_room_for_the_others(queue: Queue) -> None:
+    backlog(queue, queue.device("d1"), 100)
+    other = queue.command(queue.device("d2"))
+    claimed = queue.claim_ids(limit=50)
+    assert other in claimed
+    assert len(claimed) == 50
+    issued = queue.rows("select command_id from device_commands order by issue_number limit 49")
+    assert [command for command in claimed if command != other] == [row["command_id"] for row in issued]
+
+
+def test_more_rows_than_an_api_returns_come_in_one_answer(queue: Queue) -> None:
+    backlog(queue, queue.device("d1"), 1500)
     assert len(queue.claim(limit=2000)["commands"]) == 1500
 
 

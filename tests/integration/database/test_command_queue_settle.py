@@ -84,13 +84,26 @@ def test_a_released_command_is_not_counted_and_takes_its_old_place(queue: Queue)
     assert again[0]["attempt"] == 2
 
 
-def test_settling_twice_changes_nothing(queue: Queue) -> None:
+@pytest.mark.parametrize("outcome", ["sent", "failed", "released"])
+def test_a_settlement_whose_response_was_lost_is_settled_again_and_changes_nothing(
+    queue: Queue, outcome: str
+) -> None:
     command = queue.command(queue.device("d1"))
     claimed = queue.claim()["commands"]
-    queue.settle(claimed, "failed", delay=0)
+    first = queue.settle(claimed, outcome, delay=0)
     before = queue.row(command)
-    [settled] = queue.settle(claimed, "failed", delay=0)
-    assert (settled["result"], settled["retry_count"]) == ("stale", 1)
+    assert queue.settle(claimed, outcome, delay=0) == first
+    assert first[0]["result"] == "settled"
+    assert queue.row(command) == before
+
+
+@pytest.mark.parametrize(("outcome", "other"), [("sent", "failed"), ("failed", "sent"), ("released", "sent")])
+def test_what_was_settled_otherwise_is_stale(queue: Queue, outcome: str, other: str) -> None:
+    command = queue.command(queue.device("d1"))
+    claimed = queue.claim()["commands"]
+    queue.settle(claimed, outcome)
+    before = queue.row(command)
+    assert queue.settle(claimed, other)[0]["result"] == "stale"
     assert queue.row(command) == before
 
 
@@ -128,13 +141,28 @@ def test_a_lapsed_lease_that_nobody_took_can_still_be_settled(queue: Queue) -> N
     assert queue.settle(claimed)[0]["result"] == "settled"
 
 
-def test_a_command_that_was_cancelled_while_it_was_published_stays_cancelled(queue: Queue) -> None:
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_what_a_person_decided_while_a_command_was_published_stands(queue: Queue, status: str) -> None:
     command = queue.command(queue.device("d1"))
     claimed = queue.claim()["commands"]
-    queue.change(command, "status = 'cancelled'")
+    queue.change(command, f"status = '{status}', due_at = null")
     [settled] = queue.settle(claimed)
-    assert (settled["result"], settled["status"], settled["final"]) == ("stale", "cancelled", True)
-    assert queue.row(command)["status"] == "cancelled"
+    assert (settled["result"], settled["status"], settled["final"]) == ("stale", status, True)
+    assert queue.row(command)["status"] == status
+
+
+def test_a_worker_cannot_settle_what_another_holds(queue: Queue) -> None:
+    queue.command(queue.device("d1"))
+    claimed = queue.claim("w1")["commands"]
+    assert queue.settle(claimed, worker="w2")[0]["result"] == "stale"
+
+
+def test_a_command_that_was_given_back_cannot_be_settled_afterwards(queue: Queue) -> None:
+    command = queue.command(queue.device("d1"))
+    claimed = queue.claim()["commands"]
+    queue.settle(claimed, "released")
+    assert queue.settle(claimed)[0]["result"] == "stale"
+    assert queue.row(command)["status"] == "pending"
 
 
 def test_an_answer_that_came_before_the_settling_stands(queue: Queue) -> None:

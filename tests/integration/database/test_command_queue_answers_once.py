@@ -1,0 +1,192 @@
+"""An answer is used once: whether its call is repeated, or two workers hear it."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from tests.integration.database.queue_calls import Queue, Row, copied, emptied
+
+MAC = "AA:BB:CC:DD:EE:FF"
+
+
+@pytest.fixture(scope="module")
+def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, migrated_template) as connection:
+        yield connection
+
+
+@pytest.fixture
+def queue(shared: psycopg.Connection) -> Queue:
+    return Queue(emptied(shared))
+
+
+def sent(queue: Queue, count: int) -> list[UUID]:
+    """Commands of one device, sent one after the other."""
+    device = queue.device(MAC)
+    commands = []
+    for _ in range(count):
+        commands.append(queue.command(device))
+        queue.settle(queue.claim()["commands"])
+    return commands
+
+
+def heard(queue: Queue, ref: str, worker: str | None, **ack: object) -> Row:
+    [answer] = queue.acknowledge({"ref": ref, "topic_id": MAC, **ack}, worker=worker)
+    return answer
+
+
+def acknowledged(queue: Queue) -> int:
+    return len(queue.rows("select from device_commands where status = 'acknowledged'"))
+
+
+def answers(queue: Queue) -> list[str]:
+    return [row["ref"] for row in queue.rows("select ref from mqtt_private.command_answers order by ref")]
+
+
+@pytest.mark.parametrize("worker", ["a", None])
+def test_a_call_whose_response_was_lost_gets_the_same_answer_and_changes_nothing(
+    queue: Queue, worker: str | None
+) -> None:
+    sent(queue, 2)
+    first = heard(queue, "a:1", worker)
+    assert heard(queue, "a:1", worker) == first
+    assert first["result"] == "acknowledged"
+    assert acknowledged(queue) == 1
+
+
+def test_the_same_ref_twice_in_one_call_is_used_once(queue: Queue) -> None:
+    sent(queue, 2)
+    ack = {"ref": "a:1", "topic_id": MAC}
+    first, second = queue.acknowledge(ack, ack)
+    assert first == second
+    assert acknowledged(queue) == 1
+
+
+def test_a_failure_is_counted_once_even_if_the_command_was_sent_again_meanwhile(queue: Queue) -> None:
+    [command] = sent(queue, 1)
+    ack = {"ref": "a:1", "topic_id": MAC, "command_id": command, "outcome": "failed"}
+    first = queue.acknowledge(ack, delay=0)
+    queue.settle(queue.claim()["commands"])
+    assert queue.acknowledge(ack, delay=0) == first
+    row = queue.row(command)
+    assert (row["status"], row["retry_count"]) == ("sent", 1)
+
+
+def test_one_message_that_two_workers_hear_acknowledges_one_command(queue: Queue) -> None:
+    sent(queue, 2)
+    first = heard(queue, "a:1", "a")
+    assert heard(queue, "b:1", "b") == {**first, "ref": "b:1", "result": "duplicate"}
+    assert acknowledged(queue) == 1
+    again = heard(queue, "b:1", "b")
+    assert again["result"] == "duplicate"
+
+
+def test_the_same_words_for_each_command_acknowledge_each_whoever_is_first(queue: Queue) -> None:
+    sent(queue, 4)
+    order = [("a", 1), ("b", 1), ("b", 2), ("a", 2), ("a", 3), ("a", 4), ("b", 3), ("b", 4)]
+    results = [heard(queue, f"{worker}:{n}", worker)["result"] for worker, n in order]
+    assert results == ["acknowledged", "duplicate"] * 2 + ["acknowledged"] * 2 + ["duplicate"] * 2
+    assert acknowledged(queue) == 4
+
+
+def test_a_third_worker_brings_nothing_new_either(queue: Queue) -> None:
+    sent(queue, 3)
+    for n in (1, 2):
+        assert heard(queue, f"a:{n}", "a")["result"] == "acknowledged"
+        assert heard(queue, f"b:{n}", "b")["result"] == "duplicate"
+        assert heard(queue, f"c:{n}", "c")["result"] == "duplicate"
+    assert acknowledged(queue) == 2
+
+
+def test_one_worker_that_hears_the_same_words_twice_heard_two_answers(queue: Queue) -> None:
+    sent(queue, 2)
+    assert [heard(queue, f"a:{n}", "a")["result"] for n in (1, 2)] == ["acknowledged"] * 2
+
+
+def test_other_words_are_another_answer(queue: Queue) -> None:
+    sent(queue, 2)
+    heard(queue, "a:1", "a", response={"status": "ok", "n": 1})
+    assert heard(queue, "b:1", "b", response={"status": "ok", "n": 2})["result"] == "acknowledged"
+
+
+def test_what_a_shared_subscription_brings_was_heard_by_no_other_worker(queue: Queue) -> None:
+    sent(queue, 2)
+    heard(queue, "a:1", "a", shared=True)
+    assert heard(queue, "b:1", "b", shared=True)["result"] == "acknowledged"
+
+
+def test_after_a_minute_the_same_words_are_a_new_answer(queue: Queue) -> None:
+    sent(queue, 2)
+    heard(queue, "a:1", "a")
+    queue.connection.execute("update mqtt_private.command_answers set answered_at = now() - interval '61 s'")
+    assert heard(queue, "b:1", "b")["result"] == "acknowledged"
+
+
+def test_a_minute_that_ends_between_two_workers_loses_no_answer(queue: Queue) -> None:
+    sent(queue, 2)
+    heard(queue, "a:1", "a")
+    heard(queue, "b:1", "b")
+    queue.connection.execute(
+        "update mqtt_private.command_answers set answered_at = now() - interval '61 s' where worker = 'a'"
+    )
+    assert heard(queue, "a:2", "a")["result"] == "acknowledged"
+    assert heard(queue, "b:2", "b")["result"] == "duplicate"
+
+
+def test_two_workers_at_once_use_one_answer(queue: Queue) -> None:
+    sent(queue, 2)
+    with queue.another() as other, queue.connection.transaction():
+        heard(queue, "a:1", "a")
+        with pytest.raises(psycopg.errors.LockNotAvailable):  # it waits for the first
+            heard(other, "b:1", "b")
+    assert heard(queue, "b:1", "b")["result"] == "duplicate"
+
+
+def test_answers_are_forgotten_after_an_hour(queue: Queue) -> None:
+    sent(queue, 1)
+    for n in (1, 2):
+        heard(queue, f"a:{n}", "a")
+    queue.connection.execute(
+        "update mqtt_private.command_answers set answered_at = now() - interval '61 min' where ref = 'a:1'"
+    )
+    heard(queue, "a:3", "a")
+    assert answers(queue) == ["a:2", "a:3"]
+
+
+def test_a_call_forgets_no_more_than_a_thousand(queue: Queue) -> None:
+    queue.connection.execute(
+        "insert into mqtt_private.command_answers (ref, worker, answered_at)"
+        " select n, 'a', now() - interval '2 h' from generate_series(1, 1500) n"
+    )
+    queue.acknowledge()
+    assert len(answers(queue)) == 500
+
+
+@pytest.mark.parametrize("call", ["settle", "acknowledge"])
+def test_a_device_that_someone_has_locked_is_not_waited_for_without_end(queue: Queue, call: str) -> None:
+    [command] = sent(queue, 1)
+    with queue.another() as person, person.connection.transaction():
+        person.rows("select from devices for update")
+        with pytest.raises(psycopg.errors.LockNotAvailable), queue.connection.transaction():
+            queue.connection.execute("set local statement_timeout = '20 s'")  # else the test would not end
+            if call == "settle":
+                queue.settle([{"command_id": str(command), "attempt": 1}])
+            else:
+                heard(queue, "a:1", "a")
+    assert heard(queue, "a:1", "a")["result"] == "acknowledged"
+
+
+def test_people_cannot_look_at_the_answers(queue: Queue) -> None:
+    table = "mqtt_private.command_answers"
+    for role in ("anon", "authenticated"):
+        [row] = queue.rows(
+            f"select has_table_privilege('{role}', '{table}', 'select, insert, delete') as may"
+        )
+        assert row["may"] is False
+
+
+def test_the_function_of_an_earlier_version_is_gone(queue: Queue) -> None:
+    rows = queue.rows("select oid::regprocedure::text from pg_proc where proname = 'fn_acknowledge_commands'")
+    assert rows == [{"oid": "fn_acknowledge_commands(jsonb,integer,double precision,text)"}]
