@@ -162,6 +162,16 @@ class Queue:
         return row["now"]
 
 
+@contextmanager
+def locked_devices(queue: Queue) -> Iterator[None]:
+    """Someone else's open transaction holds all devices; who waits for them for 20 seconds is cancelled."""
+    queue.connection.execute("set statement_timeout = '20 s'")
+    with queue.another() as person, person.connection.transaction():
+        person.rows("select from devices for update")
+        yield
+    queue.connection.execute("reset statement_timeout")
+
+
 def ids(commands: Sequence[Row]) -> list[UUID]:
     """The command ids of an RPC's answer."""
     return [UUID(command["command_id"]) for command in commands]

@@ -243,8 +243,8 @@ def test_answers_are_taken_and_reported_in_their_order(queue: Queue) -> None:
         queue.command(device)
     queue.settle(queue.claim()["commands"])
     acks = [{"ref": f"r{n}", "topic_id": f"cam-{n}"} for n in reversed(range(20))]
-    answers = queue.acknowledge(*acks, {"ref": "none", "topic_id": "nobody"}, acks[0])
-    assert [a["ref"] for a in answers] == [a["ref"] for a in acks] + ["none", "r19"]
+    answers = queue.acknowledge(*acks, {"ref": "none", "topic_id": "nobody"}, {**acks[0], "ref": "r20"})
+    assert [a["ref"] for a in answers] == [a["ref"] for a in acks] + ["none", "r20"]
     assert [a["result"] for a in answers] == ["acknowledged"] * 20 + ["unknown_device", "unknown_command"]
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied
+from tests.integration.database.queue_calls import Queue, Row, copied, emptied, locked_devices
 
 MAC = "AA:BB:CC:DD:EE:FF"
 
@@ -164,17 +164,10 @@ def test_a_call_forgets_no_more_than_a_thousand(queue: Queue) -> None:
     assert len(answers(queue)) == 500
 
 
-@pytest.mark.parametrize("call", ["settle", "acknowledge"])
-def test_a_device_that_someone_has_locked_is_not_waited_for_without_end(queue: Queue, call: str) -> None:
-    [command] = sent(queue, 1)
-    with queue.another() as person, person.connection.transaction():
-        person.rows("select from devices for update")
-        with pytest.raises(psycopg.errors.LockNotAvailable), queue.connection.transaction():
-            queue.connection.execute("set local statement_timeout = '20 s'")  # else the test would not end
-            if call == "settle":
-                queue.settle([{"command_id": str(command), "attempt": 1}])
-            else:
-                heard(queue, "a:1", "a")
+def test_a_locked_device_is_not_waited_for_without_end(queue: Queue) -> None:
+    sent(queue, 1)
+    with locked_devices(queue), pytest.raises(psycopg.errors.LockNotAvailable):
+        heard(queue, "a:1", "a")
     assert heard(queue, "a:1", "a")["result"] == "acknowledged"
 
 
