@@ -9,15 +9,19 @@ $$;
 
 -- What became of claimed commands. p_results: [{command_id, attempt, outcome: sent|failed|released, error?,
 -- retry? (default true), no_listener?}]. A row changes only while p_worker still holds this attempt of it; else the
--- result is stale, so sending it again is harmless. released gives the command back uncounted, in its old place.
+-- result is stale. What was settled this way before, and is so still, is settled again, unchanged: a report may be
+-- sent again when its response was lost. released gives the command back uncounted, in its old place.
 -- Returns, in order, [{command_id, result: settled|stale, status, retry_count, final}].
+--
+-- A transaction that holds one device's row would keep the whole report waiting, so nothing is waited for longer than
+-- lock_timeout. The caller gets 55P03, nothing has changed, and it can send smaller parts.
 create or replace function public.fn_settle_commands(
   p_worker text,
   p_results jsonb,
   p_max_retries int default 3,
   p_retry_delay_seconds double precision default 30
 ) returns jsonb
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 as $$
 declare
   v_answer jsonb;
@@ -51,9 +55,12 @@ begin
   )
   select coalesce(jsonb_agg(jsonb_build_object(
     'command_id', r.command_id,
-    -- A device can answer before we settle: then sent says nothing new, and is true.
     'result', case when s.command_id is not null
-                or (r.first and r.outcome = 'sent' and c.attempt = r.attempt and c.status = 'acknowledged')
+                or (r.first and c.attempt = r.attempt and c.lease_worker is null and case r.outcome
+                  -- A device can answer before we settle: then sent says nothing new, and is true.
+                  when 'sent' then c.status in ('sent', 'acknowledged')
+                  when 'failed' then c.status = 'failed'
+                  when 'released' then c.status = 'pending' end)
               then 'settled' else 'stale' end,
     'status', coalesce(s.status, c.status),
     'retry_count', coalesce(s.retry_count, c.retry_count),

@@ -6,7 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, about, copied, emptied
+from tests.integration.database.queue_calls import Queue, about, copied, emptied, locked_devices
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +192,11 @@ def test_an_unknown_command_is_stale(queue: Queue) -> None:
     unknown = {"command_id": "00000000-0000-4000-8000-000000000000", "attempt": 1}
     [settled] = queue.settle([unknown])
     assert (settled["result"], settled["status"]) == ("stale", None)
+
+
+def test_a_locked_device_is_not_waited_for_without_end(queue: Queue) -> None:
+    queue.command(queue.device("d1"))
+    claimed = queue.claim()["commands"]
+    with locked_devices(queue), pytest.raises(psycopg.errors.LockNotAvailable):
+        queue.settle(claimed)
+    assert queue.settle(claimed)[0]["result"] == "settled"
