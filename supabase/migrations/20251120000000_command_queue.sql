@@ -112,59 +112,68 @@ begin
 end
 $$;
 
--- What was leased to this worker and is not in its hands: the response to that claim was lost. Same attempt.
-create or replace function mqtt_private.fn_renew_unseen_leases(
-  p_worker text, p_limit int, p_now timestamptz, p_until timestamptz, p_held uuid[]) returns uuid[]
+-- What was leased to this worker and is not in its hands: the response to that claim was lost. It comes again under
+-- the same attempt and the same lease: a lease that could be made longer would never lapse where a settlement is
+-- refused each time. Locked, so that nothing later in the claim waits for these rows.
+create or replace function mqtt_private.fn_find_unseen_commands(
+  p_worker text, p_limit int, p_now timestamptz, p_held uuid[]) returns uuid[]
 language plpgsql volatile set search_path = ''
 as $$
-declare
-  v_ids uuid[];
 begin
-  with unseen as materialized (
+  return array(
     select c.command_id
     from public.device_commands c join public.devices d on d.device_id = c.device_id
     where c.lease_until > p_now and c.lease_worker = p_worker and c.status = 'pending' and d.is_active
       and c.command_id not in (select unnest(p_held))
     order by c.priority desc, c.issued_at, c.issue_number limit p_limit
-    for update of c skip locked
-  ), renewed as (
-    update public.device_commands set lease_until = p_until, due_at = p_until
-    where command_id = any (array(select command_id from unseen))
-    returning command_id
-  )
-  select coalesce(array_agg(command_id), '{}') from renewed
-  into v_ids;
-  return v_ids;
+    for update of c skip locked);
 end
 $$;
 
 -- Leases due commands of active devices in the order of publishing. A device belongs to one worker at a time: while
 -- another worker holds a lease on any command of it, the device is left alone. A row that another transaction holds
 -- keeps back the later ones of its device, so that their order stands.
+--
+-- No device keeps the others out. One whose next command is locked is left before the limit is applied (up to 1000
+-- such devices), so a claim leases something whenever some device can go on. And the first 20 commands of each
+-- device go before the rest of any. remain: due commands are left that a larger limit might have taken.
 create or replace function mqtt_private.fn_lease_due_commands(
   p_worker text, p_limit int, p_now timestamptz, p_until timestamptz, p_held uuid[],
-  out leased uuid[], out more boolean)
+  out leased uuid[], out remain boolean)
 language plpgsql volatile set search_path = ''
 as $$
 begin
   with busy as materialized (
     select device_id from public.device_commands where lease_until > p_now and lease_worker <> p_worker
-  ), waiting as materialized (
-    select c.command_id, c.device_id, row_number() over (order by c.priority desc, c.issued_at, c.issue_number) as place
+  ), due as materialized (
+    select c.command_id, c.device_id, c.priority, c.issued_at, c.issue_number,
+      row_number() over (partition by c.device_id order by c.priority desc, c.issued_at, c.issue_number) as turn
     from public.device_commands c join public.devices d on d.device_id = c.device_id
     where c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
       and d.is_active
       and c.device_id not in (select device_id from busy)
       and c.command_id not in (select unnest(p_held))
-    order by c.priority desc, c.issued_at, c.issue_number limit p_limit + 1
+  ), next_ones as materialized (
+    select command_id from due where turn = 1
+    order by priority desc, issued_at, issue_number limit p_limit + 1000
+  ), free_devices as materialized (
+    select device_id from public.device_commands
+    where command_id = any (array(select command_id from next_ones))
+      and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_now
+    order by priority desc, issued_at, issue_number limit p_limit
+    for update skip locked
+  ), waiting as materialized (
+    select command_id, device_id, turn from due
+    where device_id in (select device_id from free_devices)
+    order by turn > 20, priority desc, issued_at, issue_number limit p_limit
   ), locked as materialized (
     select command_id from public.device_commands
-    where command_id = any (array(select command_id from waiting where place <= p_limit))
+    where command_id = any (array(select command_id from waiting))
       and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_now -- still so, now that it is ours
     for update skip locked
   ), turns as materialized (
     select command_id,
-      bool_and(command_id in (select command_id from locked)) over (partition by device_id order by place) as free
+      bool_and(command_id in (select command_id from locked)) over (partition by device_id order by turn) as free
     from waiting
   ), claimed as (
     update public.device_commands
@@ -172,8 +181,9 @@ begin
     where command_id = any (array(select command_id from turns where free))
     returning command_id
   )
-  select coalesce((select array_agg(command_id) from claimed), '{}'), (select count(*) from waiting) > p_limit
-  into leased, more;
+  select coalesce((select array_agg(command_id) from claimed), '{}'),
+    (select count(*) from due) > (select count(*) from claimed)
+  into leased, remain;
 end
 $$;
 
@@ -269,7 +279,7 @@ declare
   v_commands jsonb;
   v_ids uuid[];
   v_new uuid[];
-  v_more boolean;
+  v_remain boolean;
 begin
   if coalesce(p_worker, '') = '' then
     raise exception 'p_worker is empty'
@@ -282,15 +292,16 @@ begin
   v_expired := mqtt_private.fn_expire_commands(v_now, v_ttl);
   v_failed := mqtt_private.fn_fail_undeliverable_commands(
     v_now, p_max_retries, make_interval(secs => p_retry_delay_seconds));
-  v_ids := mqtt_private.fn_renew_unseen_leases(p_worker, greatest(p_limit, 0), v_now, v_until, v_held);
-  select l.leased, l.more into v_new, v_more
+  v_ids := mqtt_private.fn_find_unseen_commands(p_worker, greatest(p_limit, 0), v_now, v_held);
+  select l.leased, l.remain into v_new, v_remain
   from mqtt_private.fn_lease_due_commands(
     p_worker, greatest(p_limit - cardinality(v_ids), 0), v_now, v_until, v_held) l;
   select h.commands, h.broken into v_commands, v_broken
   from mqtt_private.fn_hand_out_commands(v_ids || v_new, v_now, v_ttl) h;
 
   return jsonb_build_object(
-    'now', v_now, 'commands', v_commands, 'failed', v_failed || v_broken, 'expired', v_expired, 'more', v_more,
+    'now', v_now, 'commands', v_commands, 'failed', v_failed || v_broken, 'expired', v_expired,
+    'more', v_remain and cardinality(v_ids || v_new) > 0, -- else asking again at once would gain nothing
     'welcome_due', exists (select from public.devices where welcome_due and is_active),
     'seconds_to_next_due', (
       select extract(epoch from due_at - v_now) from public.device_commands
@@ -307,7 +318,7 @@ begin
   foreach v_function in array array[
     'mqtt_private.fn_expire_commands(timestamptz, interval)',
     'mqtt_private.fn_fail_undeliverable_commands(timestamptz, int, interval)',
-    'mqtt_private.fn_renew_unseen_leases(text, int, timestamptz, timestamptz, uuid[])',
+    'mqtt_private.fn_find_unseen_commands(text, int, timestamptz, uuid[])',
     'mqtt_private.fn_lease_due_commands(text, int, timestamptz, timestamptz, uuid[])',
     'mqtt_private.fn_wake_of_command(jsonb, timestamptz, text)',
     'mqtt_private.fn_hand_out_commands(uuid[], timestamptz, interval)',
