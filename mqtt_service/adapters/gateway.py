@@ -114,7 +114,10 @@ class Gateway:
     async def acknowledge(self, rows: Sequence[AcknowledgementRow]) -> list[Acknowledged]:
         """Write devices' answers into their commands, in this order; one result for each."""
         answer = await self._rpc(
-            "fn_acknowledge_commands", p_acks=[asdict(row) for row in rows], **self._retry
+            "fn_acknowledge_commands",
+            p_acks=[asdict(row) for row in rows],
+            p_worker=self._worker,
+            **self._retry,
         )
         return _shaped(_ACKNOWLEDGED, answer, "fn_acknowledge_commands")
 
