@@ -86,12 +86,19 @@ as $$
 declare
   v_answer jsonb;
 begin
-  with due as materialized (
+  with waiting as materialized (
+    select distinct device_id from public.device_commands
+    where due_at <= p_now and (lease_until is null or lease_until <= p_now)
+  ), inactive as materialized (
+    select d.device_id from waiting join public.devices d on d.device_id = waiting.device_id
+    where d.is_active is not true
+  ), due as materialized (
     select c.command_id, d.device_code, c.status = 'failed' and c.retry_count >= p_max_retries as used_up,
       format('device %s is not active: map it to a site', coalesce(d.device_code, d.device_mac)) as error
     from public.device_commands c join public.devices d on d.device_id = c.device_id
     where c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
-      and (d.is_active is not true or (c.status = 'failed' and c.retry_count >= p_max_retries))
+      and (c.device_id in (select device_id from inactive)
+        or (c.status = 'failed' and c.retry_count >= p_max_retries))
     order by c.due_at limit 1000
     for update of c skip locked
   ), failed as (
@@ -148,14 +155,15 @@ begin
   ), due as materialized (
     select c.command_id, c.device_id, c.priority, c.issued_at, c.issue_number,
       row_number() over (partition by c.device_id order by c.priority desc, c.issued_at, c.issue_number) as turn
-    from public.device_commands c join public.devices d on d.device_id = c.device_id
+    from public.device_commands c
     where c.due_at <= p_now and (c.lease_until is null or c.lease_until <= p_now)
-      and d.is_active
       and c.device_id not in (select device_id from busy)
       and c.command_id not in (select unnest(p_held))
   ), next_ones as materialized (
-    select command_id from due where turn = 1
-    order by priority desc, issued_at, issue_number limit p_limit + 1000
+    select due.command_id
+    from due join public.devices d on d.device_id = due.device_id -- here, so that each device is read once
+    where due.turn = 1 and d.is_active
+    order by due.priority desc, due.issued_at, due.issue_number limit p_limit + 1000
   ), free_devices as materialized (
     select device_id from public.device_commands
     where command_id = any (array(select command_id from next_ones))
