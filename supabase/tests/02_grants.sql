@@ -1,6 +1,6 @@
 -- Who may execute and read anything at all.
 \ir include/setup.psql
-select plan(12);
+select plan(13);
 
 select is_empty(
   $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
@@ -33,6 +33,11 @@ select is_empty(
   $$select name, privilege from our_tables, unnest(array['select', 'insert', 'update', 'delete']) privilege
     where not has_table_privilege('service_role', oid, privilege)$$,
   'service_role reads and writes every table');
+select is_empty(
+  $$select role, privilege from unnest(array['anon', 'authenticated', 'service_role']) role,
+      unnest(array['select', 'insert', 'update', 'delete']) privilege
+    where has_table_privilege(role, 'mqtt_private.command_answers', privilege) <> (role = 'service_role')$$,
+  'what devices answered is for service_role alone');
 select ok(not has_schema_privilege('anon', 'mqtt_private', 'usage'), 'anon cannot look into mqtt_private');
 
 select pg_temp.become_role('anon');

@@ -138,6 +138,7 @@ def test_a_minute_that_ends_between_two_workers_loses_no_answer(queue: Queue) ->
 def test_two_workers_at_once_use_one_answer(queue: Queue) -> None:
     sent(queue, 2)
     with queue.another() as other, queue.connection.transaction():
+        other.connection.execute("set statement_timeout = '20 s'")  # else it might wait for this very test
         heard(queue, "a:1", "a")
         with pytest.raises(psycopg.errors.LockNotAvailable):  # it waits for the first
             heard(other, "b:1", "b")
