@@ -12,26 +12,25 @@ lease ends, under the same command_id.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, Protocol
-from uuid import UUID
 
 from mqtt_service.adapters.gateway import Gateway
-from mqtt_service.adapters.rows import Claim, Settled, Settlement
-from mqtt_service.batching import Batcher
+from mqtt_service.adapters.rows import Claim, Settlement
 from mqtt_service.errors import BrokerUnavailableError, LocalProtocolError, PermanentError, ServiceError
 from mqtt_service.log import context
 from mqtt_service.metrics import COMMANDS
 from mqtt_service.protocol.commands import Command, encode_command
-from mqtt_service.protocol.topics import command_topic
+from mqtt_service.protocol.topics import command_topic, device_key
+from mqtt_service.settling import Settler
 
 log = logging.getLogger(__name__)
 
 CLAIM_LIMIT = 200
-_SETTLE_LIMIT = 500
+_PUBACK_PATIENCE = 2.0
 _MOST_UNSETTLED = 3 * CLAIM_LIMIT
 # After this part of its lease a command is not published any more: a successor may hold it soon.
 _USABLE_LEASE = 0.8
@@ -79,9 +78,8 @@ class CommandQueueProcessor:
         self._link = link
         self._options = options
         self._on_welcome_due = on_welcome_due
-        self._settler: Batcher[Settlement, Settled] = Batcher("CommandQueue", gateway.settle, _SETTLE_LIMIT)
-        self._settling: dict[UUID, asyncio.Task[None]] = {}
-        self._refused: set[UUID] = set()
+        self._settler = Settler(gateway)
+        self._under_way: dict[str, asyncio.Event] = {}
         self._publishing: set[asyncio.Timeout] = set()
         self._wanted = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -98,7 +96,9 @@ class CommandQueueProcessor:
     @property
     def settling_stuck(self) -> bool:
         """Whether settlements wait so long that their leases are at risk: then nothing new is claimed."""
-        return len(self._settling) >= _MOST_UNSETTLED or self._settler.longest_wait > self._options.lease / 3
+        return (
+            len(self._settler.held) >= _MOST_UNSETTLED or self._settler.longest_wait > self._options.lease / 3
+        )
 
     def wake(self) -> None:
         """Look for due commands now instead of at the next poll."""
@@ -148,13 +148,35 @@ class CommandQueueProcessor:
         except TimeoutError:
             log.warning(
                 "[CommandQueue] %d command(s) could not be settled in time; they come back after their lease",
-                len(self._settling),
+                len(self._settler.held),
             )
 
     async def published_is_settled(self) -> None:
         """Wait until everything published before this call is in the database."""
-        if self._settling:
-            await asyncio.wait(set(self._settling.values()))
+        await self._settler.settled()
+
+    async def sent_is_known(self, device: str) -> None:
+        """Wait until the database knows what was sent to this device: an answer can overtake its PUBACK.
+
+        An answer without a command_id is for the command sent last, so the row must say `sent` before it
+        is matched. A PUBACK that does not come is waited for briefly.
+        """
+        under_way = self._under_way.get(device_key(device))
+        if under_way is not None:
+            await _either(under_way, _PUBACK_PATIENCE)
+        await self.published_is_settled()
+
+    @contextmanager
+    def _sending_to(self, command: Command) -> Iterator[None]:
+        """Let `sent_is_known` wait for the end of this block."""
+        key = device_key(command.topic_id)
+        self._under_way[key] = done = asyncio.Event()
+        try:
+            yield
+        finally:
+            done.set()
+            if self._under_way.get(key) is done:
+                del self._under_way[key]
 
     async def _turn(self) -> float:
         """Claim once and publish what that brought; returns the seconds to wait for the next claim."""
@@ -162,15 +184,13 @@ class CommandQueueProcessor:
         started = loop.time()
         # What could not be published or settled is not taken; the queue is swept all the same.
         limit = CLAIM_LIMIT if self._link.connected and not self.settling_stuck else 0
-        claim = await self._gateway.claim(
-            limit=limit, lease=self._options.lease, held=[*self._settling, *self._refused]
-        )
+        claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=self._settler.held)
         self.last_poll, self.last_error = loop.time(), None
         self._report(claim)
         if claim.welcome_due:
             self._on_welcome_due()
         for row in claim.unreadable:
-            self._settle(
+            self._settler.settle(
                 Settlement(
                     row.command_id, row.attempt, "failed", f"unreadable row: {row.reason}", retry=False
                 )
@@ -195,12 +215,15 @@ class CommandQueueProcessor:
         """Publish one device's commands; when one is given back, so are those behind it."""
         reason: str | None = None
         for command in commands:
-            if reason is None:
+            if reason is not None:
+                self._settler.settle(
+                    Settlement(command.command_id, command.attempt, "released", reason), command
+                )
+                continue
+            with self._sending_to(command):
                 settlement = await self._publish(command, deadline)
-                reason = settlement.error if settlement.outcome == "released" else None
-            else:
-                settlement = Settlement(command.command_id, command.attempt, "released", reason)
-            self._settle(settlement, command)
+                self._settler.settle(settlement, command)
+            reason = settlement.error if settlement.outcome == "released" else None
         if reason is not None:
             # The next claim must find them in their old place, before the device's later commands.
             await self.published_is_settled()
@@ -231,36 +254,6 @@ class CommandQueueProcessor:
             self._publishing.discard(timeout)
         return Settlement(*key, "sent", no_listener=result.no_subscriber)
 
-    def _settle(self, settlement: Settlement, command: Command | None = None) -> None:
-        task = asyncio.create_task(self._settle_one(settlement, command))
-        self._settling[settlement.command_id] = task
-        task.add_done_callback(lambda _: self._settling.pop(settlement.command_id, None))
-
-    async def _settle_one(self, settlement: Settlement, command: Command | None) -> None:
-        try:
-            settled = await self._settler.submit(settlement)
-        except PermanentError as error:
-            await self._settle_refused(settlement, command, str(error))
-        else:
-            _tell(settlement, settled, command)
-
-    async def _settle_refused(self, settlement: Settlement, command: Command | None, why: str) -> None:
-        """Fail a command whose outcome the database refuses (a trigger of the project's own, say) for good.
-
-        If that is refused too, the command stays with this worker, so that it is not published again.
-        """
-        failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
-        try:
-            _tell(failure, await self._settler.submit(failure), command)
-        except PermanentError as error:
-            self._refused.add(settlement.command_id)
-            log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
-                "[CommandQueue] Neither %s nor failed can be written; this worker leaves the command: %s",
-                settlement.outcome,
-                error,
-                extra=context(command=settlement.command_id),
-            )
-
     @staticmethod
     def _report(claim: Claim) -> None:
         for failed in claim.failed:
@@ -280,29 +273,6 @@ class CommandQueueProcessor:
                 expired.command_type,
                 extra=context(command=expired.command_id, device=expired.device_code or expired.device_id),
             )
-
-
-def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> None:
-    """One line for each attempt, once the database knows of it."""
-    if settled.result == "settled":
-        COMMANDS.labels(settlement.outcome).inc()
-    name = (command.device_code or command.topic_id) if command else None
-    kind = command.command_type if command else "command"
-    extra = context(command=settlement.command_id, device=name)
-    if settled.result == "stale":
-        log.warning(
-            "[CommandQueue] %s was settled elsewhere; its %s changed nothing",
-            kind,
-            settlement.outcome,
-            extra=extra,
-        )
-    elif settlement.outcome == "sent":
-        asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
-        log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
-    elif settlement.outcome == "released":
-        log.warning("[CommandQueue] %s waits, uncounted: %s", kind, settlement.error, extra=extra)
-    else:
-        log.warning("[CommandQueue] ❌ %s failed: %s", kind, settlement.error, extra=extra)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

@@ -7,7 +7,6 @@ the broker accepted is in its row, or comes again.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
 from itertools import count
 
 from mqtt_service.adapters.gateway import Gateway
@@ -31,9 +30,8 @@ class AcknowledgementHandler:
     """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
 
     def __init__(self, gateway: Gateway, queue: CommandQueueProcessor, worker: str) -> None:
-        self._gateway = gateway
         self._queue = queue
-        self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", self._write, _BATCH)
+        self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", gateway.acknowledge, _BATCH)
         self._worker = worker
         self._refs = count(1)
         # Messages whose handling was cancelled, by what the broker repeats: a repeat is the same answer.
@@ -68,6 +66,8 @@ class AcknowledgementHandler:
         ref = self._cancelled.pop(key, "") if message.duplicate else ""
         ref = ref or f"{self._worker}:{next(self._refs)}"
         try:
+            if answer.command_id is None:
+                await self._queue.sent_is_known(answer.device)
             result = await self._batcher.submit(self._row(answer, ref))
         except asyncio.CancelledError:
             self._cancelled[key] = ref
@@ -80,11 +80,6 @@ class AcknowledgementHandler:
             return
         ACKNOWLEDGEMENTS.labels(result.result).inc()
         _tell(answer, result)
-
-    async def _write(self, rows: Sequence[AcknowledgementRow]) -> list[Acknowledged]:
-        # An answer without a command_id is for the command sent last, so what we sent must be in its row.
-        await self._queue.published_is_settled()
-        return await self._gateway.acknowledge(rows)
 
     @property
     def longest_wait(self) -> float:

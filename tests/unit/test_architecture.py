@@ -20,7 +20,7 @@ STOREYS = (
     {"protocol"},
     {"config", "log", "backoff", "batching", "metrics"},
     {"adapters"},
-    {"command_queue", "provisioning", "inbound", "health", "backfill"},
+    {"settling", "command_queue", "provisioning", "inbound", "health", "backfill"},
     {"service", "backfill_report"},
     {"cli"},
     {"__main__"},

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
 import pytest_asyncio
 
@@ -86,6 +87,25 @@ async def test_all_three_forms_of_answer_count_on_both_roots(
         await database.becomes(second, "sent")
         where = f"{root}/{device['device_mac'].lower()}/cmd"
         await eventually(lambda: device_side.heard_on(where), f"a command on {where}")
+
+
+async def test_a_quick_answer_without_an_id_is_for_the_command_sent_last(
+    stack: Stack, database: Rows
+) -> None:
+    """Take out `sent_is_known`, and an answer that overtakes the settling goes to the older command."""
+    (device,) = await database.add_active_devices(1)
+    mac = device["device_mac"]
+    async with running_worker(stack), wire(stack) as device_side:
+        unanswered = await database.queue(device["device_id"], "capture_image")
+        await database.becomes(unanswered, "sent")
+
+        def answer(client: mqtt.Client, _: object, __: mqtt.MQTTMessage) -> None:
+            client.publish(f"device/{mac}/ack", '{"command_ack": "ok"}', qos=1)
+
+        device_side.client.on_message = answer
+        for _ in range(20):
+            await database.becomes(await database.queue(device["device_id"], "reboot"), "acknowledged")
+        assert (await database.command(unanswered))["status"] == "sent"
 
 
 async def test_the_services_own_messages_on_ack_are_no_answers(stack: Stack, database: Rows) -> None:
