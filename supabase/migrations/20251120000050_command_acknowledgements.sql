@@ -165,7 +165,10 @@ $$;
 
 -- The answer by which another worker already brought this message, oldest first; no row: it is news. Each answer
 -- stands for one message: what this worker has heard too is not counted again, so a device may repeat its words.
-create or replace function mqtt_private.fn_find_same_answer(p_worker text, p_device_id uuid, p_digest text)
+-- An answer that was there before p_sent_at, when the command now in question was sent, cannot have been to it: a
+-- worker that has just started would else take the first answers it hears for those of its predecessor.
+create or replace function mqtt_private.fn_find_same_answer(
+  p_worker text, p_device_id uuid, p_digest text, p_sent_at timestamptz)
 returns mqtt_private.command_answers
 language sql volatile set search_path = ''
 as $$
@@ -173,6 +176,7 @@ as $$
   from mqtt_private.command_answers theirs
   where theirs.device_id = p_device_id and theirs.digest = p_digest
     and theirs.answered_at > clock_timestamp() - interval '1 minute'
+    and theirs.answered_at >= p_sent_at
     and theirs.worker <> p_worker and theirs.repeats is null
     and not exists (
       select from mqtt_private.command_answers ours
@@ -189,6 +193,7 @@ as $$
 declare
   v_result jsonb;
   v_same mqtt_private.command_answers;
+  v_command public.device_commands;
   v_ref constant text := p_ack ->> 'ref';
   v_device_id constant uuid := mqtt_private.fn_find_device(p_ack ->> 'topic_id');
   v_digest constant text := case
@@ -200,7 +205,12 @@ begin
   if found then
     return v_result;
   end if;
-  v_same := mqtt_private.fn_find_same_answer(p_worker, v_device_id, v_digest);
+  if v_digest is not null then
+    v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device_id);
+    v_same := mqtt_private.fn_find_same_answer(p_worker, v_device_id, v_digest, case
+      when v_command.command_id is null then '-infinity'
+      else coalesce(v_command.delivered_at, clock_timestamp()) end);
+  end if;
   if v_same.ref is not null then
     v_result := v_same.result || jsonb_build_object('ref', v_ref, 'result', 'duplicate');
   else
@@ -274,7 +284,7 @@ begin
     'mqtt_private.fn_find_acknowledged_command(jsonb, uuid)',
     'mqtt_private.fn_effect_of_acknowledgement(text, text, bigint)',
     'mqtt_private.fn_acknowledge_command(jsonb, int, interval)',
-    'mqtt_private.fn_find_same_answer(text, uuid, text)',
+    'mqtt_private.fn_find_same_answer(text, uuid, text, timestamptz)',
     'mqtt_private.fn_answer_once(jsonb, text, int, interval)',
     'mqtt_private.fn_forget_old_answers()',
     'public.fn_acknowledge_commands(jsonb, int, double precision, text)'

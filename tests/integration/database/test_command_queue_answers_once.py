@@ -184,3 +184,13 @@ def test_people_cannot_look_at_the_answers(queue: Queue) -> None:
 def test_the_function_of_an_earlier_version_is_gone(queue: Queue) -> None:
     rows = queue.rows("select oid::regprocedure::text from pg_proc where proname = 'fn_acknowledge_commands'")
     assert rows == [{"oid": "fn_acknowledge_commands(jsonb,integer,double precision,text)"}]
+
+
+def test_the_first_answer_that_a_new_worker_hears_is_not_its_predecessors(queue: Queue) -> None:
+    device = queue.device(MAC)
+    for worker in ("old", "new"):
+        command = queue.command(device)
+        queue.settle(queue.claim()["commands"])
+        answer = heard(queue, f"{worker}:1", worker)
+        assert (answer["result"], answer["command_id"]) == ("acknowledged", str(command))
+    assert acknowledged(queue) == 2
