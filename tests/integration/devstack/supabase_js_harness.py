@@ -46,7 +46,7 @@ async def dashboard(stack: Stack, folder: Path, modules: Path) -> AsyncIterator[
     shutil.copytree(SCRIPTS, folder)
     (folder / "node_modules").symlink_to(modules)
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": os.environ.get("PATH", os.defpath),
         "SUPABASE_URL": stack.url,
         "SUPABASE_ANON_KEY": stack.keys.anon_key,
         "USER_TOKEN": stack.keys.user_token(OPERATOR_A, "operator.a@example.test"),
