@@ -34,6 +34,10 @@ from mqtt_service.protocol.commands import Command
 
 T = TypeVar("T")
 
+# Built once: reading the answer to an idle poll takes less time than making one of these.
+_DOCUMENT = TypeAdapter(dict[str, Any])
+_ROWS = TypeAdapter(list[dict[str, Any]])
+_SECONDS = TypeAdapter(float | None)
 _COMMAND = TypeAdapter(Command)
 _FAILED = TypeAdapter(list[FailedCommand])
 _EXPIRED = TypeAdapter(list[ExpiredCommand])
@@ -178,10 +182,10 @@ def _shaped(adapter: TypeAdapter[T], data: object, call: str) -> T:
 
 def _claim(answer: object) -> Claim:
     call = "fn_claim_commands"
-    document = _shaped(TypeAdapter(dict[str, Any]), answer, call)
+    document = _shaped(_DOCUMENT, answer, call)
     commands: list[Command] = []
     unreadable: list[UnreadableCommand] = []
-    for row in _shaped(TypeAdapter(list[dict[str, Any]]), document.get("commands"), call):
+    for row in _shaped(_ROWS, document.get("commands"), call):
         try:
             commands.append(_COMMAND.validate_python({**row, "payload": row.get("command_payload")}))
         except ValidationError as error:
@@ -195,5 +199,5 @@ def _claim(answer: object) -> Claim:
         expired=_shaped(_EXPIRED, document.get("expired"), call),
         welcome_due=document.get("welcome_due") is True,
         more=document.get("more") is True,
-        seconds_to_next_due=_shaped(TypeAdapter(float | None), document.get("seconds_to_next_due"), call),
+        seconds_to_next_due=_shaped(_SECONDS, document.get("seconds_to_next_due"), call),
     )
