@@ -1,0 +1,274 @@
+"""Pictures from devices: what comes on `…/data` becomes metadata or a chunk, or RemoteProtocolError.
+
+Metadata has a total and no `chunk_id`; a chunk has a `chunk_id`. Fields that firmware spells in several ways
+are read in each. One bad reading never costs a device its answer: it counts as absent.
+"""
+
+import binascii
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mqtt_service.errors import RemoteProtocolError
+from mqtt_service.protocol.topics import Root, Topic, device_key
+from mqtt_service.protocol.wire_json import (
+    LARGEST_MESSAGE,
+    number,
+    parse_object,
+    short_text,
+    storable,
+    whole_number,
+)
+
+# 16 KiB as an array of byte values, each of at most three digits, a comma and a blank, with room to spare.
+LARGEST_ARRAY_MESSAGE = 128 * 1024
+# Metadata stays in memory for as long as its picture is on its way, and in its row for ever.
+LARGEST_METADATA = 16 * 1024
+
+_LONGEST_TEXT = 255
+_LARGEST_INTEGER = 2**31 - 1
+_UNUSABLE_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+_FASTEST_CLOCK = timedelta(days=2)
+# Epoch seconds reach this in the year 5138; milliseconds passed it in 1973.
+_LEAST_MILLISECONDS = 1e11
+_EPOCH = re.compile(r"[0-9]{10}(?:[0-9]{3})?(?:\.[0-9]+)?")
+_TO_STANDARD_BASE64 = str.maketrans("-_", "+/", "=")
+_BYTE_VALUES = {int}
+
+_CAPTURED = ("capture_timestamp", "timestamp", "capture_timeStamp")
+_CHUNK_SIZE = ("max_chunk_size", "max_chunks_size")
+_TOTAL = ("total_chunks_count", "total_chunk_count")
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a device measured beside a picture: °C, %RH, hPa, kΩ, as sent."""
+
+    temperature: float | None = None
+    humidity: float | None = None
+    pressure: float | None = None
+    gas_resistance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMetadata:
+    """A device announces a picture of `size` bytes in `total_chunks` chunks.
+
+    `captured_at` has a time zone (UTC), and is None where the device's clock was not set; `captured_text` is
+    what the device said. `document` is the whole message, as JSON that Postgres can store.
+    """
+
+    root: Root
+    device: str
+    name: str
+    captured_at: datetime | None
+    captured_text: str | None
+    size: int | None
+    chunk_size: int | None
+    total_chunks: int
+    readings: Readings
+    location: str | None
+    error_code: int | None
+    claimed_device: str | None
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChunk:
+    """A piece of a picture, never empty; `chunk_id` counts from 0 or from 1, as the device likes."""
+
+    root: Root
+    device: str
+    name: str
+    chunk_id: int
+    data: bytes
+    claimed_device: str | None
+
+
+def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata | ImageChunk:
+    """Read a message on `…/data`; raises RemoteProtocolError when it is neither metadata nor a chunk.
+
+    `now` is aware. A capture before 2020 or more than two days ahead of it was timed by a wrong clock.
+    """
+    if topic.channel != "data":
+        raise RemoteProtocolError(f"a message on …/{topic.channel} was read as one on …/data")
+    document = parse_object(payload, largest=LARGEST_ARRAY_MESSAGE, bad_numbers_as_null=True)
+    if len(payload) > LARGEST_MESSAGE and not isinstance(document.get("payload"), list):
+        raise RemoteProtocolError(f"the message is {len(payload)} bytes, the limit is {LARGEST_MESSAGE}")
+    if document.get("chunk_id") is not None:
+        return _chunk(topic, document)
+    if _first(document, _TOTAL) is None:
+        raise RemoteProtocolError(
+            "the message on …/data has neither a chunk_id nor a total_chunks_count; it is dropped"
+        )
+    return _metadata(topic, document, len(payload), now)
+
+
+def _chunk(topic: Topic, document: dict[str, Any]) -> ImageChunk:
+    chunk_id = whole_number(document["chunk_id"])
+    if chunk_id is None or chunk_id < 0:
+        raise RemoteProtocolError(
+            f"chunk_id {str(document['chunk_id'])[:50]!r} is no number from 0 on; the chunk is dropped"
+        )
+    name = _name(document)
+    return ImageChunk(
+        topic.root, topic.device, name, chunk_id, _bytes(document.get("payload")), _claimed(topic, document)
+    )
+
+
+def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime) -> ImageMetadata:
+    name = _name(document)
+    if length > LARGEST_METADATA:
+        raise RemoteProtocolError(
+            f"the metadata of a picture is {length} bytes, the limit is {LARGEST_METADATA}; it is dropped"
+        )
+    document = storable(document)
+    captured = _first(document, _CAPTURED)
+    return ImageMetadata(
+        topic.root,
+        topic.device,
+        name,
+        captured_at=_moment(captured, now),
+        captured_text=_as_sent(captured),
+        size=_size(document.get("image_size"), sys.maxsize),
+        chunk_size=_size(_first(document, _CHUNK_SIZE), _LARGEST_INTEGER),
+        total_chunks=_total(_first(document, _TOTAL)),
+        readings=_readings(document),
+        location=short_text(document.get("location"), _LONGEST_TEXT),
+        error_code=_error_code(document.get("error")),
+        claimed_device=_claimed(topic, document),
+        document=document,
+    )
+
+
+def _first(document: dict[str, Any], keys: tuple[str, ...]) -> object:
+    return next((value for key in keys if (value := document.get(key)) is not None), None)
+
+
+def _name(document: dict[str, Any]) -> str:
+    """The name by which the device knows the picture; never used as a path, so it may look like one."""
+    name = document.get("image_name")
+    if not isinstance(name, str) or not name:
+        raise RemoteProtocolError("the message has no image_name; it is dropped")
+    if len(name) > _LONGEST_TEXT:
+        raise RemoteProtocolError(
+            f"image_name {name[:20]!r}… is {len(name)} characters, the limit is {_LONGEST_TEXT}; dropped"
+        )
+    if _UNUSABLE_IN_NAMES.search(name):
+        raise RemoteProtocolError(f"image_name {name!r:.60} contains control characters; it is dropped")
+    return name
+
+
+def _bytes(payload: object) -> bytes:
+    if isinstance(payload, str):
+        data = _from_base64(payload)
+    elif isinstance(payload, list):
+        data = _from_array(payload)
+    else:
+        raise RemoteProtocolError("the chunk's payload is neither base64 nor an array; the chunk is dropped")
+    if not data:
+        raise RemoteProtocolError("the chunk's payload is empty; the chunk is dropped")
+    return data
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        # Line breaks, the URL's alphabet or no padding, perhaps.
+        pass
+    bare = "".join(text.split()).translate(_TO_STANDARD_BASE64)
+    try:
+        return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
+    except ValueError as error:
+        raise RemoteProtocolError(
+            f"the chunk's payload is no base64 ({error}); the chunk is dropped"
+        ) from error
+
+
+def _from_array(values: list[Any]) -> bytes:
+    if not set(map(type, values)) <= _BYTE_VALUES:
+        raise RemoteProtocolError("the chunk's payload is not of byte values alone; the chunk is dropped")
+    try:
+        return bytes(values)
+    except (ValueError, OverflowError) as error:
+        raise RemoteProtocolError(
+            "the chunk's payload has a value that is no byte 0–255; the chunk is dropped"
+        ) from error
+
+
+def _moment(value: object, now: datetime) -> datetime | None:
+    """When it was taken: ISO 8601 (UTC where it has no zone), or seconds or milliseconds since 1970."""
+    latest = now + _FASTEST_CLOCK
+    if isinstance(value, str) and not _EPOCH.fullmatch(value.strip()):
+        return _from_text(value.strip(), latest)
+    seconds = number(value, 0, sys.float_info.max)
+    if seconds is None:
+        return None
+    if seconds >= _LEAST_MILLISECONDS:
+        seconds /= 1000
+    return datetime.fromtimestamp(seconds, UTC) if _plausible(seconds, latest) else None
+
+
+def _plausible(seconds: float, latest: datetime) -> bool:
+    return _EARLIEST.timestamp() <= seconds <= latest.timestamp()
+
+
+def _from_text(text: str, latest: datetime) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if _EARLIEST <= moment <= latest else None
+
+
+def _as_sent(value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    return short_text(str(value), _LONGEST_TEXT)
+
+
+def _size(value: object, largest: int) -> int | None:
+    size = whole_number(value)
+    return size if size is not None and 0 <= size <= largest else None
+
+
+def _total(value: object) -> int:
+    total = whole_number(value)
+    if total is None or total < 1:
+        raise RemoteProtocolError(
+            f"total_chunks_count {str(value)[:50]!r} is no number from 1 on; the picture is not taken"
+        )
+    return total
+
+
+def _readings(document: dict[str, Any]) -> Readings:
+    nested = document.get("sensor_data")
+    places = (document, nested) if isinstance(nested, dict) else (document,)
+    return Readings(*(_reading(places, key) for key in Readings.__slots__))
+
+
+def _reading(places: tuple[dict[str, Any], ...], key: str) -> float | None:
+    limit = sys.float_info.max
+    return next(
+        (read for place in places if (read := number(place.get(key), -limit, limit)) is not None), None
+    )
+
+
+def _error_code(value: object) -> int | None:
+    code = whole_number(value)
+    return code if code is not None and abs(code) <= _LARGEST_INTEGER else None
+
+
+def _claimed(topic: Topic, document: dict[str, Any]) -> str | None:
+    claimed = document.get("device_id")
+    if claimed == topic.device:
+        return None
+    claimed = short_text(claimed, _LONGEST_TEXT)
+    return claimed if claimed and device_key(claimed) != device_key(topic.device) else None
