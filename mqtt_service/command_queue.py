@@ -73,11 +73,15 @@ class CommandQueueProcessor:
         link: Link,
         options: QueueOptions,
         on_welcome_due: Callable[[], None],
+        on_visits_due: Callable[[], None] = lambda: None,
+        on_sent: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._gateway = gateway
         self._link = link
         self._options = options
         self._on_welcome_due = on_welcome_due
+        self._on_visits_due = on_visits_due
+        self._on_sent = on_sent
         self._settler = Settler(gateway)
         self._under_way: dict[str, asyncio.Event] = {}
         self._publishing: set[asyncio.Timeout] = set()
@@ -189,6 +193,8 @@ class CommandQueueProcessor:
         self._report(claim)
         if claim.welcome_due:
             self._on_welcome_due()
+        if claim.visits_due:
+            self._on_visits_due()
         for row in claim.unreadable:
             self._settler.settle(
                 Settlement(
@@ -252,6 +258,7 @@ class CommandQueueProcessor:
             return Settlement(*key, "failed", str(error))
         finally:
             self._publishing.discard(timeout)
+        self._on_sent(command.topic_id)
         return Settlement(*key, "sent", no_listener=result.no_subscriber)
 
     @staticmethod

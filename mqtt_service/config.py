@@ -25,6 +25,7 @@ from mqtt_service.errors import ConfigurationError
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 # The broker takes longer ids, but MQTT 3.1.1 promises only these characters (MQTT 3.1.1, section 3.1.3.1).
@@ -61,6 +62,18 @@ class Settings(BaseSettings):
     command_ttl: Seconds = 86_400.0
     lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
     wake_format: Literal["12h", "iso"] = "12h"
+
+    register_devices: bool = True
+    registrations_per_minute: Count = 60
+    redelivery_limit: Annotated[int, Field(ge=0, le=1000)] = 3
+
+    image_silence: Seconds = 5.0
+    image_max_bytes: Count = 5_000_000
+    image_max_chunks: Count = 5_000
+    images_per_device: Count = 4
+    images_in_flight: Count = 1_000
+    image_buffer_bytes: Count = 128 * 1024 * 1024
+    visit_max_age: Seconds = 600.0
 
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,6 +1,6 @@
 """What the worker counts, for /metrics (Prometheus text format)."""
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 REGISTRY = CollectorRegistry()
 
@@ -18,16 +18,39 @@ ACKNOWLEDGEMENTS = Counter(
 )
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
-    "Inbound messages that were not used: malformed, own (sent by this service), refused (by the database).",
+    "Inbound messages that were not used: malformed, own (sent by this service), reply (to what is no row of "
+    "device_commands), refused (by the database), late (for a picture that is done with).",
     ["reason"],
     registry=REGISTRY,
 )
+HELLOS = Counter(
+    "mqtt_service_hellos",
+    "Devices' HELLOs: known, created (registered itself), refused (registration is off or over its limit).",
+    ["result"],
+    registry=REGISTRY,
+)
+IMAGES = Counter(
+    "mqtt_service_images",
+    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a bound).",
+    ["result"],
+    registry=REGISTRY,
+)
+CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were taken in.", registry=REGISTRY)
+BUFFERED_BYTES = Gauge(
+    "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
+)
+AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.", registry=REGISTRY)
+
 # A series that is there from the start shows its first increase; the rest appear with their first event.
 for _outcome in ("sent", "failed", "released", "expired"):
     COMMANDS.labels(_outcome)
 for _result in ("acknowledged", "failed", "rejected"):
     ACKNOWLEDGEMENTS.labels(_result)
-for _reason in ("malformed", "own", "refused"):
+for _result in ("known", "created", "refused"):
+    HELLOS.labels(_result)
+for _result in ("complete", "failed", "duplicate", "refused"):
+    IMAGES.labels(_result)
+for _reason in ("malformed", "own", "reply", "refused", "late"):
     DROPPED_MESSAGES.labels(_reason)
 
 FOREIGN_IDS = Counter(

@@ -19,23 +19,31 @@ from uuid import uuid4
 import uvicorn
 
 from mqtt_service import __version__
-from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
+from mqtt_service.acknowledgements import AcknowledgementHandler
+from mqtt_service.adapters.gateway import Gateway, RetryPolicy, VisitPolicy, connect
 from mqtt_service.adapters.mqtt_link import InboundMessage, MqttLink, MqttOptions
 from mqtt_service.adapters.realtime import Doorbell, Listeners
+from mqtt_service.adapters.storage import PictureStore
 from mqtt_service.command_queue import CommandQueueProcessor, QueueOptions
 from mqtt_service.config import Settings
 from mqtt_service.errors import ConfigurationError
 from mqtt_service.health import Snapshot, health_app
-from mqtt_service.inbound import AcknowledgementHandler
+from mqtt_service.hellos import HelloHandler
+from mqtt_service.inbound import Inbound
 from mqtt_service.log import configure_logging
-from mqtt_service.protocol.topics import ACK_SUBSCRIPTIONS
+from mqtt_service.pictures import Pictures
+from mqtt_service.protocol.assembly import Limits
+from mqtt_service.protocol.topics import SUBSCRIPTIONS
 from mqtt_service.provisioning import Provisioner
+from mqtt_service.visit import VisitOptions
+from mqtt_service.visits import Visits
 
 log = logging.getLogger(__name__)
 
 # The platform kills 10 s after SIGTERM at the earliest (Heroku and Render allow 30 s).
 _SETTLE_PATIENCE = 4.0
 _ACK_PATIENCE = 1.5
+_GIVE_BACK_PATIENCE = 1.0
 _CLOSE_PATIENCE = 2.0
 _RESTARTS = 5
 # A part that ran this long, in seconds, has recovered from what it failed of before.
@@ -52,13 +60,13 @@ Part = Callable[[], Coroutine[object, object, None]]
 class Worker:
     """One worker process: everything between the settings and the two services that it connects."""
 
-    def __init__(self, settings: Settings, gateway: Gateway, worker_id: str) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, store: PictureStore, worker_id: str) -> None:
         self._settings = settings
         self._worker_id = worker_id
         self._started = asyncio.get_running_loop().time()
         self.link = MqttLink(
             _mqtt_options(settings),
-            subscriptions=ACK_SUBSCRIPTIONS,
+            subscriptions=SUBSCRIPTIONS,
             handler=self._handle,
             on_connected=self._wake,
         )
@@ -68,8 +76,14 @@ class Worker:
             self.link,
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
             on_welcome_due=self.provisioner.welcome_due,
+            on_visits_due=self._visits_due,
+            on_sent=self._command_sent,
         )
-        self.acknowledgements = AcknowledgementHandler(gateway, self.queue, worker_id)
+        self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
+        self.visits = Visits(gateway, self.link, self.pictures, _visit_options(settings), self._wake)
+        self.acknowledgements = AcknowledgementHandler(gateway, self.queue, self.visits, worker_id)
+        self.hellos = HelloHandler(gateway, self.visits, worker_id)
+        self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits)
         self.doorbell = Doorbell(
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
@@ -82,6 +96,9 @@ class Worker:
             "command queue": self.queue.run,
             "settling": self.queue.run_settler,
             "acknowledgements": self.acknowledgements.run,
+            "HELLOs": self.hellos.run,
+            "pictures": self.pictures.run,
+            "visits": self.visits.run,
             "provisioning": self.provisioner.run,
             "MQTT link": self.link.run,
             "Realtime doorbell": self.doorbell.run,
@@ -93,6 +110,10 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_ACK_PATIENCE):
                 await self.acknowledgements.drained()
+                await self.hellos.drained()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GIVE_BACK_PATIENCE):
+                await self.visits.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_PATIENCE):
                 await self.link.close()
@@ -120,20 +141,27 @@ class Worker:
 
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should; settling and answers can be stuck on their own."""
-        if self.queue.settling_stuck or self.acknowledgements.longest_wait > _STUCK:
+        waits = (part.longest_wait for part in (self.acknowledgements, self.hellos, self.pictures))
+        if self.queue.settling_stuck or max(waits) > _STUCK:
             return self.queue.last_error or "results and answers wait to be written; see the log"
         return self.queue.last_error
 
     def _wake(self) -> None:
         self.queue.wake()
 
+    def _visits_due(self) -> None:
+        self.visits.due()
+
+    def _command_sent(self, device: str) -> None:
+        self.visits.command_sent(device)
+
+    async def _handle(self, message: InboundMessage) -> None:
+        await self.inbound.handle(message)
+
     def _joined(self) -> None:
         """Events may have been missed while the channel was away."""
         self.queue.wake()
         self.provisioner.welcome_due()
-
-    async def _handle(self, message: InboundMessage) -> None:
-        await self.acknowledgements.handle(message)
 
 
 def _mqtt_options(settings: Settings) -> MqttOptions:
@@ -145,6 +173,22 @@ def _mqtt_options(settings: Settings) -> MqttOptions:
         username=settings.mqtt_username,
         password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
         client_id=settings.mqtt_client_id,
+    )
+
+
+def _visit_options(settings: Settings) -> VisitOptions:
+    return VisitOptions(
+        silence=settings.image_silence, longest=settings.visit_max_age, wake_format=settings.wake_format
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_bytes=settings.image_max_bytes,
+        max_chunks=settings.image_max_chunks,
+        per_device=settings.images_per_device,
+        in_flight=settings.images_in_flight,
+        buffered_bytes=settings.image_buffer_bytes,
     )
 
 
@@ -164,10 +208,14 @@ async def _run(settings: Settings, worker_id: str) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
     policy = RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
+    visits = VisitPolicy(
+        settings.register_devices, settings.registrations_per_minute, settings.redelivery_limit
+    )
     client = await connect(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
     with _listening(settings.port) as listener:
         log.info("[SERVICE] mqtt-service %s on port %d", __version__, listener.getsockname()[1])
-        worker = Worker(settings, Gateway(client, worker_id, policy), worker_id)
+        gateway = Gateway(client, worker_id, policy, visits)
+        worker = Worker(settings, gateway, PictureStore(client), worker_id)
         return await _supervise(worker, listener, stopping)
 
 

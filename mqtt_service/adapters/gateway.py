@@ -22,11 +22,18 @@ from mqtt_service.adapters.rows import (
     Claim,
     ExpiredCommand,
     FailedCommand,
+    HelloRecorded,
+    HelloRow,
+    ImageOutcome,
+    ImageRecorded,
+    ImageRow,
+    ImageSettled,
     IncompleteDevice,
     Initialized,
     Settled,
     Settlement,
     UnreadableCommand,
+    VisitRow,
     Welcome,
 )
 from mqtt_service.errors import SupabaseUnavailableError
@@ -47,6 +54,14 @@ _ACKNOWLEDGED = TypeAdapter(list[Acknowledged])
 _WELCOMES = TypeAdapter(list[Welcome])
 _INCOMPLETE = TypeAdapter(list[IncompleteDevice])
 _INITIALIZED = TypeAdapter(Initialized)
+_HELLOS = TypeAdapter(list[HelloRecorded])
+_VISITS = TypeAdapter(list[VisitRow])
+_IMAGES = TypeAdapter(list[ImageRecorded])
+_IMAGES_SETTLED = TypeAdapter(list[ImageSettled])
+# What goes out: times and ids as JSON has them.
+_HELLO_ROWS = TypeAdapter(list[HelloRow])
+_IMAGE_ROWS = TypeAdapter(list[ImageRow])
+_OUTCOMES = TypeAdapter(list[ImageOutcome])
 
 # A claim or a settlement of hundreds of rows takes tens of milliseconds; what takes longer is not coming.
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
@@ -59,6 +74,21 @@ class RetryPolicy:
     max_retries: int
     retry_delay: float
     command_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class VisitPolicy:
+    """How devices that wake are taken in; seconds.
+
+    `register`: a device nobody knows is registered, at most `registrations_per_minute` of them over all
+    workers. An unanswered command is delivered again on wake at most `redelivery_limit` times. A device whose
+    worker is silent for `lease` gets another.
+    """
+
+    register: bool = True
+    registrations_per_minute: int = 60
+    redelivery_limit: int = 3
+    lease: float = 10.0
 
 
 async def connect(url: str, key: str) -> AsyncClient:
@@ -79,9 +109,21 @@ async def connect(url: str, key: str) -> AsyncClient:
 class Gateway:
     """The worker's view of the database, for one worker id."""
 
-    def __init__(self, client: AsyncClient, worker: str, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        worker: str,
+        policy: RetryPolicy,
+        visits: VisitPolicy = VisitPolicy(),
+    ) -> None:
         self._client = client
         self._worker = worker
+        self._registration = {
+            "p_register": visits.register,
+            "p_registrations_per_minute": visits.registrations_per_minute,
+        }
+        self._redelivery_limit = visits.redelivery_limit
+        self._visit_lease = visits.lease
         self._retry = {
             "p_max_retries": policy.max_retries,
             "p_retry_delay_seconds": policy.retry_delay,
@@ -133,6 +175,64 @@ class Gateway:
             p_limit=limit,
         )
         return _shaped(_WELCOMES, answer, "fn_queue_welcome_commands")
+
+    async def record_hellos(self, hellos: Sequence[HelloRow]) -> list[HelloRecorded]:
+        """Write devices' HELLOs and begin their visits, in this order; one result for each."""
+        answer = await self._rpc(
+            "fn_record_hellos",
+            p_worker=self._worker,
+            p_hellos=_HELLO_ROWS.dump_python(list(hellos), mode="json"),
+            p_redelivery_limit=self._redelivery_limit,
+            p_lease_seconds=self._visit_lease,
+            **self._registration,
+        )
+        return _shaped(_HELLOS, answer, "fn_record_hellos")
+
+    async def hold_visits(
+        self, devices: Sequence[tuple[str, str]], *, lease: float | None = None
+    ) -> list[VisitRow]:
+        """Renew this worker's visits among these (root, id), take over lapsed ones; one result for each.
+
+        `lease` 0 gives them back: another worker may take over at once.
+        """
+        answer = await self._rpc(
+            "fn_hold_visits",
+            p_worker=self._worker,
+            p_devices=[{"topic_root": root, "topic_id": device} for root, device in devices],
+            p_lease_seconds=self._visit_lease if lease is None else lease,
+        )
+        return _shaped(_VISITS, answer, "fn_hold_visits")
+
+    async def adopt_visits(self) -> list[VisitRow]:
+        """Take over visits whose worker is gone, whether or not this one heard of them."""
+        answer = await self._rpc("fn_adopt_visits", p_worker=self._worker, p_lease_seconds=self._visit_lease)
+        return _shaped(_VISITS, answer, "fn_adopt_visits")
+
+    async def end_visits(self, device_ids: Sequence[UUID]) -> None:
+        """Note that these devices were told when to wake."""
+        await self._rpc(
+            "fn_end_visits", p_worker=self._worker, p_device_ids=[str(device_id) for device_id in device_ids]
+        )
+
+    async def record_images(self, images: Sequence[ImageRow]) -> list[ImageRecorded]:
+        """Write announced pictures and their readings, in this order; one result for each."""
+        answer = await self._rpc(
+            "fn_record_images",
+            p_worker=self._worker,
+            p_images=_IMAGE_ROWS.dump_python(list(images), mode="json"),
+            p_lease_seconds=self._visit_lease,
+            **self._registration,
+        )
+        return _shaped(_IMAGES, answer, "fn_record_images")
+
+    async def settle_images(self, outcomes: Sequence[ImageOutcome]) -> list[ImageSettled]:
+        """Report what became of pictures, in this order; one result for each."""
+        answer = await self._rpc(
+            "fn_settle_images",
+            p_worker=self._worker,
+            p_results=_OUTCOMES.dump_python(list(outcomes), mode="json"),
+        )
+        return _shaped(_IMAGES_SETTLED, answer, "fn_settle_images")
 
     async def find_incomplete_lineage(self, after: UUID | None, limit: int) -> list[IncompleteDevice]:
         """One page of devices whose lineage is incomplete, by device_id, beginning behind `after`."""
@@ -198,6 +298,7 @@ def _claim(answer: object) -> Claim:
         failed=_shaped(_FAILED, document.get("failed"), call),
         expired=_shaped(_EXPIRED, document.get("expired"), call),
         welcome_due=document.get("welcome_due") is True,
+        visits_due=document.get("visits_due") is True,
         more=document.get("more") is True,
         seconds_to_next_due=_shaped(_SECONDS, document.get("seconds_to_next_due"), call),
     )

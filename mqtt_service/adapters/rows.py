@@ -3,8 +3,9 @@
 Times are aware datetimes of the database's clock; durations are seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -45,13 +46,17 @@ class UnreadableCommand:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to `fn_claim_commands`: commands are in the order in which to publish them."""
+    """The answer to `fn_claim_commands`: commands are in the order in which to publish them.
+
+    `visits_due`: some device is awake and the worker that spoke to it is gone.
+    """
 
     commands: list[Command]
     unreadable: list[UnreadableCommand] = field(default_factory=list)
     failed: list[FailedCommand] = field(default_factory=list)
     expired: list[ExpiredCommand] = field(default_factory=list)
     welcome_due: bool = False
+    visits_due: bool = False
     more: bool = False
     seconds_to_next_due: float | None = None
 
@@ -150,3 +155,118 @@ class Initialized:
     message: str | None = None
     error: str | None = None
     welcome_due: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HelloRow:
+    """A device's HELLO: the input of `fn_record_hellos`. Volts, dBm."""
+
+    ref: str
+    topic_root: str
+    topic_id: str
+    pending_count: int
+    pending_names: Sequence[str]
+    firmware_version: str | None
+    battery_voltage: float | None
+    wifi_rssi: int | None
+    location: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HelloRecorded:
+    """What a HELLO began; `commands` are due for the device now.
+
+    `refused`: the device is not registered and may not register itself, or the database refused the row
+    (`error`). `speaks`: this worker is the one that answers.
+    """
+
+    ref: str
+    result: Literal["known", "created", "refused"]
+    device_id: UUID | None = None
+    device_code: str | None = None
+    is_active: bool = False
+    speaks: bool = False
+    commands: int = 0
+    next_wake_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VisitRow:
+    """One device that is awake, as `fn_hold_visits` and `fn_adopt_visits` see it.
+
+    `ended`: it was told its next wake time, or nobody knows of the visit. `open_commands` are due, leased, or
+    sent in this visit without an answer; `told_wake`: one of them told the device when to wake.
+    """
+
+    topic_root: str
+    topic_id: str
+    device_id: UUID | None = None
+    device_code: str | None = None
+    speaks: bool = False
+    ended: bool = False
+    took_over: bool = False
+    open_commands: int = 0
+    told_wake: bool = False
+    pending_count: int = 0
+    pending_names: Sequence[str] = ()
+    next_wake_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """A picture that a device announced: the input of `fn_record_images`. Bytes; °C, %RH, hPa, kΩ."""
+
+    ref: str
+    topic_root: str
+    topic_id: str
+    image_name: str
+    captured_at: datetime | None = None
+    image_size: int | None = None
+    max_chunk_size: int | None = None
+    total_chunks: int | None = None
+    error_code: int | None = None
+    location: str | None = None
+    temperature: float | None = None
+    humidity: float | None = None
+    pressure: float | None = None
+    gas_resistance: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecorded:
+    """Where a picture is to be stored. `complete`: it is there; `silent`: another worker sees to it."""
+
+    ref: str
+    result: Literal["receiving", "complete", "silent", "unknown_device", "refused"]
+    device_id: UUID | None = None
+    device_code: str | None = None
+    image_id: UUID | None = None
+    storage_path: str | None = None
+    next_wake_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """What became of a picture: the input of `fn_settle_images`; `missing` in the device's numbering."""
+
+    image_id: UUID
+    outcome: Literal["complete", "failed", "asked"]
+    received_chunks: int = 0
+    missing_requests: int = 0
+    image_size: int | None = None
+    sha256: str | None = None
+    error: str | None = None
+    missing: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettled:
+    """`duplicate`: the same bytes were stored before under this name, so this row is gone."""
+
+    image_id: UUID
+    result: Literal["complete", "failed", "asked", "duplicate", "unknown"]
+    storage_path: str | None = None
+    next_wake_at: datetime | None = None

@@ -56,11 +56,12 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class ServiceMessage:
-    """What the service itself had published about a picture, seen back on `…/ack`."""
+    """What a worker of this service had published about a picture, seen back on `…/ack`."""
 
     root: Root
     device: str
     kind: Literal["ACK_OK", "missing_chunks"]
+    image_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,11 @@ def parse_ack(topic: Topic, payload: bytes) -> Acknowledgement | ServiceMessage:
     document = _document(topic, "ack", payload)
     if "command_ack" in document:
         return _acknowledgement(topic, document)
+    name = _short_text(document.get("image_name"), _LONGEST_NAME)
     if "ACK_OK" in document:
-        return ServiceMessage(topic.root, topic.device, "ACK_OK")
+        return ServiceMessage(topic.root, topic.device, "ACK_OK", name)
     if "missing_chunks" in document:
-        return ServiceMessage(topic.root, topic.device, "missing_chunks")
+        return ServiceMessage(topic.root, topic.device, "missing_chunks", name)
     raise RemoteProtocolError("the message has no command_ack")
 
 

@@ -13,7 +13,8 @@ import psycopg
 from paho.mqtt.enums import CallbackAPIVersion
 from psycopg.rows import dict_row
 
-from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
+from mqtt_service.adapters.gateway import Gateway, RetryPolicy, VisitPolicy, connect
+from mqtt_service.adapters.storage import PictureStore
 from mqtt_service.config import Settings
 from mqtt_service.devstack.stack import Stack
 from mqtt_service.service import Worker
@@ -121,7 +122,11 @@ async def running_worker(stack: Stack, **changes: object) -> AsyncIterator[Worke
     client = await connect(chosen.supabase_url, chosen.supabase_secret_key.get_secret_value())
     policy = RetryPolicy(chosen.max_retries, chosen.retry_delay, chosen.command_ttl)
     worker_id = f"{chosen.mqtt_client_id}:test"
-    worker = Worker(chosen, Gateway(client, worker_id, policy), worker_id)
+    visits = VisitPolicy(
+        chosen.register_devices, chosen.registrations_per_minute, chosen.redelivery_limit, lease=3.0
+    )
+    gateway = Gateway(client, worker_id, policy, visits)
+    worker = Worker(chosen, gateway, PictureStore(client), worker_id)
     tasks = [asyncio.create_task(part(), name=name) for name, part in worker.parts().items()]
     try:
         await eventually(lambda: worker.snapshot().ready, "a ready worker")

@@ -157,7 +157,7 @@ def test_an_empty_command_id_is_none(command_id: object) -> None:
 )
 def test_what_the_service_said_itself_is_never_an_acknowledgement(document: object, kind: str) -> None:
     answer = parse_ack(ACK, json.dumps(document).encode())
-    assert answer == ServiceMessage("device", MAC, kind)  # type: ignore[arg-type]  # one of the two
+    assert answer == ServiceMessage("device", MAC, kind, "a.jpg")  # type: ignore[arg-type]  # one of the two
 
 
 @pytest.mark.parametrize(

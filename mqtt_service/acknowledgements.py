@@ -1,0 +1,141 @@
+"""Devices' acknowledgements, from `…/ack` to the rows of their commands.
+
+A message is handled once its write is committed; only then does the link acknowledge it to the broker. So an
+answer that the broker accepted is in its row, or comes again.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from itertools import count
+
+from mqtt_service.adapters.gateway import Gateway
+from mqtt_service.adapters.mqtt_link import InboundMessage
+from mqtt_service.adapters.rows import Acknowledged, AcknowledgementRow
+from mqtt_service.batching import Batcher
+from mqtt_service.command_queue import CommandQueueProcessor
+from mqtt_service.errors import PermanentError
+from mqtt_service.log import context
+from mqtt_service.metrics import ACKNOWLEDGEMENTS, DROPPED_MESSAGES, FOREIGN_IDS
+from mqtt_service.protocol.messages import Acknowledgement, ServiceMessage, parse_ack
+from mqtt_service.protocol.replies import is_reply_id
+from mqtt_service.protocol.topics import Topic
+from mqtt_service.visits import Visits
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+_MOST_CANCELLED = 1000
+
+
+class AcknowledgementHandler:
+    """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
+
+    def __init__(
+        self, gateway: Gateway, queue: CommandQueueProcessor, visits: Visits | None, worker: str
+    ) -> None:
+        self._queue = queue
+        self._visits = visits
+        self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", gateway.acknowledge, _BATCH)
+        self._worker = worker
+        self._refs = count(1)
+        # Messages whose handling was cancelled, by what the broker repeats: a repeat is the same answer.
+        self._cancelled: OrderedDict[tuple[str, bytes], str] = OrderedDict()
+
+    async def run(self) -> None:
+        """Write acknowledgements until cancelled."""
+        await self._batcher.run()
+
+    async def drained(self) -> None:
+        """Wait until every acknowledgement received so far is in the database."""
+        await self._batcher.drained()
+
+    async def handle(self, topic: Topic, message: InboundMessage) -> None:
+        """Write one message; raises RemoteProtocolError for one that cannot be read."""
+        answer = parse_ack(topic, message.payload)
+        if isinstance(answer, ServiceMessage):
+            DROPPED_MESSAGES.labels("own").inc()
+            if self._visits is not None and answer.kind == "ACK_OK" and answer.image_name is not None:
+                self._visits.stored_by_another(answer.device, answer.image_name)
+        elif self._is_for_a_reply(answer):
+            DROPPED_MESSAGES.labels("reply").inc()
+        else:
+            await self._acknowledge(answer, message)
+
+    def _is_for_a_reply(self, answer: Acknowledgement) -> bool:
+        """Whether it acknowledges what we answered to a HELLO or about a picture: that has no row."""
+        if answer.command_id is not None:
+            return is_reply_id(answer.command_id)
+        visit = self._visits.of(answer.device) if self._visits else None
+        return visit is not None and visit.takes_acknowledgement(answer.command_type)
+
+    async def _acknowledge(self, answer: Acknowledgement, message: InboundMessage) -> None:
+        if answer.claimed_device is not None:
+            FOREIGN_IDS.inc()
+        key = (message.topic, message.payload)
+        ref = self._cancelled.pop(key, "") if message.duplicate else ""
+        ref = ref or f"{self._worker}:{next(self._refs)}"
+        try:
+            if answer.command_id is None:
+                await self._queue.sent_is_known(answer.device)
+            result = await self._batcher.submit(self._row(answer, ref))
+        except asyncio.CancelledError:
+            self._cancelled[key] = ref
+            if len(self._cancelled) > _MOST_CANCELLED:
+                self._cancelled.popitem(last=False)
+            raise
+        except PermanentError as error:
+            DROPPED_MESSAGES.labels("refused").inc()
+            log.warning("[ACK] Dropped: %s", error, extra=context(device=answer.device))
+            return
+        ACKNOWLEDGEMENTS.labels(result.result).inc()
+        visit = self._visits.of(answer.device) if self._visits else None
+        if visit is not None:
+            visit.answered(result.command_type)
+        _tell(answer, result)
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest answer has waited for the database."""
+        return self._batcher.longest_wait
+
+    @staticmethod
+    def _row(answer: Acknowledgement, ref: str) -> AcknowledgementRow:
+        return AcknowledgementRow(
+            ref=ref,
+            topic_root=answer.root,
+            topic_id=answer.device,
+            outcome=answer.outcome,
+            command_id=answer.command_id,
+            command_type=answer.command_type,
+            message=answer.message,
+            response=answer.response,
+        )
+
+
+_UNMATCHED = {
+    "unknown_device": "no device with this id is registered",
+    "unknown_command": "no command of this device awaits it",
+    "wrong_device": "the command belongs to another device",
+    "duplicate": "the command had it already",
+    "ignored": "the command is in a final state",
+}
+
+
+def _tell(answer: Acknowledgement, result: Acknowledged) -> None:
+    extra = context(
+        command=result.command_id or answer.command_id, device=result.device_code or answer.device
+    )
+    if result.result == "acknowledged":
+        log.info("[CommandQueue] ✅ Command %s acknowledged by device", result.command_type, extra=extra)
+    elif result.result in {"failed", "rejected"}:
+        reason = answer.message or "no reason given"
+        log.warning(
+            "[CommandQueue] ❌ Command %s %s by device: %s",
+            result.command_type,
+            result.result,
+            reason,
+            extra=extra,
+        )
+    else:
+        log.warning("[CommandQueue] Answer not used: %s", _UNMATCHED[result.result], extra=extra)

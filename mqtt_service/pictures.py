@@ -1,0 +1,295 @@
+"""Pictures on their way: chunks in memory, rows in the database, whole pictures in Storage.
+
+    announce   metadata arrives: its row and its readings are written
+    chunk      bytes are kept, within bounds, until the picture is whole
+    store      the whole picture goes into Storage, then its row says `complete`
+    fail       its row says why; the device keeps its copy, and offers it again when it wakes next
+
+Nothing here speaks to a device: visits.py does, and only after `store` has returned may it say ACK_OK.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
+
+from mqtt_service.adapters.gateway import Gateway
+from mqtt_service.adapters.rows import ImageOutcome, ImageRecorded, ImageRow, ImageSettled
+from mqtt_service.adapters.storage import PictureStore
+from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.batching import Batcher
+from mqtt_service.errors import (
+    ProjectMisconfiguredError,
+    ServiceError,
+    SupabaseUnavailableError,
+)
+from mqtt_service.log import context
+from mqtt_service.metrics import BUFFERED_BYTES, CHUNKS, DROPPED_MESSAGES, IMAGES
+from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, ImageRefusedError, Limits
+from mqtt_service.protocol.images import ImageChunk, ImageMetadata
+from mqtt_service.protocol.topics import Root, device_key
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+_MOST_FINISHED = 10_000
+_UPLOADS = 8
+# A device waits for its ACK_OK with its radio on: what Storage does not take by then is offered again.
+_STORE_PATIENCE = 60.0
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A picture that is done with; `settled` is None where it failed."""
+
+    document: Mapping[str, Any]
+    settled: ImageSettled | None
+
+
+class Pictures:
+    """All pictures of all devices that this worker hears; a picture's key is (device_key, its name)."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        store: PictureStore,
+        limits: Limits,
+        worker: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.now = now
+        self._store = store
+        self._buffer = ImageBuffer(limits)
+        self._worker = worker
+        self._refs = count(1)
+        self._rows: Batcher[ImageRow, ImageRecorded] = Batcher("IMAGE", gateway.record_images, _BATCH)
+        self._outcomes: Batcher[ImageOutcome, ImageSettled] = Batcher("IMAGE", gateway.settle_images, _BATCH)
+        self._recorded: dict[Key, tuple[Assembly | None, ImageRecorded]] = {}
+        self._finished: OrderedDict[Key, Finished] = OrderedDict()
+        self._uploads = asyncio.Semaphore(_UPLOADS)
+
+    async def run(self) -> None:
+        """Write rows until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._rows.run())
+            group.create_task(self._outcomes.run())
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest row has waited for the database."""
+        return max(self._rows.longest_wait, self._outcomes.longest_wait)
+
+    def get(self, key: Key) -> Assembly | None:
+        """The picture under this key, as far as it is there."""
+        return self._buffer.get(*key)
+
+    def of_device(self, device: str) -> list[Assembly]:
+        """The unfinished pictures of a device_key, the oldest first."""
+        return self._buffer.of_device(device)
+
+    def finished(self, key: Key) -> Finished | None:
+        """What became of a picture that is done with, for some time after."""
+        return self._finished.get(key)
+
+    def expect(self, key: Key) -> None:
+        """The device is asked for this picture: what comes under its name is news."""
+        self._finished.pop(key, None)
+
+    def chunk(self, chunk: ImageChunk) -> Assembly | None:
+        """Keep a chunk; None if its picture is done with. Raises ImageRefusedError at a bound."""
+        key = (device_key(chunk.device), chunk.name)
+        if key in self._finished:
+            DROPPED_MESSAGES.labels("late").inc()
+            return None
+        assembly = self._buffer.chunk(chunk, asyncio.get_running_loop().time())
+        CHUNKS.inc()
+        BUFFERED_BYTES.set(self._buffer.buffered_bytes)
+        return assembly
+
+    async def announce(self, metadata: ImageMetadata) -> ImageRecorded:
+        """Record an announced picture. Raises ImageRefusedError at a bound, PermanentError if refused."""
+        key = (device_key(metadata.device), metadata.name)
+        finished = self._finished.get(key)
+        if finished is not None and finished.settled and finished.document == metadata.document:
+            return _stored_before(finished.settled)
+        self._finished.pop(key, None)
+        assembly = self._buffer.metadata(metadata, asyncio.get_running_loop().time())
+        known = self._recorded.get(key)
+        if known is not None and known[0] is assembly:
+            return known[1]
+        recorded = await self._rows.submit(self._row(metadata))
+        if recorded.result == "receiving":
+            self._recorded[key] = (assembly, recorded)
+        elif recorded.result != "silent":
+            self.discard(key)
+        return recorded
+
+    async def record(self, root: Root, device: str, name: str) -> ImageRecorded:
+        """The row of a picture, also of one whose metadata did not come."""
+        key = (device_key(device), name)
+        assembly = self._buffer.get(*key)
+        known = self._recorded.get(key)
+        if known is not None and known[0] is assembly:
+            return known[1]
+        if assembly is not None and assembly.metadata is not None:
+            return await self.announce(assembly.metadata)
+        recorded = await self._rows.submit(ImageRow(self._ref(), root, device, name))
+        if recorded.result == "receiving":
+            self._recorded[key] = (assembly, recorded)
+        return recorded
+
+    async def asked(self, recorded: ImageRecorded, assembly: Assembly | None, requests: int) -> None:
+        """Note in the row that the device was asked for missing chunks once more."""
+        if recorded.image_id is not None:
+            received = assembly.received if assembly else 0
+            outcome = ImageOutcome(recorded.image_id, "asked", received, missing_requests=requests)
+            await self._outcomes.submit(outcome)
+
+    async def store(self, key: Key, recorded: ImageRecorded) -> ImageSettled | None:
+        """Store a picture that is whole; returns what the database says, None if it failed."""
+        assembly = self._buffer.get(*key)
+        if assembly is None or recorded.image_id is None or recorded.storage_path is None:
+            return None
+        try:
+            picture = assembly.assemble()
+            await self._put(recorded.storage_path, picture)
+        except ImageFaultError as error:
+            await self.fail(key, recorded, str(error))
+            return None
+        except ServiceError as error:
+            await self.fail(key, recorded, f"it could not be stored: {error}")
+            return None
+        digest = hashlib.sha256(picture).hexdigest()
+        settled = await self._outcomes.submit(
+            ImageOutcome(
+                recorded.image_id,
+                "complete",
+                assembly.received,
+                image_size=len(picture),
+                sha256=digest,
+            )
+        )
+        self._finish(key, settled)
+        IMAGES.labels(settled.result if settled.result == "duplicate" else "complete").inc()
+        log.info(
+            "[IMAGE] ✅ %s stored (%d bytes) as %s",
+            key[1],
+            len(picture),
+            settled.storage_path,
+            extra=context(device=recorded.device_code or key[0]),
+        )
+        return settled
+
+    async def fail(self, key: Key, recorded: ImageRecorded, why: str, requests: int = 0) -> None:
+        """Give a picture up for now: the row says why, memory is freed, the device keeps its copy."""
+        assembly = self._buffer.get(*key)
+        IMAGES.labels("failed").inc()
+        log.warning(
+            "[IMAGE] ❌ %s failed: %s; the device keeps it and offers it again",
+            key[1],
+            why,
+            extra=context(device=recorded.device_code or key[0]),
+        )
+        if recorded.image_id is not None:
+            await self._outcomes.submit(
+                ImageOutcome(
+                    recorded.image_id,
+                    "failed",
+                    assembly.received if assembly else 0,
+                    missing_requests=requests,
+                    error=why,
+                    missing=assembly.missing() if assembly and assembly.metadata else (),
+                )
+            )
+        self._finish(key, None)
+
+    async def refuse(self, root: Root, device: str, name: str, error: ImageRefusedError) -> None:
+        """A bound was hit: the row says which, once a picture; later chunks of it are dropped."""
+        key = (device_key(device), name)
+        if key in self._finished:
+            return
+        # Before the first wait, since chunks go on coming.
+        self._finish(key, None)
+        IMAGES.labels("refused").inc()
+        recorded = await self._rows.submit(ImageRow(self._ref(), root, device, name))
+        await self.fail(key, recorded, str(error))
+
+    def forget(self, key: Key) -> None:
+        """Another worker has stored this picture: what still comes of it is late."""
+        self._finish(key, None)
+
+    def discard(self, key: Key) -> None:
+        """Free a picture's memory, wherever it stands; what still comes of it begins it anew."""
+        self._buffer.discard(*key)
+        self._recorded.pop(key, None)
+        BUFFERED_BYTES.set(self._buffer.buffered_bytes)
+
+    def discard_device(self, device: str) -> None:
+        """Forget a device's unfinished pictures."""
+        for assembly in self._buffer.of_device(device):
+            self.discard((device, assembly.name))
+
+    def _finish(self, key: Key, settled: ImageSettled | None) -> None:
+        assembly = self._buffer.get(*key)
+        document = assembly.metadata.document if assembly and assembly.metadata else {}
+        self.discard(key)
+        self._finished[key] = Finished(document, settled)
+        if len(self._finished) > _MOST_FINISHED:
+            self._finished.popitem(last=False)
+
+    async def _put(self, path: str, picture: bytes) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((SupabaseUnavailableError, ProjectMisconfiguredError)),
+            wait=WaitAsAsked(),
+            stop=stop_after_delay(_STORE_PATIENCE),
+            before_sleep=lambda state: log.warning(
+                "[IMAGE] %s; next try in %.1f s",
+                state.outcome.exception() if state.outcome else "Storage does not answer",
+                state.upcoming_sleep,
+            ),
+            reraise=True,
+        )
+        async with self._uploads:
+            await retrying(self._store.put, path, picture)
+
+    def _ref(self) -> str:
+        return f"{self._worker}:{next(self._refs)}"
+
+    def _row(self, metadata: ImageMetadata) -> ImageRow:
+        readings = metadata.readings
+        return ImageRow(
+            ref=self._ref(),
+            topic_root=metadata.root,
+            topic_id=metadata.device,
+            image_name=metadata.name,
+            captured_at=metadata.captured_at,
+            image_size=metadata.size,
+            max_chunk_size=metadata.chunk_size,
+            total_chunks=metadata.total_chunks,
+            error_code=metadata.error_code,
+            location=metadata.location,
+            temperature=readings.temperature,
+            humidity=readings.humidity,
+            pressure=readings.pressure,
+            gas_resistance=readings.gas_resistance,
+            metadata=metadata.document,
+        )
+
+
+def _stored_before(settled: ImageSettled) -> ImageRecorded:
+    return ImageRecorded(
+        ref="",
+        result="complete",
+        image_id=settled.image_id,
+        storage_path=settled.storage_path,
+        next_wake_at=settled.next_wake_at,
+    )

@@ -1,0 +1,451 @@
+"""One visit: what the service does for a device that is awake, until it sleeps again.
+
+    commands   its due commands go out at once, by the queue; they are given time to be answered
+    pictures   one after another: what it is sending, then what it said is pending; ACK_OK once each is stored
+    sleep      it is told when to wake, unless a command or the last ACK_OK said so
+
+Only the worker that holds the visit's lease speaks; any other listens, keeps the same pictures, and goes on
+from there when the lease becomes its own.
+"""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from mqtt_service.adapters.rows import ImageRecorded, VisitRow
+from mqtt_service.backoff import FIRST_DELAY, LONGEST_DELAY
+from mqtt_service.command_queue import Link
+from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
+from mqtt_service.log import context
+from mqtt_service.pictures import Pictures
+from mqtt_service.protocol.assembly import Assembly
+from mqtt_service.protocol.commands import WakeFormat
+from mqtt_service.protocol.images import ImageMetadata
+from mqtt_service.protocol.replies import (
+    encode_ack_ok,
+    encode_capture_image,
+    encode_missing_chunks,
+    encode_next_wake,
+    encode_send_image,
+    reply_id,
+)
+from mqtt_service.protocol.topics import Root, ack_topic, command_topic, device_key
+
+log = logging.getLogger(__name__)
+
+# Our answers concern this wake alone: one that a broker keeps for longer would meet the device at its next.
+REPLY_EXPIRY = 60
+_MOST_ASKS = 3
+_LOOK_AT_COMMANDS = 2.0
+_MOST_SHOWN = 20
+_BRING_PICTURES = frozenset({"capture_image", "send_image"})
+
+
+@dataclass(frozen=True, slots=True)
+class VisitOptions:
+    """How long a device is waited for; seconds.
+
+    `silence`: one that says nothing for so long waits for us. `command_patience`: how long open commands
+    keep pictures and sleep waiting. `longest`: a visit is over then, whatever is open.
+    """
+
+    lease: float = 10.0
+    silence: float = 5.0
+    command_patience: float = 15.0
+    longest: float = 600.0
+    wake_format: WakeFormat = "12h"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a visit needs; `look` has its row read anew, `over` is called once, at its end."""
+
+    link: Link
+    pictures: Pictures
+    options: VisitOptions
+    look: Callable[["Visit"], None]
+    over: Callable[["Visit"], None]
+
+
+class _SilencedError(Exception):
+    """Another worker speaks in this visit now."""
+
+
+class _AsleepError(Exception):
+    """Nobody listens to the device's topics any more."""
+
+
+class Visit:
+    """One device, awake. `start` it once; whatever concerns it is told to it.
+
+    `row` is None where a picture's message came of a device whose HELLO was not heard.
+    """
+
+    def __init__(self, surroundings: Surroundings, root: Root, device: str, row: VisitRow | None) -> None:
+        self.key = device_key(device)
+        self.address: tuple[Root, str] = (root, device)
+        self.known = row is not None
+        self.told_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._look, self._over = surroundings.look, surroundings.over
+        self._link, self._pictures = surroundings.link, surroundings.pictures
+        self._options = surroundings.options
+        self._row = row or VisitRow(root, device)
+        self._pending = deque(self._row.pending_names)
+        self._unnamed = 0 if self._pending else self._row.pending_count
+        self._done: set[str] = set()
+        self._unanswered: deque[str] = deque(maxlen=20)
+        self._last_heard = self._loop.time()
+        self._news = asyncio.Event()
+        self._told = asyncio.Event()
+        self._knows_its_wake = False
+        self._nobody_listens = False
+        self._expects_picture = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this worker is the one that answers the device."""
+        return self._row.speaks
+
+    @property
+    def device_id(self) -> UUID | None:
+        """The device's row; None as long as nobody knows it."""
+        return self._row.device_id
+
+    # What is told to it -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Attend to the device in the background."""
+        self._task = asyncio.create_task(self._run(), name=f"visit of {self.address[1]}")
+
+    def cancel(self) -> None:
+        """Stop attending to it, at once and without a word."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def heard(self, root: Root, device: str) -> None:
+        """The device sent something about a picture."""
+        self.address = (root, device)
+        self._last_heard = self._loop.time()
+
+    def progress(self) -> None:
+        """A picture is whole: there is something to do."""
+        self._news.set()
+
+    def answered(self, command_type: str | None) -> None:
+        """The device acknowledged a command, and its row says so."""
+        self._last_heard = self._loop.time()
+        self._expects_picture = self._expects_picture or command_type in _BRING_PICTURES
+        self._news.set()
+
+    def told(self, row: VisitRow) -> None:
+        """The database says how the visit stands."""
+        self.told_at = self._loop.time()
+        if row.took_over and not self._row.speaks:
+            self._pending = deque(row.pending_names)
+            self._unnamed = 0 if self._pending else row.pending_count
+        self._row = row
+        self.known = True
+        self._told.set()
+        self._news.set()
+
+    async def announced(self, metadata: ImageMetadata, recorded: ImageRecorded) -> None:
+        """A picture's metadata is in its row; the device is answered, if that is ours to do."""
+        if recorded.result in {"receiving", "complete"}:
+            self._speak_for(recorded)
+        elif recorded.result == "silent":
+            self.known = True
+        with suppress(_SilencedError):
+            if recorded.result == "complete":
+                await self._confirm(metadata.name, recorded.next_wake_at)
+            elif recorded.result == "receiving":
+                await self._invite(metadata.name)
+        self._news.set()
+
+    def command_sent(self) -> None:
+        """The queue published a command: an acknowledgement without an id is for that one from now on."""
+        self._unanswered.clear()
+
+    def takes_acknowledgement(self, command_type: str | None) -> bool:
+        """Whether an acknowledgement without an id is for an answer of ours, which has no row.
+
+        It is where such an answer was what the device was sent last (PROTOCOL.md, "Acknowledgement").
+        """
+        for kind in self._unanswered:
+            if command_type in {None, kind}:
+                self._unanswered.remove(kind)
+                return True
+        return False
+
+    # What it does -----------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(self._options.longest):
+                await self._until_over()
+        except TimeoutError:
+            log.warning("[VISIT] Given up after %.0f s", self._options.longest, extra=self._context())
+            with suppress(_SilencedError):
+                await self._send_to_sleep()
+        except ServiceError as error:
+            log.warning("[VISIT] Given up: %s", error, extra=self._context())
+        except Exception:
+            log.exception("[VISIT] Failed; the device is told when to wake", extra=self._context())
+            with suppress(_SilencedError, ServiceError):
+                await self._send_to_sleep()
+        self._over(self)
+
+    async def _until_over(self) -> None:
+        while not self._row.ended:
+            if not self.known:
+                await self._introduce()
+            elif not self.speaks:
+                await self._next_news(self._options.lease)
+            else:
+                try:
+                    await self._attend()
+                except _SilencedError:
+                    continue
+                except _AsleepError:
+                    log.info("[VISIT] The device is gone before its end", extra=self._context())
+                return
+
+    async def _introduce(self) -> None:
+        """Chunks came, and neither a HELLO nor their metadata: after a silence, begin the visit for them."""
+        await self._until_quiet(lambda: self.known)
+        if self.known:
+            return
+        unfinished = self._pictures.of_device(self.key)
+        if not unfinished:
+            self._row = VisitRow(*self.address, ended=True)
+            return
+        recorded = await self._pictures.record(*self.address, unfinished[0].name)
+        if recorded.result == "silent":
+            self.known = True
+        elif recorded.device_id is None:
+            log.warning("[VISIT] Chunks of a device that is not registered: dropped", extra=self._context())
+            self._row = VisitRow(*self.address, ended=True)
+        else:
+            self._speak_for(recorded)
+
+    def _speak_for(self, recorded: ImageRecorded) -> None:
+        """A picture was recorded by us, so the visit is ours."""
+        if not self.known or not self._row.speaks:
+            self._row = VisitRow(
+                *self.address,
+                recorded.device_id,
+                recorded.device_code,
+                speaks=True,
+                next_wake_at=recorded.next_wake_at,
+            )
+        self.known = True
+        self.told_at = self._loop.time()
+
+    async def _attend(self) -> None:
+        await self._let_commands_finish()
+        while (name := await self._next_picture()) is not None:
+            await self._take(name)
+        if not self._knows_its_wake and not self._row.told_wake:
+            await self._send_to_sleep()
+
+    async def _let_commands_finish(self) -> None:
+        """Commands go first; one that is not answered in time does not keep the device awake."""
+        if not self._row.open_commands:
+            return
+        end = self._loop.time() + self._options.command_patience
+        while self._row.open_commands and self._loop.time() < end:
+            await self._next_news(_LOOK_AT_COMMANDS)
+            await self._read_anew()
+        if self._expects_picture:
+            await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
+
+    async def _read_anew(self) -> None:
+        self._told.clear()
+        self._look(self)
+        await self._told.wait()
+        self._check()
+
+    async def _next_picture(self) -> str | None:
+        """What it is sending, else what it said is pending, else whatever it has."""
+        for assembly in self._pictures.of_device(self.key):
+            if assembly.name not in self._done:
+                return assembly.name
+        while self._pending:
+            name = self._pending.popleft()
+            if name not in self._done:
+                return name
+        while self._unnamed > 0:
+            self._unnamed -= 1
+            any_name = await self._ask_for_any()
+            if any_name is not None:
+                return any_name
+        return None
+
+    async def _ask_for_any(self) -> str | None:
+        """The device has pictures and did not name them: one comes for each `capture_image`."""
+        for _ in range(_MOST_ASKS):
+            await self._say_command("capture_image", encode_capture_image(self.address[1], _new_id()))
+            await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
+            unfinished = self._pictures.of_device(self.key)
+            if unfinished:
+                return unfinished[0].name
+        if self._nobody_listens:
+            raise _AsleepError
+        return None
+
+    async def _take(self, name: str) -> None:
+        """Have one picture sent, as often as it takes, and stored."""
+        key = (self.key, name)
+        if self._pictures.get(key) is None:
+            self._pictures.expect(key)
+            await self._ask_to_send(name)
+        asks = 0
+        while not await self._arrived(name):
+            if asks == _MOST_ASKS:
+                await self._give_up(name, asks)
+                return
+            asks += 1
+            await self._ask_again(name, asks)
+        if name in self._done:
+            return
+        settled = await self._pictures.store(key, await self._record(name))
+        if settled is None:
+            self._done.add(name)
+            self._knows_its_wake = False
+        else:
+            await self._confirm(name, settled.next_wake_at)
+
+    async def _arrived(self, name: str) -> bool:
+        """Wait until a picture is whole or done with (True), or the device has fallen silent (False)."""
+        return await self._until_quiet(lambda: name in self._done or self._is_settled(name))
+
+    def _is_settled(self, name: str) -> bool:
+        assembly = self._pictures.get((self.key, name))
+        if assembly is not None:
+            return assembly.complete
+        if self._pictures.finished((self.key, name)) is not None:
+            self._done.add(name)
+            return True
+        return False
+
+    async def _ask_again(self, name: str, asks: int) -> None:
+        """Name the chunks that are missing; without metadata or any chunk, ask for the whole picture."""
+        assembly = self._pictures.get((self.key, name))
+        if assembly is None or assembly.metadata is None or not assembly.received:
+            await self._ask_to_send(name)
+        else:
+            missing = assembly.missing()
+            log.info("[IMAGE] %s lacks %d chunk(s): asking", name, len(missing), extra=self._context())
+            payload = encode_missing_chunks(self.address[1], name, missing)
+            await self._say(ack_topic(*self.address), payload)
+            await self._pictures.asked(await self._record(name), assembly, asks)
+
+    async def _give_up(self, name: str, asks: int) -> None:
+        assembly = self._pictures.get((self.key, name))
+        if self._nobody_listens and (assembly is None or not assembly.received):
+            raise _AsleepError
+        await self._pictures.fail((self.key, name), await self._record(name), _what_lacks(assembly), asks)
+        self._done.add(name)
+        self._knows_its_wake = False
+
+    async def _record(self, name: str) -> ImageRecorded:
+        recorded = await self._pictures.record(*self.address, name)
+        if recorded.result == "silent":
+            self._row = VisitRow(*self.address, self.device_id, speaks=False)
+            raise _SilencedError
+        return recorded
+
+    async def _confirm(self, name: str, next_wake: datetime | None) -> None:
+        """The picture is safe: the device may delete it."""
+        self._done.add(name)
+        moment = next_wake or self._row.next_wake_at
+        if moment is None:
+            raise PermanentError(
+                "the database named no next wake time; apply the files in supabase/migrations"
+            )
+        payload = encode_ack_ok(self.address[1], name, moment, self._options.wake_format)
+        await self._say(ack_topic(*self.address), payload)
+        self._knows_its_wake = True
+
+    async def _invite(self, name: str) -> None:
+        """Metadata is answered by `send_image`, unless the device did not wait for that."""
+        assembly = self._pictures.get((self.key, name))
+        if assembly is not None and not assembly.received:
+            await self._ask_to_send(name)
+
+    async def _ask_to_send(self, name: str) -> None:
+        await self._say_command("send_image", encode_send_image(self.address[1], _new_id(), name))
+
+    async def _send_to_sleep(self) -> None:
+        moment = self._row.next_wake_at
+        if moment is None:
+            return
+        payload = encode_next_wake(self.address[1], _new_id(), moment, self._options.wake_format)
+        await self._say_command("set_wake_schedule", payload)
+
+    # How it speaks and waits ------------------------------------------------------------------------------
+
+    async def _say_command(self, kind: str, payload: bytes) -> None:
+        await self._say(command_topic(*self.address), payload)
+        self._unanswered.append(kind)
+
+    async def _say(self, topic: str, payload: bytes) -> None:
+        """Publish, waiting for the broker if need be. Raises _SilencedError when this is not ours to say."""
+        delay = FIRST_DELAY
+        while True:
+            self._check()
+            try:
+                result = await self._link.publish(topic, payload, expiry_seconds=REPLY_EXPIRY)
+            except BrokerUnavailableError:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+            else:
+                self._nobody_listens = result.no_subscriber
+                self._last_heard = self._loop.time()
+                return
+
+    def _check(self) -> None:
+        if not self.speaks:
+            raise _SilencedError
+
+    async def _until_quiet(self, seen: Callable[[], bool]) -> bool:
+        """True once `seen`; False after the device (and we) said nothing for the time of `silence`."""
+        while not seen():
+            left = self._last_heard + self._options.silence - self._loop.time()
+            if left <= 0:
+                return False
+            await self._next_news(left)
+            if self.known:
+                self._check()
+        return True
+
+    async def _next_news(self, seconds: float) -> None:
+        self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+
+    def _context(self) -> dict[str, object]:
+        return context(device=self._row.device_code or self.address[1])
+
+
+def _new_id() -> UUID:
+    return reply_id(os.urandom(16))
+
+
+def _what_lacks(assembly: Assembly | None) -> str:
+    if assembly is None or (assembly.metadata is None and not assembly.received):
+        return f"the device sent nothing of it, asked {_MOST_ASKS} times"
+    if assembly.metadata is None:
+        return f"its metadata did not come, asked {_MOST_ASKS} times"
+    missing = assembly.missing()
+    shown = ", ".join(str(chunk) for chunk in missing[:_MOST_SHOWN])
+    more = ", …" if len(missing) > _MOST_SHOWN else ""
+    return f"{len(missing)} of {assembly.total} chunks did not come, asked {_MOST_ASKS} times: {shown}{more}"
