@@ -78,62 +78,51 @@ class Assembly:
 
         Where neither the first id of a count from 0 nor the last of one from 1 was seen, both are listed.
         """
-        return tuple(chunk_id for chunk_id in self._numbers() if chunk_id not in self._chunks)
+        numbers = self._numbers(self.total) if self.total else ()
+        return tuple(chunk_id for chunk_id in numbers if chunk_id not in self._chunks)
 
     def assemble(self) -> bytes:
         """The picture; raises ImageFaultError, its message for the row, where it cannot be the one sent."""
         if not self.complete:
-            raise ImageFaultError(
-                f"{self.received} of {self.total or 'an unknown number of'} chunks are there"
-            )
+            total = self.total or "an unknown number of"
+            raise ImageFaultError(f"{self.received} of {total} chunks are there")
         picture = b"".join(self._chunks[chunk_id] for chunk_id in sorted(self._chunks))
         fault = _fault(picture, self.metadata.size if self.metadata else None)
         if fault:
             raise ImageFaultError(fault)
         return picture
 
-    def has(self, chunk_id: int) -> bool:
-        """Whether this chunk is there."""
-        return chunk_id in self._chunks
-
-    def is_other_than(self, metadata: ImageMetadata) -> bool:
-        """Whether this is about another picture, one that had the same name."""
-        return self.metadata is not None and _identity(self.metadata) != _identity(metadata)
-
     def announce(self, metadata: ImageMetadata) -> None:
         """Learn what the picture is; what came before and is no part of it is dropped."""
         self.metadata = metadata
         outside = [chunk_id for chunk_id in self._chunks if chunk_id > metadata.total_chunks]
+        # Both ends at once are of two numberings: the one that came first decides, as it does later on.
         ends = [chunk_id for chunk_id in self._chunks if chunk_id in {0, metadata.total_chunks}]
         for chunk_id in [*outside, *ends[1:]]:
             self.buffered_bytes -= len(self._chunks.pop(chunk_id))
 
+    def has(self, chunk_id: int) -> bool:
+        """Whether this chunk is there."""
+        return chunk_id in self._chunks
+
+    def may_have(self, chunk_id: int) -> bool:
+        """Whether there can be such a chunk, by what is known so far."""
+        return self.total is None or chunk_id in self._numbers(self.total)
+
     def add(self, chunk: ImageChunk) -> None:
-        """Keep a chunk that is not there; raises as `check` does."""
-        self.check(chunk)
+        """Keep a chunk that is not there and may be."""
         self._chunks[chunk.chunk_id] = chunk.data
         self.buffered_bytes += len(chunk.data)
 
-    def check(self, chunk: ImageChunk) -> None:
-        """Raise RemoteProtocolError for a chunk that cannot be of this picture."""
-        numbers = self._numbers()
-        if self.metadata and chunk.chunk_id not in numbers:
-            raise RemoteProtocolError(
-                f"chunk {chunk.chunk_id} of {self.name!r:.60} is not of {numbers[0]}…{numbers[-1]};"
-                " the chunk is dropped"
-            )
-
-    def _numbers(self) -> range:
-        total = self.total
-        if total is None:
-            return range(0)
+    def _numbers(self, total: int) -> range:
+        """The ids from 0 or from 1 on, or both as long as neither end was seen."""
         return range(1 if total in self._chunks else 0, total if 0 in self._chunks else total + 1)
 
 
 class ImageBuffer:
     """The pictures on their way, by device and name; all spellings of a device are one.
 
-    Times are any seconds that only grow, such as a monotonic clock's.
+    Times are seconds of any clock that never goes back.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -155,13 +144,13 @@ class ImageBuffer:
     def metadata(self, metadata: ImageMetadata, now: float) -> Assembly:
         """Begin a picture, or learn what its chunks are of; raises ImageRefusedError at a bound.
 
-        The same again changes nothing; about another picture of that name, it begins that one anew.
+        The same again changes nothing; another picture of that name begins anew, as another Assembly.
         """
         self._check_announced(metadata)
         device = device_key(metadata.device)
-        assembly = self.get(device, metadata.name)
-        if assembly is not None and assembly.is_other_than(metadata):
-            self.discard(device, metadata.name)
+        assembly = self._find(device, metadata.name)
+        if assembly and assembly.metadata and _identity(assembly.metadata) != _identity(metadata):
+            self._remove(assembly)
             assembly = None
         if assembly is None:
             assembly = self._begin(device, metadata.name, now)
@@ -173,15 +162,13 @@ class ImageBuffer:
         return assembly
 
     def chunk(self, chunk: ImageChunk, now: float) -> Assembly:
-        """Keep a chunk, the first of its id; the picture that it is of.
+        """Keep a chunk, the first of its id, and say of which picture it is.
 
         Raises ImageRefusedError at a bound, RemoteProtocolError for a chunk that cannot be of its picture.
         """
         device = device_key(chunk.device)
-        assembly = self.get(device, chunk.name)
+        assembly = self._find(device, chunk.name)
         if assembly is None or not assembly.has(chunk.chunk_id):
-            if assembly is not None:
-                assembly.check(chunk)
             self._check_chunk(chunk, assembly)
             if assembly is None:
                 assembly = self._begin(device, chunk.name, now)
@@ -193,7 +180,7 @@ class ImageBuffer:
 
     def get(self, device: str, name: str) -> Assembly | None:
         """The picture of this name, if it is on its way."""
-        return self._devices.get(device_key(device), {}).get(name)
+        return self._find(device_key(device), name)
 
     def of_device(self, device: str) -> list[Assembly]:
         """A device's pictures on their way, the first begun first."""
@@ -201,50 +188,48 @@ class ImageBuffer:
 
     def discard(self, device: str, name: str) -> None:
         """Free a picture's memory; nothing happens where there is none."""
-        key = device_key(device)
-        pictures = self._devices.get(key, {})
-        assembly = pictures.pop(name, None)
-        if assembly is None:
-            return
-        if not pictures:
-            del self._devices[key]
-        self._in_flight -= 1
-        self._count(assembly, -1)
+        assembly = self.get(device, name)
+        if assembly is not None:
+            self._remove(assembly)
 
     def discard_device(self, device: str) -> None:
         """Free the memory of all of a device's pictures."""
         for assembly in self.of_device(device):
-            self.discard(device, assembly.name)
+            self._remove(assembly)
 
     def expire(self, older_than: float) -> list[Assembly]:
         """Discard the pictures that were last heard of before this time, and say which they were."""
         expired = [assembly for assembly in self._all() if assembly.last_heard < older_than]
         for assembly in expired:
-            self.discard(assembly.device_key, assembly.name)
+            self._remove(assembly)
         return expired
 
     def _all(self) -> Iterator[Assembly]:
         for pictures in self._devices.values():
             yield from pictures.values()
 
+    def _find(self, device: str, name: str) -> Assembly | None:
+        pictures = self._devices.get(device)
+        return pictures.get(name) if pictures else None
+
     def _begin(self, device: str, name: str, now: float) -> Assembly:
         limits = self._limits
         if len(self._devices.get(device, {})) >= limits.per_device:
-            raise ImageRefusedError(
-                "per_device",
-                f"{name!r:.60} is one picture more than the {limits.per_device} that a device may have on"
-                " their way; it is not taken",
-            )
+            raise ImageRefusedError("per_device", _one_too_many(name, limits.per_device, "of one device"))
         if self._in_flight >= limits.in_flight:
-            raise ImageRefusedError(
-                "in_flight",
-                f"{name!r:.60} is one picture more than the {limits.in_flight} that may be on their way in"
-                " all; it is not taken",
-            )
+            raise ImageRefusedError("in_flight", _one_too_many(name, limits.in_flight, "of all devices"))
         assembly = Assembly(device, name, now)
         self._devices.setdefault(device, {})[name] = assembly
         self._in_flight += 1
         return assembly
+
+    def _remove(self, assembly: Assembly) -> None:
+        pictures = self._devices[assembly.device_key]
+        del pictures[assembly.name]
+        if not pictures:
+            del self._devices[assembly.device_key]
+        self._in_flight -= 1
+        self._count(assembly, -1)
 
     def _count(self, assembly: Assembly, sign: int) -> None:
         self._bytes += sign * assembly.buffered_bytes
@@ -252,50 +237,68 @@ class ImageBuffer:
 
     def _check_announced(self, metadata: ImageMetadata) -> None:
         limits = self._limits
+        name = f"{metadata.name!r:.60}"
         if metadata.size is not None and metadata.size > limits.max_bytes:
             raise ImageRefusedError(
                 "max_bytes",
-                f"{metadata.name!r:.60} is announced with {metadata.size} bytes, the limit is"
-                f" {limits.max_bytes}; it is not taken",
+                f"{name} is announced with {metadata.size} bytes, the limit is {limits.max_bytes};"
+                " it is not taken",
             )
         if metadata.total_chunks > limits.max_chunks:
             raise ImageRefusedError(
                 "max_chunks",
-                f"{metadata.name!r:.60} is announced with {metadata.total_chunks} chunks, the limit is"
-                f" {limits.max_chunks}; it is not taken",
+                f"{name} is announced with {metadata.total_chunks} chunks, the limit is {limits.max_chunks};"
+                " it is not taken",
             )
 
     def _check_chunk(self, chunk: ImageChunk, assembly: Assembly | None) -> None:
+        """Raise for a chunk that cannot be of its picture, or that there is no room for."""
         limits = self._limits
-        name = f"{chunk.name!r:.60}"
-        length = len(chunk.data)
-        if length > limits.max_bytes:
+        if assembly and not assembly.may_have(chunk.chunk_id):
             raise RemoteProtocolError(
-                f"chunk {chunk.chunk_id} of {name} is {length} bytes, more than a whole picture may be;"
-                " the chunk is dropped"
+                f"{_chunk_dropped(chunk)}: the picture has {assembly.total} chunks, numbered otherwise"
+            )
+        if len(chunk.data) > limits.max_bytes:
+            raise RemoteProtocolError(
+                f"{_chunk_dropped(chunk)}: its {len(chunk.data)} bytes are more than a whole picture may have"
             )
         if chunk.chunk_id > limits.max_chunks:
             raise ImageRefusedError(
-                "max_chunks",
-                f"chunk {chunk.chunk_id} of {name} is beyond the {limits.max_chunks} that a picture may have;"
-                " the chunk is dropped",
+                "max_chunks", f"{_chunk_dropped(chunk)}: a picture's limit is {limits.max_chunks} chunks"
             )
-        if assembly is not None and assembly.buffered_bytes + length > limits.max_bytes:
+        if assembly and assembly.buffered_bytes + len(chunk.data) > limits.max_bytes:
             raise ImageRefusedError(
-                "max_bytes", f"{name} grows beyond {limits.max_bytes} bytes; the chunk is dropped"
+                "max_bytes",
+                f"{_chunk_dropped(chunk)}: the picture grows beyond the limit of {limits.max_bytes} bytes",
             )
-        if self._bytes + length > limits.buffered_bytes or self._chunks >= limits.buffered_chunks:
+        self._check_room(chunk)
+
+    def _check_room(self, chunk: ImageChunk) -> None:
+        limits = self._limits
+        if self._bytes + len(chunk.data) > limits.buffered_bytes:
             raise ImageRefusedError(
                 "buffered_bytes",
-                f"{self._bytes} bytes in {self._chunks} chunks of pictures are waiting, which is all there is"
-                f" room for; chunk {chunk.chunk_id} of {name} is dropped",
+                f"{_chunk_dropped(chunk)}: unfinished pictures hold {self._bytes} bytes, the limit is"
+                f" {limits.buffered_bytes}",
+            )
+        if self._chunks >= limits.buffered_chunks:
+            raise ImageRefusedError(
+                "buffered_chunks",
+                f"{_chunk_dropped(chunk)}: unfinished pictures hold {self._chunks} chunks, which is all",
             )
 
 
 def _identity(metadata: ImageMetadata) -> tuple[object, ...]:
     """What tells pictures of one name apart, also where the device's clock was not set."""
-    captured = metadata.captured_at or metadata.captured_text
-    return captured, metadata.size, metadata.total_chunks
+    return metadata.captured_at or metadata.captured_text, metadata.size, metadata.total_chunks
+
+
+def _one_too_many(name: str, limit: int, whose: str) -> str:
+    return f"{name!r:.60} is not taken: {limit} unfinished pictures {whose} are there, which is the limit"
+
+
+def _chunk_dropped(chunk: ImageChunk) -> str:
+    return f"chunk {chunk.chunk_id} of {chunk.name!r:.60} is dropped"
 
 
 def _fault(picture: bytes, announced: int | None) -> str | None:
@@ -305,7 +308,7 @@ def _fault(picture: bytes, announced: int | None) -> str | None:
     if announced is not None and length < announced:
         return f"the chunks hold {length} bytes, fewer than the {announced} announced"
     if not picture.startswith(_JPEG_START):
-        return "the picture does not begin as a JPEG does (FF D8)"
+        return "the picture is no JPEG: it does not begin with FF D8"
     if not picture.endswith(_JPEG_END):
-        return "the picture does not end as a JPEG does (FF D9): it is cut off"
+        return "the picture is cut off: it does not end with FF D9, as a JPEG does"
     return None

@@ -30,7 +30,7 @@ LARGEST_METADATA = 16 * 1024
 
 _LONGEST_TEXT = 255
 _LARGEST_INTEGER = 2**31 - 1
-_UNUSABLE_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_UNUSABLE_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _FASTEST_CLOCK = timedelta(days=2)
 # Epoch seconds reach this in the year 5138; milliseconds passed it in 1973.
@@ -109,10 +109,10 @@ def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata 
 
 
 def _chunk(topic: Topic, document: dict[str, Any]) -> ImageChunk:
-    chunk_id = whole_number(document["chunk_id"])
-    if chunk_id is None or chunk_id < 0:
+    chunk_id = _integer(document["chunk_id"], 0)
+    if chunk_id is None:
         raise RemoteProtocolError(
-            f"chunk_id {str(document['chunk_id'])[:50]!r} is no number from 0 on; the chunk is dropped"
+            f"chunk_id {_shown(document['chunk_id'])} is no number from 0 on; the chunk is dropped"
         )
     name = _name(document)
     return ImageChunk(
@@ -134,12 +134,12 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
         name,
         captured_at=_moment(captured, now),
         captured_text=_as_sent(captured),
-        size=_size(document.get("image_size"), sys.maxsize),
-        chunk_size=_size(_first(document, _CHUNK_SIZE), _LARGEST_INTEGER),
+        size=_size(document.get("image_size")),
+        chunk_size=_integer(_first(document, _CHUNK_SIZE), 0),
         total_chunks=_total(_first(document, _TOTAL)),
         readings=_readings(document),
         location=short_text(document.get("location"), _LONGEST_TEXT),
-        error_code=_error_code(document.get("error")),
+        error_code=_integer(document.get("error"), -_LARGEST_INTEGER),
         claimed_device=_claimed(topic, document),
         document=document,
     )
@@ -159,7 +159,9 @@ def _name(document: dict[str, Any]) -> str:
             f"image_name {name[:20]!r}… is {len(name)} characters, the limit is {_LONGEST_TEXT}; dropped"
         )
     if _UNUSABLE_IN_NAMES.search(name):
-        raise RemoteProtocolError(f"image_name {name!r:.60} contains control characters; it is dropped")
+        raise RemoteProtocolError(
+            f"image_name {name!r:.60} contains control characters; the message is dropped"
+        )
     return name
 
 
@@ -234,18 +236,19 @@ def _as_sent(value: object) -> str | None:
     return short_text(str(value), _LONGEST_TEXT)
 
 
-def _size(value: object, largest: int) -> int | None:
+def _size(value: object) -> int | None:
+    """A number of bytes; one beyond reason stays beyond reason, so that a bound refuses it."""
     size = whole_number(value)
-    return size if size is not None and 0 <= size <= largest else None
+    return min(size, sys.maxsize) if size is not None and size >= 0 else None
 
 
 def _total(value: object) -> int:
     total = whole_number(value)
     if total is None or total < 1:
         raise RemoteProtocolError(
-            f"total_chunks_count {str(value)[:50]!r} is no number from 1 on; the picture is not taken"
+            f"total_chunks_count {_shown(value)} is no number from 1 on; the picture is not taken"
         )
-    return total
+    return min(total, sys.maxsize)
 
 
 def _readings(document: dict[str, Any]) -> Readings:
@@ -261,9 +264,15 @@ def _reading(places: tuple[dict[str, Any], ...], key: str) -> float | None:
     )
 
 
-def _error_code(value: object) -> int | None:
-    code = whole_number(value)
-    return code if code is not None and abs(code) <= _LARGEST_INTEGER else None
+def _integer(value: object, lowest: int) -> int | None:
+    """A whole number that fits a column of type integer; None for anything else."""
+    read = whole_number(value)
+    return read if read is not None and lowest <= read <= _LARGEST_INTEGER else None
+
+
+def _shown(value: object) -> str:
+    """A value as an operator is to see it; what is nested may be nested too deep to print."""
+    return f"{value!r:.50}" if isinstance(value, int | float | str) else f"(a JSON {type(value).__name__})"
 
 
 def _claimed(topic: Topic, document: dict[str, Any]) -> str | None:

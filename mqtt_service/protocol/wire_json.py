@@ -57,8 +57,8 @@ def storable(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def short_text(value: object, longest: int) -> str | None:
-    """A text without blanks around it, cut to `longest` characters; None for anything else or nothing."""
-    return value.strip()[:longest] or None if isinstance(value, str) else None
+    """A storable text without blanks around it, cut to `longest` characters; None for anything else."""
+    return _text(value.strip()[:longest]) or None if isinstance(value, str) else None
 
 
 def number(value: object, lowest: float, highest: float) -> float | None:
