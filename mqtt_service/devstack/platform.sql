@@ -115,6 +115,26 @@ create table if not exists storage.objects (
 );
 create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
 
+-- The parts of an object's name, for policies.
+create or replace function storage.foldername(name text) returns text[]
+language sql immutable set search_path = ''
+as $$
+  select (string_to_array(name, '/'))[: cardinality(string_to_array(name, '/')) - 1]
+$$;
+
+create or replace function storage.filename(name text) returns text
+language sql immutable set search_path = ''
+as $$
+  select split_part(name, '/', -1)
+$$;
+
+-- All of a file name that has no dot, as hosted.
+create or replace function storage.extension(name text) returns text
+language sql immutable set search_path = ''
+as $$
+  select split_part(split_part(name, '/', -1), '.', -1)
+$$;
+
 alter table storage.buckets enable row level security;
 alter table storage.objects enable row level security;
 grant all on storage.buckets, storage.objects to anon, authenticated, service_role;

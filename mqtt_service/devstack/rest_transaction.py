@@ -106,7 +106,7 @@ async def _run(connection: psycopg.AsyncConnection[Any], context: Context, work:
     async with connection.transaction():
         if work.read_only:
             await connection.execute("set transaction read only")
-        await connection.execute(_impersonate(context))
+        await connection.execute(impersonate(context))
         cursor = await connection.execute(work.statement, prepare=False)
         row = await cursor.fetchone()
         result = Result(*(row or (None, 0, "", None)))
@@ -125,7 +125,8 @@ async def _estimate(connection: psycopg.AsyncConnection[Any], work: Work, result
     return Result(max(guess, result.total or 0), result.rows, result.body, result.inserted)
 
 
-def _impersonate(context: Context) -> sql.Composed:
+def impersonate(context: Context) -> sql.Composed:
+    """Return the statement that gives the transaction the caller's role and the request's settings."""
     settings = {
         "search_path": SEARCH_PATH,
         "role": context.caller.role,

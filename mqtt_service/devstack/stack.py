@@ -1,7 +1,8 @@
 """The embedded stack as a whole: Postgres with the migrations and the seed, the API on one port, a broker.
 
-Everything listens on loopback. A data directory holds `postgres/`, `broker/` and `jwt_secret`, so that rows,
-queued messages and keys outlive a restart; without one, a temporary directory is used and removed.
+Everything listens on loopback. A data directory holds `postgres/`, `storage/`, `broker/` and `jwt_secret`, so
+that rows, files, queued messages and keys outlive a restart; without one, a temporary directory is used and
+removed.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from mqtt_service.devstack.migrations import apply_migrations, apply_seed
 from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.realtime import RealtimeServer
 from mqtt_service.devstack.rest import rest_routes
+from mqtt_service.devstack.storage import open_files, storage_routes
 from mqtt_service.errors import PermanentError
 
 ENV_HEADER = "# Written by mqtt-service dev, and removed when it ends.\n"
@@ -99,7 +101,11 @@ async def running_stack(
         keys, faults = JwtKeys.load_or_create(directory / "jwt_secret"), Faults()
         pool = await parts.enter_async_context(_pool(postgres.url))
         realtime = await parts.enter_async_context(RealtimeServer(postgres.url, keys, faults))
-        routes = [*rest_routes(pool, keys, faults), *realtime.routes(), *faults.routes()]
+        files = await open_files(directory / "storage", postgres.url)
+        routes = [
+            *rest_routes(pool, keys, faults), *storage_routes(pool, keys, faults, files),
+            *realtime.routes(), *faults.routes(),
+        ]  # fmt: skip
         await parts.enter_async_context(_serving(routes, listener))
         url = f"http://{HOST}:{listener.getsockname()[1]}"
         await _check_api(url, keys)
