@@ -36,7 +36,7 @@ _FASTEST_CLOCK = timedelta(days=2)
 # Epoch seconds reach this in the year 5138; milliseconds passed it in 1973.
 _LEAST_MILLISECONDS = 1e11
 _EPOCH = re.compile(r"[0-9]{10}(?:[0-9]{3})?(?:\.[0-9]+)?")
-_TO_STANDARD_BASE64 = str.maketrans("-_", "+/", "=")
+_TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
 _BYTE_VALUES = {int}
 
 _CAPTURED = ("capture_timestamp", "timestamp", "capture_timeStamp")
@@ -183,7 +183,7 @@ def _from_base64(text: str) -> bytes:
     except ValueError:
         # Line breaks, the URL's alphabet or no padding, perhaps.
         pass
-    bare = "".join(text.split()).translate(_TO_STANDARD_BASE64)
+    bare = "".join(text.split()).translate(_TO_STANDARD_BASE64).rstrip("=")
     try:
         return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
     except ValueError as error:
