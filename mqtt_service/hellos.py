@@ -45,7 +45,7 @@ class HelloHandler:
         hello = parse_hello(topic, payload)
         if hello.claimed_device is not None:
             FOREIGN_IDS.inc()
-        await self._visits.ended(hello.device)
+        await self._visits.make_way(hello.device)
         try:
             recorded = await self._batcher.submit(self._row(hello))
         except PermanentError as error:

@@ -56,14 +56,14 @@ class Inbound:
             else:
                 await self._metadata(data)
         except ImageRefusedError as error:
-            await self.pictures.refuse(data.root, data.device, data.name, error)
-            self.visits.heard(data.root, data.device).progress()
+            await self.pictures.refuse(data.device, data.name, error)
+            self.visits.heard(data.device).progress()
 
     def _chunk(self, chunk: ImageChunk) -> None:
         assembly = self.pictures.chunk(chunk)
         if assembly is None:
             return
-        visit = self.visits.heard(chunk.root, chunk.device)
+        visit = self.visits.heard(chunk.device)
         if assembly.complete:
             visit.progress()
 
@@ -79,7 +79,7 @@ class Inbound:
                 "[IMAGE] %s dropped: %s", metadata.name, reason, extra=context(device=metadata.device)
             )
             return
-        await self.visits.heard(metadata.root, metadata.device).announced(metadata, recorded)
+        await self.visits.heard(metadata.device).announced(metadata, recorded)
 
     async def _announce(self, metadata: ImageMetadata) -> ImageRecorded | None:
         try:

@@ -34,7 +34,7 @@ from mqtt_service.log import context
 from mqtt_service.metrics import BUFFERED_BYTES, CHUNKS, DROPPED_MESSAGES, IMAGES
 from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, ImageRefusedError, Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata
-from mqtt_service.protocol.topics import Root, device_key
+from mqtt_service.protocol.topics import device_key
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Pictures:
             self.discard(key)
         return recorded
 
-    async def record(self, root: Root, device: str, name: str) -> ImageRecorded:
+    async def record(self, device: str, name: str) -> ImageRecorded:
         """The row of a picture, also of one whose metadata did not come."""
         key = (device_key(device), name)
         assembly = self._buffer.get(*key)
@@ -142,7 +142,7 @@ class Pictures:
             return known[1]
         if assembly is not None and assembly.metadata is not None:
             return await self.announce(assembly.metadata)
-        recorded = await self._rows.submit(ImageRow(self._ref(), root, device, name))
+        recorded = await self._rows.submit(ImageRow(self._ref(), device, name))
         if recorded.result == "receiving":
             self._recorded[key] = (assembly, recorded)
         return recorded
@@ -212,7 +212,7 @@ class Pictures:
             )
         self._finish(key, None)
 
-    async def refuse(self, root: Root, device: str, name: str, error: ImageRefusedError) -> None:
+    async def refuse(self, device: str, name: str, error: ImageRefusedError) -> None:
         """A bound was hit: the row says which, once a picture; later chunks of it are dropped."""
         key = (device_key(device), name)
         if key in self._finished:
@@ -220,7 +220,7 @@ class Pictures:
         # Before the first wait, since chunks go on coming.
         self._finish(key, None)
         IMAGES.labels("refused").inc()
-        recorded = await self._rows.submit(ImageRow(self._ref(), root, device, name))
+        recorded = await self._rows.submit(ImageRow(self._ref(), device, name))
         await self.fail(key, recorded, str(error))
 
     def forget(self, key: Key) -> None:
@@ -268,7 +268,6 @@ class Pictures:
         readings = metadata.readings
         return ImageRow(
             ref=self._ref(),
-            topic_root=metadata.root,
             topic_id=metadata.device,
             image_name=metadata.name,
             captured_at=metadata.captured_at,

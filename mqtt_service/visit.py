@@ -130,9 +130,8 @@ class Visit:
         if self._task is not None:
             self._task.cancel()
 
-    def heard(self, root: Root, device: str) -> None:
+    def heard(self) -> None:
         """The device sent something about a picture."""
-        self.address = (root, device)
         self._last_heard = self._loop.time()
 
     def progress(self) -> None:
@@ -226,10 +225,10 @@ class Visit:
         if not unfinished:
             self._row = VisitRow(*self.address, ended=True)
             return
-        recorded = await self._pictures.record(*self.address, unfinished[0].name)
+        recorded = await self._pictures.record(self.address[1], unfinished[0].name)
         if recorded.result == "silent":
             self.known = True
-        elif recorded.device_id is None:
+        elif recorded.result in {"unknown_device", "refused"}:
             log.warning("[VISIT] Chunks of a device that is not registered: dropped", extra=self._context())
             self._row = VisitRow(*self.address, ended=True)
         else:
@@ -238,6 +237,7 @@ class Visit:
     def _speak_for(self, recorded: ImageRecorded) -> None:
         """A picture was recorded by us, so the visit is ours."""
         if not self.known or not self._row.speaks:
+            self.address = (recorded.topic_root, self.address[1])
             self._row = VisitRow(
                 *self.address,
                 recorded.device_id,
@@ -250,10 +250,12 @@ class Visit:
 
     async def _attend(self) -> None:
         await self._let_commands_finish()
-        while (name := await self._next_picture()) is not None:
-            await self._take(name)
-        if not self._knows_its_wake and not self._row.told_wake:
-            await self._send_to_sleep()
+        while True:
+            while (name := await self._next_picture()) is not None:
+                await self._take(name)
+            if self._knows_its_wake or self._row.told_wake:
+                return
+            await self._send_to_sleep()  # what it began to send meanwhile is still taken
 
     async def _let_commands_finish(self) -> None:
         """Commands go first; one that is not answered in time does not keep the device awake."""
@@ -356,7 +358,7 @@ class Visit:
         self._knows_its_wake = False
 
     async def _record(self, name: str) -> ImageRecorded:
-        recorded = await self._pictures.record(*self.address, name)
+        recorded = await self._pictures.record(self.address[1], name)
         if recorded.result == "silent":
             self._row = VisitRow(*self.address, self.device_id, speaks=False)
             raise _SilencedError
@@ -384,11 +386,16 @@ class Visit:
         await self._say_command("send_image", encode_send_image(self.address[1], _new_id(), name))
 
     async def _send_to_sleep(self) -> None:
-        moment = self._row.next_wake_at
-        if moment is None:
-            return
+        moment = self._next_wake(None)
         payload = encode_next_wake(self.address[1], _new_id(), moment, self._options.wake_format)
         await self._say_command("set_wake_schedule", payload)
+        self._knows_its_wake = True
+
+    def _next_wake(self, told: datetime | None) -> datetime:
+        moment = told or self._row.next_wake_at
+        if moment is None:
+            raise PermanentError("the database names no next wake time; apply supabase/migrations")
+        return moment
 
     # How it speaks and waits ------------------------------------------------------------------------------
 

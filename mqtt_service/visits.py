@@ -20,7 +20,7 @@ from mqtt_service.metrics import AWAKE
 from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.messages import Hello
 from mqtt_service.protocol.replies import encode_next_wake, reply_id
-from mqtt_service.protocol.topics import Root, command_topic, device_key
+from mqtt_service.protocol.topics import command_topic, device_key
 from mqtt_service.visit import REPLY_EXPIRY, Surroundings, Visit, VisitOptions
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,13 @@ class Visits:
         if ending is not None:
             await ending.wait()
 
+    async def make_way(self, device: str) -> None:
+        """A HELLO came: the device's former visit is over, and must not end the one that begins now."""
+        former = self._visits.pop(device_key(device), None)
+        if former is not None:
+            former.cancel()
+        await self.ended(device)
+
     async def begin(self, hello: Hello, recorded: HelloRecorded) -> None:
         """A device woke; one that may not register is only told when to come back."""
         if recorded.commands:
@@ -77,13 +84,16 @@ class Visits:
         )
         self._start(Visit(self._surroundings, hello.root, hello.device, row))
 
-    def heard(self, root: Root, device: str) -> Visit:
-        """A message about a picture came: the device's visit, a new one if no HELLO was heard."""
+    def heard(self, device: str) -> Visit:
+        """A message about a picture came: the device's visit, a new one if no HELLO was heard.
+
+        Pictures come on the root ESP32CAM from every firmware, so they do not tell where it listens.
+        """
         visit = self._visits.get(device_key(device))
         if visit is None:
-            visit = Visit(self._surroundings, root, device, None)
+            visit = Visit(self._surroundings, "device", device, None)
             self._start(visit)
-        visit.heard(root, device)
+        visit.heard()
         return visit
 
     def of(self, device: str) -> Visit | None:
@@ -167,12 +177,11 @@ class Visits:
             visit.told(row)
 
     def _take_over(self, row: VisitRow) -> None:
-        root: Root = "ESP32CAM" if row.topic_root == "ESP32CAM" else "device"
         extra = context(device=row.device_code or row.topic_id)
         log.warning("[VISIT] Its worker is gone; this one goes on with the device", extra=extra)
         visit = self.of(row.topic_id)
         if visit is None:
-            self._start(Visit(self._surroundings, root, row.topic_id, row))
+            self._start(Visit(self._surroundings, row.topic_root, row.topic_id, row))
         else:
             visit.told(row)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from mqtt_service.protocol.commands import Command
+from mqtt_service.protocol.topics import Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class VisitRow:
     sent in this visit without an answer; `told_wake`: one of them told the device when to wake.
     """
 
-    topic_root: str
+    topic_root: Root
     topic_id: str
     device_id: UUID | None = None
     device_code: str | None = None
@@ -215,10 +216,12 @@ class VisitRow:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """A picture that a device announced: the input of `fn_record_images`. Bytes; °C, %RH, hPa, kΩ."""
+    """A picture that a device announced: the input of `fn_record_images`. Bytes; °C, %RH, hPa, kΩ.
+
+    It names no root: pictures come on ESP32CAM from every firmware.
+    """
 
     ref: str
-    topic_root: str
     topic_id: str
     image_name: str
     captured_at: datetime | None = None
@@ -236,7 +239,10 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecorded:
-    """Where a picture is to be stored. `complete`: it is there; `silent`: another worker sees to it."""
+    """Where a picture is to be stored, and on which root its device listens.
+
+    `complete`: it is there; `silent`: another worker sees to it.
+    """
 
     ref: str
     result: Literal["receiving", "complete", "silent", "unknown_device", "refused"]
@@ -245,6 +251,7 @@ class ImageRecorded:
     image_id: UUID | None = None
     storage_path: str | None = None
     next_wake_at: datetime | None = None
+    topic_root: Root = "device"
     error: str | None = None
 
 
