@@ -86,7 +86,7 @@ class JwtKeys:
 
     def user_token(self, user_id: str, email: str, seconds: float = USER_TOKEN_SECONDS) -> str:
         """Return the access token of a signed-in user, good for `seconds` (a negative number: expired)."""
-        return self._sign({
+        return self.sign({
             "sub": user_id,
             "email": email,
             "role": "authenticated",
@@ -126,12 +126,13 @@ class JwtKeys:
             raise InvalidTokenError("PGRST303", "JWT expired")
         return claims
 
-    def _role_key(self, role: str) -> str:
-        return self._sign({"iss": ISSUER, "ref": "dev", "role": role}, KEY_SECONDS)
-
-    def _sign(self, claims: dict[str, Any], seconds: float) -> str:
+    def sign(self, claims: Mapping[str, Any], seconds: float) -> str:
+        """Return a token of these claims, good for `seconds` from now on."""
         now = int(self.clock())
         return jwt.encode({**claims, "iat": now, "exp": int(now + seconds)}, self.secret, _ALGORITHM)
+
+    def _role_key(self, role: str) -> str:
+        return self.sign({"iss": ISSUER, "ref": "dev", "role": role}, KEY_SECONDS)
 
     def _opaque(self, purpose: str) -> str:
         digest = hmac.new(self.secret.encode(), purpose.encode(), hashlib.sha256).digest()

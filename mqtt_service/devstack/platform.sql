@@ -60,6 +60,23 @@ create table if not exists auth.users (
 );
 alter table auth.users enable row level security;
 
+-- Who is signed in: a session is one sign-in, and has one refresh token at a time that was not used yet.
+create table if not exists auth.sessions (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references auth.users (id) on delete cascade,
+  created_at timestamptz default now()
+);
+alter table auth.sessions enable row level security;
+
+create table if not exists auth.refresh_tokens (
+  token text primary key,
+  session_id uuid not null references auth.sessions (id) on delete cascade,
+  revoked boolean not null default false,
+  created_at timestamptz default now(),
+  updated_at timestamptz default now()
+);
+alter table auth.refresh_tokens enable row level security;
+
 -- The claims of the request's token, as PostgREST and Realtime set them for the transaction.
 create or replace function auth.jwt() returns jsonb
 language sql stable set search_path = ''

@@ -32,12 +32,8 @@ class Caller:
         return self.role == ANONYMOUS
 
 
-def authenticate(keys: JwtKeys, headers: Mapping[str, str], url_key: str | None) -> Caller:
-    """Return who calls, from the headers `apikey` and `Authorization`; `url_key` is the parameter `apikey`.
-
-    A bearer token goes before the key; an opaque key in its place, as clients send it, is passed over.
-    Raises NoApiKeyError, or ApiError (PGRST301, PGRST303) for a token that does not hold.
-    """
+def check_api_key(keys: JwtKeys, headers: Mapping[str, str], url_key: str | None) -> str:
+    """Return the project's key that the request brings, in a header or in its URL. Raises NoApiKeyError."""
     key = headers.get("apikey") or url_key
     if not key:
         hint = "No `apikey` request header or url param was found."
@@ -45,6 +41,16 @@ def authenticate(keys: JwtKeys, headers: Mapping[str, str], url_key: str | None)
     if not keys.is_api_key(key):
         hint = "Double check your Supabase `anon` or `service_role` API key."
         raise NoApiKeyError("Invalid API key", hint)
+    return key
+
+
+def authenticate(keys: JwtKeys, headers: Mapping[str, str], url_key: str | None) -> Caller:
+    """Return who calls, from the headers `apikey` and `Authorization`; `url_key` is the parameter `apikey`.
+
+    A bearer token goes before the key; an opaque key in its place, as clients send it, is passed over.
+    Raises NoApiKeyError, or ApiError (PGRST301, PGRST303) for a token that does not hold.
+    """
+    key = check_api_key(keys, headers, url_key)
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or token.startswith("sb_"):
         token = key

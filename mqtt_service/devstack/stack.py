@@ -22,8 +22,12 @@ import uvicorn
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
+from mqtt_service.devstack.auth import auth_routes
+from mqtt_service.devstack.auth_errors import VERSION_HEADER
 from mqtt_service.devstack.broker import HOST, Broker
 from mqtt_service.devstack.faults import Faults
 from mqtt_service.devstack.keys import JwtKeys
@@ -38,6 +42,13 @@ ENV_HEADER = "# Written by mqtt-service dev, and removed when it ends.\n"
 POOL_SIZE = 10
 _START_SECONDS = 15.0
 _STOP_SECONDS = 2
+_FOR_BROWSERS = Middleware(
+    CORSMiddleware,
+    allow_origins=["*"],
+    allow_methods=["*"],
+    allow_headers=["*"],
+    expose_headers=["Content-Range", "Location", "Preference-Applied", "Retry-After", VERSION_HEADER],
+)
 
 
 class StackStartError(PermanentError):
@@ -104,7 +115,7 @@ async def running_stack(
         files = await open_files(directory / "storage", postgres.url)
         routes = [
             *rest_routes(pool, keys, faults), *storage_routes(pool, keys, faults, files),
-            *realtime.routes(), *faults.routes(),
+            *auth_routes(postgres.url, keys, faults), *realtime.routes(), *faults.routes(),
         ]  # fmt: skip
         await parts.enter_async_context(_serving(routes, listener))
         url = f"http://{HOST}:{listener.getsockname()[1]}"
@@ -205,7 +216,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _serving(routes: list[BaseRoute], listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        Starlette(routes=routes),
+        Starlette(routes=routes, middleware=[_FOR_BROWSERS]),
         log_config=None,
         access_log=False,
         lifespan="off",

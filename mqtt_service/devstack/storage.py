@@ -20,11 +20,22 @@ from mqtt_service.devstack.rest_auth import ANONYMOUS, Caller
 from mqtt_service.devstack.rest_faults import answer_through_faults
 from mqtt_service.devstack.rest_transaction import Context
 from mqtt_service.devstack.storage_auth import authenticate
+from mqtt_service.devstack.storage_buckets import (
+    create_bucket,
+    delete_bucket,
+    empty_bucket,
+    get_bucket,
+    list_buckets,
+    update_bucket,
+)
 from mqtt_service.devstack.storage_call import Call, Handler
+from mqtt_service.devstack.storage_changes import copy_object, delete_object, delete_objects, move_object
 from mqtt_service.devstack.storage_database import Pool, StorageDatabase
 from mqtt_service.devstack.storage_downloads import get_info, get_object, get_public_info, get_public_object
 from mqtt_service.devstack.storage_errors import StorageError
 from mqtt_service.devstack.storage_files import FileStore
+from mqtt_service.devstack.storage_listing import list_objects
+from mqtt_service.devstack.storage_signing import get_signed_object, sign_object, sign_objects
 from mqtt_service.devstack.storage_uploads import create_object, update_object
 
 PREFIX = "/storage/v1"
@@ -32,16 +43,29 @@ _NOBODY = Caller(ANONYMOUS, {"role": ANONYMOUS})
 _OBJECT = "/object/{bucket}/{name:path}"
 _CLIENT_GONE = 499
 
-# What needs a token that holds, ...
+# What needs a token that holds, and what does not; the more particular paths stand first.
 _SIGNED_IN: list[tuple[str, str, Handler]] = [
+    ("GET", "/bucket", list_buckets),
+    ("POST", "/bucket", create_bucket),
+    ("GET", "/bucket/{bucket}", get_bucket),
+    ("PUT", "/bucket/{bucket}", update_bucket),
+    ("DELETE", "/bucket/{bucket}", delete_bucket),
+    ("POST", "/bucket/{bucket}/empty", empty_bucket),
+    ("POST", "/object/list/{bucket}", list_objects),
+    ("POST", "/object/move", move_object),
+    ("POST", "/object/copy", copy_object),
+    ("POST", "/object/sign/{bucket}", sign_objects),
+    ("POST", "/object/sign/{bucket}/{name:path}", sign_object),
     ("GET", "/object/authenticated/{bucket}/{name:path}", get_object),
     ("GET", "/object/info/authenticated/{bucket}/{name:path}", get_info),
+    ("DELETE", "/object/{bucket}", delete_objects),
+    ("DELETE", _OBJECT, delete_object),
     ("POST", _OBJECT, create_object),
     ("PUT", _OBJECT, update_object),
 ]
-# ... and what does not: the more particular paths stand first.
 _OPEN: list[tuple[str, str, Handler]] = [
     ("GET", "/object/public/{bucket}/{name:path}", get_public_object),
+    ("GET", "/object/sign/{bucket}/{name:path}", get_signed_object),
     ("GET", "/object/info/public/{bucket}/{name:path}", get_public_info),
     ("GET", "/object/info/{bucket}/{name:path}", get_info),
     ("GET", _OBJECT, get_object),

@@ -11,7 +11,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from mqtt_service.devstack.rest_transaction import ACQUIRE_SECONDS, Context, impersonate
 from mqtt_service.devstack.storage_auth import SERVICE
-from mqtt_service.devstack.storage_errors import StorageError, from_postgres
+from mqtt_service.devstack.storage_errors import from_postgres, timed_out
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 Row = dict[str, Any]
@@ -64,7 +64,6 @@ class StorageDatabase:
                 await connection.execute(impersonate(context))
                 yield Transaction(connection)
         except PoolTimeout as error:
-            message = "The connection to the database timed out"
-            raise StorageError(544, "DatabaseTimeout", message) from error
+            raise timed_out() from error
         except psycopg.Error as error:
             raise from_postgres(error) from error

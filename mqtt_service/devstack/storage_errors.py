@@ -4,6 +4,8 @@ The status that is meant stands in the body, as text; the HTTP status of the ans
 where it is the server's fault.
 """
 
+from collections.abc import Callable
+
 import psycopg
 
 _SERVER_STATUSES = {500, 544}  # the real server shows these two as they are, and all others as 400
@@ -89,19 +91,32 @@ def invalid_bucket_name() -> StorageError:
     return StorageError(400, "InvalidBucketName", "Bucket name invalid", "Invalid Input")
 
 
+def timed_out() -> StorageError:
+    """Return the error for a database that does not answer."""
+    return StorageError(544, "DatabaseTimeout", "The connection to the database timed out")
+
+
 def from_postgres(error: psycopg.Error) -> StorageError:
     """Return what a client sees of an error of the database."""
     words = error.diag.message_primary or str(error)
-    match error.sqlstate:
-        case "42501":
-            hidden = "row-level security" in words
-            return denied("new row violates row-level security policy" if hidden else words)
-        case "23505":
-            return duplicate("ResourceAlreadyExists")
-        case "23503":
-            return StorageError(404, "InvalidRequest", "The related resource does not exist")
-        case "22P02":
-            return StorageError(400, "InvalidParameter", words)
-        case "57014" | None:
-            return StorageError(544, "DatabaseTimeout", "The connection to the database timed out")
-    return StorageError(500, "DatabaseError", f"database error, code: {error.sqlstate}")
+    if error.sqlstate == "42501":
+        is_policy = "row-level security" in words
+        return denied("new row violates row-level security policy" if is_policy else words)
+    if error.sqlstate == "23503" and "is still referenced" in (error.diag.message_detail or ""):
+        message = "The resource could not be updated or removed due to a foreign key constraint"
+        return StorageError(409, "ResourceReferenced", message)
+    known = _BY_SQLSTATE.get(error.sqlstate)
+    return (
+        known(words)
+        if known
+        else StorageError(500, "DatabaseError", f"database error, code: {error.sqlstate}")
+    )
+
+
+_BY_SQLSTATE: dict[str | None, Callable[[str], StorageError]] = {
+    "23505": lambda _: duplicate("ResourceAlreadyExists"),
+    "23503": lambda _: StorageError(404, "InvalidRequest", "The related resource does not exist"),
+    "22P02": lambda words: StorageError(400, "InvalidParameter", words),
+    "57014": lambda _: timed_out(),
+    None: lambda _: timed_out(),  # the connection broke
+}
