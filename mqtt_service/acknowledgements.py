@@ -32,8 +32,15 @@ class AcknowledgementHandler:
     """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
 
     def __init__(
-        self, gateway: Gateway, queue: CommandQueueProcessor, visits: Visits | None, worker: str
+        self,
+        gateway: Gateway,
+        queue: CommandQueueProcessor,
+        visits: Visits | None,
+        worker: str,
+        *,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._queue = queue
         self._visits = visits
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", gateway.acknowledge, _BATCH)
@@ -99,8 +106,7 @@ class AcknowledgementHandler:
         """For how many seconds the oldest answer has waited for the database."""
         return self._batcher.longest_wait
 
-    @staticmethod
-    def _row(answer: Acknowledgement, ref: str) -> AcknowledgementRow:
+    def _row(self, answer: Acknowledgement, ref: str) -> AcknowledgementRow:
         return AcknowledgementRow(
             ref=ref,
             topic_root=answer.root,
@@ -110,6 +116,7 @@ class AcknowledgementHandler:
             command_type=answer.command_type,
             message=answer.message,
             response=answer.response,
+            shared=self._shared,
         )
 
 

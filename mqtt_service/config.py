@@ -27,6 +27,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
 # The broker takes longer ids, but MQTT 3.1.1 promises only these characters (MQTT 3.1.1, section 3.1.3.1).
 _PORTS = 65536
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     mqtt_tls: bool = True
     mqtt_ca_file: Path | None = None
     mqtt_client_id: Text = Field(default_factory=lambda: default_client_id(dict(os.environ), platform.node()))
+    mqtt_shared_group: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None = None
 
     poll_interval: Seconds = 5.0
     max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -74,6 +76,11 @@ class Settings(BaseSettings):
     images_in_flight: Count = 1_000
     image_buffer_bytes: Count = 128 * 1024 * 1024
     visit_max_age: Seconds = 600.0
+
+    edge_handover: Literal["off", "also", "only"] = "off"
+    edge_function: FunctionName = "mqtt_device_handler"
+    edge_buffer: Count = 1_000
+    edge_timeout: Seconds = 10.0
 
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -98,7 +105,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "wake_format", mode="before")
+    @field_validator("log_format", "wake_format", "edge_handover", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -33,7 +33,7 @@ from mqtt_service.inbound import Inbound
 from mqtt_service.log import configure_logging
 from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import Limits
-from mqtt_service.protocol.topics import SUBSCRIPTIONS
+from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.provisioning import Provisioner
 from mqtt_service.visit import VisitOptions
 from mqtt_service.visits import Visits
@@ -66,7 +66,7 @@ class Worker:
         self._started = asyncio.get_running_loop().time()
         self.link = MqttLink(
             _mqtt_options(settings),
-            subscriptions=SUBSCRIPTIONS,
+            subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
             on_connected=self._wake,
         )
@@ -81,7 +81,9 @@ class Worker:
         )
         self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
         self.visits = Visits(gateway, self.link, self.pictures, _visit_options(settings), self._wake)
-        self.acknowledgements = AcknowledgementHandler(gateway, self.queue, self.visits, worker_id)
+        self.acknowledgements = AcknowledgementHandler(
+            gateway, self.queue, self.visits, worker_id, shared=settings.mqtt_shared_group is not None
+        )
         self.hellos = HelloHandler(gateway, self.visits, worker_id)
         self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits)
         self.doorbell = Doorbell(

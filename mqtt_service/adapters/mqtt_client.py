@@ -45,6 +45,9 @@ class BrokerEvents(Protocol):
     def suback(self, reasons: list[ReasonCode]) -> None:
         """The broker answered for each subscription."""
 
+    def unsuback(self) -> None:
+        """The broker ended subscriptions."""
+
     def puback(self, mid: int, reason: ReasonCode) -> None:
         """The broker answered for a publish."""
 
@@ -181,6 +184,7 @@ class Client(mqtt.Client):
             partial(events.connack, reason, properties, session_present=flags.session_present)
         )
         self.on_subscribe = lambda _c, _u, _mid, reasons, _p: tell(partial(events.suback, reasons))
+        self.on_unsubscribe = lambda *_: tell(events.unsuback)
         self.on_publish = lambda _c, _u, mid, reason, _p: tell(partial(events.puback, mid, reason))
         self.on_message = lambda _c, _u, message: tell(partial(events.message, message))
         self.on_disconnect = lambda _c, _u, flags, reason, _p: (
@@ -190,7 +194,7 @@ class Client(mqtt.Client):
     def _fall_silent(self) -> None:
         """Let go of the callbacks, so that the last reference to this client closes its sockets at once."""
         self.on_log = self.on_socket_open = self.on_connect = self.on_subscribe = None
-        self.on_publish = self.on_message = self.on_disconnect = None
+        self.on_unsubscribe = self.on_publish = self.on_message = self.on_disconnect = None
         del self._events, self._hand_over
 
     def _note_traffic(self, _client: mqtt.Client, _userdata: object, _level: int, text: str) -> None:

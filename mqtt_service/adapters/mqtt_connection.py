@@ -7,6 +7,7 @@ whoever waits for a PUBACK when that ends learns that the outcome is unknown.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,6 +68,7 @@ class Connection:
         self._slots = asyncio.Semaphore(options.max_in_flight)
         self._largest_packet: int | None = None
         self._established: Established | None = None
+        self._unsubscribed = asyncio.Event()
         self._client = Client(options, protocol, self, HandOver(self._failed))
         # Without effect once the connection is gone: the broker delivers again then.
         self.order = AckOrder(partial(self._client.ack, qos=1))
@@ -104,6 +106,16 @@ class Connection:
         if reason.is_failure:
             raise reasons.refused_publish(topic, reason)
         return PublishResult(no_subscriber=reason.value == _NO_MATCHING_SUBSCRIBERS)
+
+    async def leave_groups(self, patience: float) -> None:
+        """End shared subscriptions: Mosquitto goes on giving messages to members that are away."""
+        shared = [topic for topic in self._subscriptions if topic.startswith(_SHARED)]
+        if shared and self._v5:
+            self._unsubscribed.clear()
+            self._client.unsubscribe(shared)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._unsubscribed.wait()
 
     def disconnect(self) -> None:
         """Take leave of the broker, which keeps the session; `ended` follows."""
@@ -175,9 +187,12 @@ class Connection:
         if not self._subscriptions:
             self.suback([])
         elif self._v5:
+            unshared = [_unshared(topic) for topic in self._subscriptions if topic.startswith(_SHARED)]
+            if unshared:  # the kept session of a worker that was in no group has them
+                self._client.unsubscribe(unshared)
             self._client.subscribe([(topic, _subscribe_options(topic)) for topic in self._subscriptions])
         else:
-            self._client.subscribe([(topic, 1) for topic in self._subscriptions])
+            self._client.subscribe([(_unshared(topic), 1) for topic in self._subscriptions])
 
     def suback(self, answers: list[ReasonCode]) -> None:
         """The connection works, unless a subscription was refused."""
@@ -188,6 +203,10 @@ class Connection:
                 self.end(reasons.refused_subscription(self._options, topic, answer))
                 return
         self.ready.set_result(self._established)
+
+    def unsuback(self) -> None:
+        """The broker ended subscriptions."""
+        self._unsubscribed.set()
 
     def puback(self, mid: int, reason: ReasonCode) -> None:
         """Tell who waits, if it still does; only now is the slot free again."""
@@ -220,6 +239,11 @@ class Connection:
         else:
             self.end(reasons.connection_lost(self._options, answered=self._established is not None))
         self.gone.set()
+
+
+def _unshared(topic: str) -> str:
+    """What `$share/<group>/` stands before; MQTT 3.1.1 knows no groups."""
+    return topic.split("/", 2)[2] if topic.startswith(_SHARED) else topic
 
 
 def _subscribe_options(topic: str) -> SubscribeOptions:

@@ -132,8 +132,10 @@ class MqttLink:
 
     async def close(self) -> None:
         """Finish handling what was received, take leave of the broker, and stay away; takes 2 s at most."""
-        self._closing = True
         connection = self._connection
+        if connection is not None and connection.usable:
+            await connection.leave_groups(_PATIENCE / 2)
+        self._closing = True
         if connection is None or not connection.usable:
             return
         await self._inbound.drained(_PATIENCE)

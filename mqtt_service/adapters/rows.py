@@ -89,7 +89,8 @@ class Settled:
 class AcknowledgementRow:
     """A device's answer: the input of `fn_acknowledge_commands`.
 
-    `ref` names this message of this process: the database uses an answer with the same ref once.
+    `ref` names this message of this process: the database uses an answer with the same ref once. `shared`:
+    no other worker hears it.
     """
 
     ref: str
@@ -100,6 +101,7 @@ class AcknowledgementRow:
     command_type: str | None
     message: str | None
     response: Mapping[str, Any]
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from mqtt_service.errors import LocalProtocolError, RemoteProtocolError
 Root = Literal["device", "ESP32CAM"]
 Channel = Literal["status", "cmd", "ack", "data"]
 
-ACK_SUBSCRIPTIONS = ("device/+/ack", "ESP32CAM/+/ack")
-SUBSCRIPTIONS = (*ACK_SUBSCRIPTIONS, "device/+/status", "ESP32CAM/+/status", "ESP32CAM/+/data")
+_ONE_HANDLES = ("device/+/ack", "ESP32CAM/+/ack", "device/+/status", "ESP32CAM/+/status")
+# Every worker keeps a picture's chunks, so that any of them can finish it.
+_ALL_HEAR = ("ESP32CAM/+/data", "device/+/data")
 
 LONGEST_ID = 256
 
@@ -39,6 +40,12 @@ class Topic:
     root: Root
     device: str
     channel: Channel
+
+
+def subscriptions(group: str | None) -> tuple[str, ...]:
+    """What a worker listens to; with a group, its members share acknowledgements and HELLOs (MQTT 5)."""
+    shared = [f"$share/{group}/{topic}" for topic in _ONE_HANDLES] if group else _ONE_HANDLES
+    return (*shared, *_ALL_HEAR)
 
 
 def parse_topic(topic: str) -> Topic:

@@ -6,13 +6,12 @@ from hypothesis import strategies as st
 
 from mqtt_service.errors import LocalProtocolError, RemoteProtocolError
 from mqtt_service.protocol.topics import (
-    ACK_SUBSCRIPTIONS,
-    SUBSCRIPTIONS,
     Topic,
     ack_topic,
     command_topic,
     device_key,
     parse_topic,
+    subscriptions,
 )
 
 UNUSABLE_IDS = [
@@ -93,8 +92,16 @@ def test_twelve_hex_digits_are_one_device_however_they_are_separated(spelled: st
     assert device_key(spelled) == key
 
 
-def test_both_roots_are_listened_to() -> None:
-    assert set(ACK_SUBSCRIPTIONS) < set(SUBSCRIPTIONS)
-    for channel in ("status", "ack"):
-        assert {f"device/+/{channel}", f"ESP32CAM/+/{channel}"} <= set(SUBSCRIPTIONS)
-    assert "ESP32CAM/+/data" in SUBSCRIPTIONS
+def test_a_worker_hears_both_roots() -> None:
+    for channel in ("ack", "status", "data"):
+        assert {f"device/+/{channel}", f"ESP32CAM/+/{channel}"} <= set(subscriptions(None))
+
+
+def test_a_group_shares_acknowledgements_and_hellos_and_never_pictures() -> None:
+    topics = subscriptions("workers")
+    shared = {topic.removeprefix("$share/workers/") for topic in topics if topic.startswith("$share/")}
+    assert {topic.rpartition("/")[2] for topic in shared} == {"ack", "status"}
+    assert {topic for topic in topics if not topic.startswith("$share/")} == {
+        "device/+/data",
+        "ESP32CAM/+/data",
+    }
