@@ -39,6 +39,13 @@ CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were take
 BUFFERED_BYTES = Gauge(
     "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
 )
+HANDOVER = Counter(
+    "mqtt_service_handover",
+    "Inbound messages for the edge function: taken, refused (by it), given_up (after several attempts), "
+    "dropped (the buffer was full).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.", registry=REGISTRY)
 
 # A series that is there from the start shows its first increase; the rest appear with their first event.
@@ -50,6 +57,8 @@ for _result in ("known", "created", "refused"):
     HELLOS.labels(_result)
 for _result in ("complete", "failed", "duplicate", "refused"):
     IMAGES.labels(_result)
+for _outcome in ("taken", "refused", "given_up", "dropped"):
+    HANDOVER.labels(_outcome)
 for _reason in ("malformed", "own", "reply", "refused", "late"):
     DROPPED_MESSAGES.labels(_reason)
 

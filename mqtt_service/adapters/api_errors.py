@@ -44,14 +44,15 @@ async def refuse_by_status(response: httpx.Response) -> None:
     if response.status_code in _RETRYABLE_STATUS:
         raise SupabaseUnavailableError(
             f"Supabase answered {response.status_code} {response.reason_phrase}".rstrip(),
-            retry_after=_seconds(response.headers.get("Retry-After")),
+            retry_after=wished_pause(response),
         )
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise ProjectMisconfiguredError(f"Supabase refused the key (401): {_SAY_KEY}")
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """The header's number of seconds, bounded; its other form, a date, is not used by the API."""
+def wished_pause(response: httpx.Response) -> float | None:
+    """Retry-After in seconds, bounded; its other form, a date, is not used by Supabase."""
+    retry_after = response.headers.get("Retry-After")
     try:
         seconds = float(retry_after) if retry_after else None
     except ValueError:

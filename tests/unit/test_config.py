@@ -127,6 +127,23 @@ def test_the_environment_goes_before_the_file(environment: pytest.MonkeyPatch, t
     assert (settings.mqtt_host, settings.mqtt_username) == ("broker.example", "from-file")
 
 
+def test_the_hand_over_is_off_and_has_a_function_to_go_to(environment: pytest.MonkeyPatch) -> None:
+    settings = load_settings(None)
+    assert (settings.edge_handover, settings.edge_function) == ("off", "mqtt_device_handler")
+    assert (settings.edge_buffer, settings.edge_timeout) == (1000, 10.0)
+    environment.setenv("EDGE_HANDOVER", "Also")
+    environment.setenv("EDGE_FUNCTION", " device-handler_2 ")
+    settings = load_settings(None)
+    assert (settings.edge_handover, settings.edge_function) == ("also", "device-handler_2")
+
+
+@pytest.mark.parametrize("name", ["a/b", "a?b", "../a", "a b", "ä", "a\nb"])
+def test_a_name_that_no_function_can_have_is_a_fault(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.setenv("EDGE_FUNCTION", name)
+    with pytest.raises(ConfigurationError, match="EDGE_FUNCTION"):
+        load_settings(None)
+
+
 def test_a_missing_certificate_file_is_a_fault(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MQTT_CA_FILE", "/nowhere/ca.pem")
     with pytest.raises(ConfigurationError, match="MQTT_CA_FILE: there is no file"):
