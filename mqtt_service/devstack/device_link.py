@@ -6,8 +6,10 @@ So hundreds of devices fit into one process. It connects again by itself, as fir
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +22,18 @@ from mqtt_service.errors import BrokerUnavailableError
 
 READY_SECONDS = 10.0
 _RECONNECT_SECONDS = 0.5
+_LEAVE_SECONDS = 1.0
 _KEEPALIVE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a broker asks for: `tls`, by the system's authorities or those of `ca_file`; name and password."""
+
+    tls: bool = False
+    ca_file: Path | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,9 @@ class LinkOptions:
     host: str
     port: int
     client_id: str
-    subscription: str
+    subscriptions: tuple[str, ...]
     keep_session: bool = False
+    access: Access = Access()
 
 
 @dataclass(frozen=True)
@@ -61,8 +75,10 @@ class DeviceLink:
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
         self._published: dict[int, asyncio.Future[None]] = {}
+        self._leaving: dict[int, asyncio.Future[None]] = {}
         self._client = self._make_client()
         self._task: asyncio.Task[None] | None = None
+        self._refusal = "no answer"
 
     async def __aenter__(self) -> Self:
         try:
@@ -74,7 +90,7 @@ class DeviceLink:
             await self._close()
             where = f"{self._options.host}:{self._options.port}"
             raise BrokerUnavailableError(
-                f"A simulated device cannot reach the broker at {where} ({error or 'no answer'}): "
+                f"A simulated device cannot reach the broker at {where} ({str(error) or self._refusal}): "
                 "check that it runs."
             ) from error
         return self
@@ -84,14 +100,17 @@ class DeviceLink:
     ) -> None:
         await self._close()
 
-    async def publish(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1 and wait for the broker's PUBACK, over a reconnect if need be."""
-        message = self._client.publish(topic, payload, qos=1)
-        self._published[message.mid] = done = self._loop.create_future()
+    async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+        """Publish and wait: at QoS 1 for PUBACK, over a reconnect if need be; at QoS 0 until it left."""
+        message = self._client.publish(topic, payload, qos=qos)
+        if qos == 0 and message.rc != mqtt.MQTT_ERR_SUCCESS:
+            return  # away from the broker: lost
+        waiting = self._published if qos else self._leaving
+        waiting[message.mid] = done = self._loop.create_future()
         try:
             await done
         finally:
-            self._published.pop(message.mid, None)
+            waiting.pop(message.mid, None)
 
     def drop(self) -> None:
         """Close the socket without a DISCONNECT, as a device does that loses its radio; it comes back."""
@@ -122,8 +141,11 @@ class DeviceLink:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._client.disconnect()
-        for waiting in self._published.values():
+        self._lost.clear()
+        if self._client.disconnect() == mqtt.MQTT_ERR_SUCCESS:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), _LEAVE_SECONDS)
+        for waiting in [*self._published.values(), *self._leaving.values()]:
             waiting.cancel()
 
     def _make_client(self) -> mqtt.Client:
@@ -131,13 +153,18 @@ class DeviceLink:
             CallbackAPIVersion.VERSION2, self._options.client_id, clean_session=not self._options.keep_session
         )
         client.connect_timeout = READY_SECONDS
+        access = self._options.access
+        if access.tls:
+            client.tls_set(str(access.ca_file) if access.ca_file else None)
+        if access.username is not None:
+            client.username_pw_set(access.username, access.password)
         client.on_connect = self._connected
         client.on_subscribe = self._subscribed
         client.on_disconnect = self._disconnected
         client.on_publish = self._acknowledged
         client.on_message = self._received
         client.on_socket_open = lambda _c, _u, sock: self._on_loop(
-            self._loop.add_reader, sock, client.loop_read
+            self._loop.add_reader, sock, self._readable
         )
         client.on_socket_close = lambda _c, _u, sock: self._on_loop(self._forget, sock)
         client.on_socket_register_write = lambda _c, _u, sock: self._on_loop(
@@ -145,6 +172,12 @@ class DeviceLink:
         )
         client.on_socket_unregister_write = lambda _c, _u, sock: self._on_loop(self._loop.remove_writer, sock)
         return client
+
+    def _readable(self) -> None:
+        """Read; with TLS what was decrypted already does not show on the socket."""
+        self._client.loop_read()
+        while isinstance(connection := self._client.socket(), ssl.SSLSocket) and connection.pending():
+            self._client.loop_read()
 
     def _on_loop(self, function: Callable[..., Any], *arguments: object) -> None:
         """Call now if this is the event loop, soon if this is the thread that connects."""
@@ -167,8 +200,10 @@ class DeviceLink:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        if not reason.is_failure:
-            client.subscribe(self._options.subscription, qos=1)
+        if reason.is_failure:
+            self._refusal = f"refused: {reason}"
+        else:
+            client.subscribe([(topic, 1) for topic in self._options.subscriptions])
 
     def _subscribed(self, *_: object) -> None:
         self._ready.set()
@@ -176,9 +211,12 @@ class DeviceLink:
 
     def _disconnected(self, *_: object) -> None:
         self._lost.set()
+        for sent in self._leaving.values():
+            if not sent.done():
+                sent.set_result(None)  # paho drops what was to leave at QoS 0
 
     def _acknowledged(self, _client: mqtt.Client, _userdata: object, mid: int, *_: object) -> None:
-        done = self._published.get(mid)
+        done = self._published.get(mid) or self._leaving.get(mid)
         if done is not None and not done.done():
             done.set_result(None)
 

@@ -32,7 +32,7 @@ def listens(port: int) -> bool:
 async def test_a_message_published_at_qos_1_reaches_a_subscriber(kind: str, tmp_path: Path) -> None:
     got: asyncio.Queue[Received] = asyncio.Queue()
     async with Broker(kind, 0, tmp_path) as broker:
-        options = LinkOptions(broker.host, broker.port, "one", "device/+/cmd")
+        options = LinkOptions(broker.host, broker.port, "one", ("device/+/cmd",))
         async with DeviceLink(options, got.put_nowait, lambda: None) as link:
             await link.publish("device/x/cmd", b"{}")
             assert await asyncio.wait_for(got.get(), 5) == Received("device/x/cmd", b"{}", 1, retained=False)
@@ -58,7 +58,7 @@ async def test_a_port_that_is_taken_is_named(kind: str, tmp_path: Path) -> None:
 async def test_clients_come_back_after_a_restart(kind: str, tmp_path: Path) -> None:
     ready: asyncio.Queue[None] = asyncio.Queue()
     async with Broker(kind, 0, tmp_path) as broker:
-        options = LinkOptions(broker.host, broker.port, "one", "device/+/cmd")
+        options = LinkOptions(broker.host, broker.port, "one", ("device/+/cmd",))
         async with DeviceLink(options, lambda _: None, lambda: ready.put_nowait(None)):
             await asyncio.wait_for(ready.get(), 5)
             await broker.restart()
@@ -69,10 +69,10 @@ async def test_clients_come_back_after_a_restart(kind: str, tmp_path: Path) -> N
 async def test_mosquitto_keeps_what_is_queued_for_a_sleeping_device_over_a_restart(tmp_path: Path) -> None:
     got: asyncio.Queue[Received] = asyncio.Queue()
     async with Broker("mosquitto", 0, tmp_path) as broker:
-        options = LinkOptions(broker.host, broker.port, "sleeper", "device/x/cmd", keep_session=True)
+        options = LinkOptions(broker.host, broker.port, "sleeper", ("device/x/cmd",), keep_session=True)
         async with DeviceLink(options, got.put_nowait, lambda: None):
             pass
-        sender = LinkOptions(broker.host, broker.port, "sender", "nothing")
+        sender = LinkOptions(broker.host, broker.port, "sender", ("nothing",))
         async with DeviceLink(sender, got.put_nowait, lambda: None) as link:
             await link.publish("device/x/cmd", b"later")
         await broker.restart()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mqtt_service.devstack.broker import Broker
-from mqtt_service.devstack.device import AckForm, DeviceOptions, SimulatedDevice, command_type, is_wake_time
+from mqtt_service.devstack.device import AckForm, DeviceOptions, SimulatedDevice
+from mqtt_service.devstack.device_commands import command_type, is_wake_time
 from mqtt_service.devstack.device_link import DeviceLink, LinkOptions, Received
 from mqtt_service.errors import BrokerUnavailableError
 
@@ -31,7 +32,7 @@ class Service:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.heard: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
-        options = LinkOptions(broker.host, broker.port, "service", "#")
+        options = LinkOptions(broker.host, broker.port, "service", ("#",))
         self.link = DeviceLink(options, self._hear, lambda: None)
 
     def _hear(self, message: Received) -> None:
