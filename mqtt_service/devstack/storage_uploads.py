@@ -27,6 +27,9 @@ returning *
 _LOCK = "select version from storage.objects where bucket_id = %s and name = %s for update"
 _BUCKET = "select file_size_limit, allowed_mime_types from storage.buckets where id = %s"
 
+# Then the row may be committed, and its file stays; if it is not, the next start tidies up.
+_OUTCOME_UNKNOWN = "DatabaseTimeout"
+
 
 @dataclass(frozen=True)
 class NewObject:
@@ -68,7 +71,7 @@ async def keep_object(call: Call, new: NewObject, data: bytes) -> Row:
         async with call.database.as_service() as transaction:
             replaced, row = await _upsert(transaction, new, version)
     except StorageError as error:
-        if error.status < 500:  # noqa: PLR2004 - else the row may be committed: the next start tidies up
+        if error.code != _OUTCOME_UNKNOWN:
             await call.files.remove([version])
         raise
     await call.files.remove(replaced)
