@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _NO_ACCESS_CONTROL = Access()
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,11 @@ class SimulatedDevice:
         await self.wait_for(lambda device: device.wakes[-1].ended is not None, seconds)
         return self.wakes[-1]
 
+    @property
+    def busy(self) -> bool:
+        """Whether it obeys a command or sends a picture right now."""
+        return self._obeying or not self._inbox.empty() or (self.camera is not None and self.camera.busy)
+
     def topic(self, kind: Literal["status", "cmd", "ack", "data"]) -> str:
         """Return the device's own topic of this kind."""
         root = "ESP32CAM" if kind == "data" else self.options.root
@@ -185,7 +191,7 @@ class SimulatedDevice:
         async def publish(document: Mapping[str, Any]) -> None:
             await self.publish("data", document, options.qos)
 
-        return Camera(self.options.device_id, options, publish, self._radio, rng, now)
+        return Camera(self.options.device_id, options, publish, self._radio, rng, now, self._stir)
 
     def _pending(self) -> tuple[int, list[str] | None]:
         if self.camera is not None:
@@ -214,20 +220,17 @@ class SimulatedDevice:
         self._active_at = self._loop.time()
         self._changed.set()
 
-    def _busy(self) -> bool:
-        return self._obeying or not self._inbox.empty() or (self.camera is not None and self.camera.busy)
-
     async def _tire(self, options: SleepOptions, wake: Wake) -> None:
         """End the wake after the silence that ends it."""
         while True:
             unfinished = self.camera is not None and self.camera.unfinished
             silence = options.silence(told=wake.told, unfinished=unfinished)
             left = self._active_at + silence - self._loop.time()
-            if left <= 0 and not self._busy():
+            if left <= 0 and not self.busy:
                 break
             self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(left, options.linger)):
+                async with asyncio.timeout(max(left, _LOOK_SECONDS)):
                     await self._changed.wait()
         await self._end(wake, "asleep" if wake.told else "hung")
 

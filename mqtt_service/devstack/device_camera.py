@@ -36,7 +36,8 @@ class CameraOptions:
     `waits`: after metadata that nobody asked for, the chunks wait for `send_image`; else they follow at once.
     `lists`: HELLO names pending pictures (the first ten), else it only counts them. `uploads_new`: pictures
     taken before a HELLO are not pending then, but uploaded after it unasked, one after another.
-    `chunk_seconds`: a pause after each chunk. `qos`: of metadata and chunks, 0 or 1.
+    Without `clock_set` it says that pictures are of 1970. `chunk_seconds`: a pause after each message. `qos`:
+    of metadata and chunks, 0 or 1.
     """
 
     picture_bytes: int = 70_000
@@ -44,6 +45,7 @@ class CameraOptions:
     waits: bool = False
     lists: bool = True
     uploads_new: bool = False
+    clock_set: bool = True
     chunk_seconds: float = 0.0
     qos: int = 1
 
@@ -55,8 +57,9 @@ class _Upload:
 
 
 class Camera:
-    """See the module. `publish` sends one document on `…/data`; `run` does the sending.
+    """See the module.
 
+    `publish` sends one document on `…/data`; `run` does the sending and calls `on_sent` after each upload.
     `sent` are the names of pictures that were sent in full; the owner gives it a new list for each wake.
     """
 
@@ -68,6 +71,7 @@ class Camera:
         radio: Radio,
         rng: Random,
         now: Callable[[], datetime],
+        on_sent: Callable[[], None],
     ) -> None:
         self.card = Card()
         self.chunks_sent = 0
@@ -78,6 +82,7 @@ class Camera:
         self._radio = radio
         self._rng = rng
         self._now = now
+        self._on_sent = on_sent
         self._taken = 0
         self._unannounced: deque[Pending] = deque()
         self._uploads: asyncio.Queue[_Upload] = asyncio.Queue()
@@ -170,10 +175,11 @@ class Camera:
             self._busy = True
             await self._transmit(upload, self._uploads)
             self._busy = False
+            self._on_sent()
 
     def _take(self, *, new: bool = True) -> Pending:
         self._taken += 1
-        taken_at = self._now()
+        taken_at = self._now() if self._options.clock_set else None
         name = f"image_{self._taken:03}.jpg"
         pending = self.card.put(take_picture(name, self._options.picture_bytes, taken_at, self._rng))
         if new and self._options.uploads_new:

@@ -1,7 +1,5 @@
 """The simulated device, over a real broker: a test plays the service's part."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -12,10 +10,9 @@ import pytest
 from mqtt_service.devstack.broker import Broker
 from mqtt_service.devstack.device import AckForm, DeviceOptions, SimulatedDevice
 from mqtt_service.devstack.device_commands import command_type, is_wake_time
-from mqtt_service.devstack.device_link import DeviceLink, LinkOptions, Received
 from mqtt_service.errors import BrokerUnavailableError
+from tests.integration.devstack.device_harness import MAC, Service
 
-MAC = "AA:BB:CC:DD:EE:01"
 COMMANDS: dict[str, dict[str, Any]] = {
     "capture_image": {"capture_image": True},
     "send_image": {"send_image": "image_001.jpg"},
@@ -24,36 +21,6 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "reboot": {"reboot": True},
     "update_firmware": {"firmware_url": "https://example.test/1.bin", "version": "2"},
 }
-
-
-class Service:
-    """What a test says to devices and hears from them."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self.heard: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
-        options = LinkOptions(broker.host, broker.port, "service", ("#",))
-        self.link = DeviceLink(options, self._hear, lambda: None)
-
-    def _hear(self, message: Received) -> None:
-        if not message.topic.endswith("/cmd"):
-            self.heard.put_nowait((message.topic, json.loads(message.payload)))
-
-    async def says(self, topic: str, **fields: Any) -> None:
-        await self.link.publish(topic, json.dumps(fields).encode())
-
-    async def hears(self, kind: str) -> tuple[str, dict[str, Any]]:
-        """The next message on a topic of this kind."""
-        async with asyncio.timeout(5):
-            while True:
-                topic, document = await self.heard.get()
-                if topic.endswith(f"/{kind}"):
-                    return topic, document
-
-    def device(self, **options: Any) -> SimulatedDevice:
-        return SimulatedDevice(
-            DeviceOptions(**{"device_id": MAC, **options}), self.broker.host, self.broker.port, rng=Random(1)
-        )
 
 
 @pytest.fixture
