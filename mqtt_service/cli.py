@@ -6,7 +6,7 @@ Exit status: 0 done, 1 failed, 2 wrong configuration or usage.
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ from mqtt_service.service import run_worker
 
 BrokerKind = Literal["auto", "mosquitto", "amqtt"]
 TopicRoot = Literal["device", "ESP32CAM"]
+ChunkEncoding = Literal["base64", "array"]
+
+_FLEET = "A fleet"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,24 +72,93 @@ def dev(
     )
 
 
+def _fleet_option(text: str, lowest: float | None = None, highest: float | None = None) -> Any:  # noqa: ANN401
+    return typer.Option(help=text, min=lowest, max=highest, rich_help_panel=_FLEET)
+
+
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913 - each is an option of the command line
+    context: typer.Context,
     device_ids: Annotated[list[str] | None, typer.Argument(help="Ids as on the topics.")] = None,
-    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="The broker; no TLS.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="MQTT_PORT", min=1, max=65535)] = 1883,
+    *,
+    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="The broker.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(envvar="MQTT_PORT", min=1, max=65535, help="Default: 1883, with TLS 8883."),
+    ] = None,
+    tls: Annotated[bool, typer.Option(envvar="MQTT_TLS")] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(envvar="MQTT_CA_FILE", exists=True, dir_okay=False, help="For TLS.")
+    ] = None,
+    username: Annotated[str | None, typer.Option(envvar="MQTT_USERNAME")] = None,
+    password: Annotated[
+        str | None, typer.Option(envvar="MQTT_PASSWORD", help="Better in the environment than here.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many, where no ids are given.")] = 1,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: until SIGINT.")] = 0.0,
-    root: Annotated[TopicRoot, typer.Option(help="The root of their topics.")] = "device",
+    root: Annotated[
+        TopicRoot | None, typer.Option(help="Of their topics. Default: device; a fleet: both.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is left to chance.")] = 1,
+    wakes: Annotated[int, _fleet_option("How often each device wakes; 0: until stopped.", 0)] = 1,
+    sleep: Annotated[float, _fleet_option("Seconds between two wakes.", 0)] = 1.0,
+    pictures: Annotated[int, _fleet_option("New pictures of each device at each wake.", 0)] = 1,
+    picture_bytes: Annotated[int, _fleet_option("Size of a picture.", 4)] = 70_000,
+    chunk_bytes: Annotated[int, _fleet_option("Size of a chunk.", 1)] = 1024,
+    encoding: Annotated[ChunkEncoding | None, _fleet_option("Of chunks. Default: both.")] = None,
+    qos: Annotated[int, _fleet_option("Of metadata and chunks.", 0, 1)] = 1,
+    loss: Annotated[float, _fleet_option("Share of chunks that is lost.", 0, 1)] = 0.0,
+    duplicates: Annotated[float, _fleet_option("Share of chunks that is sent twice.", 0, 1)] = 0.0,
+    shuffle: Annotated[bool, _fleet_option("Send the chunks of a picture in any order.")] = False,
+    patience: Annotated[float, _fleet_option("Seconds without a word that are a hang.", 0)] = 60.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_FLEET)
+    ] = False,
 ) -> None:
-    """Run simulated devices that obey and acknowledge, first those of the stack's seed."""
-    _need_dev_extra()
-    from mqtt_service.devstack.simulate import run_simulate  # noqa: PLC0415 - as above
+    """Run simulated devices that obey and acknowledge, first those of the stack's seed.
 
-    raise typer.Exit(
-        run_simulate(
-            host=host, port=port, devices=devices, seconds=seconds, device_ids=device_ids or (), root=root
+    With any option of a fleet they wake, take pictures, upload them and sleep; the status is 1 then if one
+    hung or a picture was not acknowledged.
+    """
+    _need_dev_extra()
+    from mqtt_service.devstack.device_link import Access  # noqa: PLC0415 - as above
+    from mqtt_service.devstack.fleet import run_fleet  # noqa: PLC0415 - as above
+    from mqtt_service.devstack.fleet_options import FleetOptions  # noqa: PLC0415 - as above
+    from mqtt_service.devstack.simulate import invented_ids, run_simulate  # noqa: PLC0415 - as above
+
+    ids = tuple(device_ids or invented_ids(devices))
+    port = port or (8883 if tls else 1883)
+    access = Access(tls, ca_file, username, password)
+    if not _asks_for_a_fleet(context):
+        raise typer.Exit(
+            run_simulate(
+                host=host,
+                port=port,
+                device_ids=ids,
+                seconds=seconds,
+                root=root or "device",
+                seed=seed,
+                access=access,
+            )
         )
+    fleet = FleetOptions(
+        ids,
+        wakes=wakes,
+        pictures=pictures,
+        picture_bytes=picture_bytes,
+        chunk_bytes=chunk_bytes,
+        sleep=sleep,
+        seconds=seconds,
+        loss=loss,
+        duplicates=duplicates,
+        shuffle=shuffle,
+        patience=patience,
+        root=root,
+        encoding=encoding,
+        qos=qos,
+        seed=seed,
     )
+    raise typer.Exit(run_fleet(fleet, host, port, access, as_json=as_json))
 
 
 @app.command()
@@ -101,6 +173,18 @@ def demo(
     from mqtt_service.devstack.demo import run_demo  # noqa: PLC0415 - as above
 
     raise typer.Exit(run_demo(devices=devices, seconds=seconds, as_json=as_json))
+
+
+def _asks_for_a_fleet(context: typer.Context) -> bool:
+    given = {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
+    return any(
+        parameter.name in given and getattr(parameter, "rich_help_panel", None) == _FLEET
+        for parameter in context.command.params
+    )
 
 
 def _need_dev_extra() -> None:

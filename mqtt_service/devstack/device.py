@@ -100,7 +100,6 @@ class SimulatedDevice:
         self._changed = asyncio.Event()
         self._active_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop()
         self._link: DeviceLink | None = None
         client_id = f"{options.root}-{re.sub(r'[^0-9A-Za-z]', '', options.device_id)}"
         topics = (self.topic("cmd"), self.topic("ack"))
@@ -115,7 +114,7 @@ class SimulatedDevice:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._disconnect()
+        await self.close()
 
     async def wake(self) -> Wake:
         """Connect and say HELLO. Raises BrokerUnavailableError; RuntimeError if it is awake already."""
@@ -129,7 +128,7 @@ class SimulatedDevice:
             await self._link.__aenter__()
         except BaseException:
             self.wakes.pop()
-            await self._disconnect()
+            await self.close()
             raise
         self._stir()
         self._spawn(self._work())
@@ -144,6 +143,20 @@ class SimulatedDevice:
         await self.wait_for(lambda device: device.wakes[-1].ended is not None, seconds)
         return self.wakes[-1]
 
+    async def close(self) -> None:
+        """Leave the network and forget what is under way; a wake that had no end yet has none then."""
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._link is not None:
+            await self._link.__aexit__(None, None, None)
+        self._link = None
+        self._inbox = asyncio.Queue()
+        self._obeying = False
+        if self.camera is not None:
+            self.camera.reset()
+
     @property
     def busy(self) -> bool:
         """Whether it obeys a command or sends a picture right now."""
@@ -157,7 +170,7 @@ class SimulatedDevice:
     async def hello(self) -> None:
         """Say that it is awake; returns when the broker has it."""
         count, names = self._pending()
-        self.wakes[-1].say_hello(self._loop.time())
+        self.wakes[-1].say_hello(_clock())
         document = hello_document(self.options.device_id, self.options.hello_form, count, names, self._rng)
         await self._say("status", document)
         if self.camera is not None:
@@ -169,7 +182,7 @@ class SimulatedDevice:
         """Publish any JSON object on one of its topics, past the radio; returns when the broker has it."""
         if self._link is not None:
             await self._link.publish(self.topic(kind), json.dumps(document).encode(), qos)
-            self._active_at = self._loop.time()
+            self._active_at = _clock()
 
     async def wait_for(self, seen: Callable[["SimulatedDevice"], bool], seconds: float | None = 10.0) -> None:
         """Return once `seen` is true of this device. Raises TimeoutError after `seconds`."""
@@ -217,7 +230,7 @@ class SimulatedDevice:
 
     def _stir(self) -> None:
         """Something happened: the silence begins anew, and whoever waits looks again."""
-        self._active_at = self._loop.time()
+        self._active_at = _clock()
         self._changed.set()
 
     async def _tire(self, options: SleepOptions, wake: Wake) -> None:
@@ -225,7 +238,7 @@ class SimulatedDevice:
         while True:
             unfinished = self.camera is not None and self.camera.unfinished
             silence = options.silence(told=wake.told, unfinished=unfinished)
-            left = self._active_at + silence - self._loop.time()
+            left = self._active_at + silence - _clock()
             if left <= 0 and not self.busy:
                 break
             self._changed.clear()
@@ -238,22 +251,9 @@ class SimulatedDevice:
         if ending == "hung":
             what = "its next wake time" if wake.answered_at else "any answer"
             self.complaints.append(f"hung awake: it waited in vain for {what}")
-        await self._disconnect()
-        wake.ended, wake.ended_at = ending, self._loop.time()
+        await self.close()
+        wake.ended, wake.ended_at = ending, _clock()
         self._changed.set()
-
-    async def _disconnect(self) -> None:
-        tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._link is not None:
-            await self._link.__aexit__(None, None, None)
-        self._link = None
-        self._inbox = asyncio.Queue()
-        self._obeying = False
-        if self.camera is not None:
-            self.camera.reset()
 
     # What it hears ----------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class SimulatedDevice:
         is_reply = message.topic == self.topic("ack")
         if is_reply and "command_ack" in fields:
             return  # its own
-        self.wakes[-1].hear(self._loop.time())
+        self.wakes[-1].hear(_clock())
         self._complain(message, *self._faults_of_any(message, fields))
         if is_reply:
             self._take_reply(message, fields)
@@ -288,7 +288,7 @@ class SimulatedDevice:
 
     def _take_command(self, message: Received, fields: Mapping[str, Any]) -> None:
         self._complain(message, *command_faults(fields, message.qos))
-        at, kind = self._loop.time(), command_type(fields)
+        at, kind = _clock(), command_type(fields)
         command_id = fields.get("command_id")
         self._inbox.put_nowait(ReceivedCommand(kind, command_id, fields, message.topic, at, duplicate=False))
 
@@ -371,6 +371,10 @@ class SimulatedDevice:
         leaving = self._radio.leave([document]) if self._radio.suffers("all") else [document]
         for each in leaving:
             await self.publish(kind, each)
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _another(rng: Random) -> Random:

@@ -31,11 +31,13 @@ class Wake:
     """One wake; times are the event loop's clock in seconds.
 
     `told`: it knows its next wake time. `hellos` is more than 1 after a reboot or a lost connection;
-    `answered_at` is the first message after the first of them. `ended` is None while it lasts. `sent` are the
-    names of the pictures that were sent in full, `acknowledged` of those that had their ACK_OK.
+    `answered` counts those after which it heard something, first at `answered_at`. `ended` is None while it
+    lasts. `sent` are the names of the pictures that were sent in full, `acknowledged` of those that had their
+    ACK_OK.
     """
 
     hellos: int = 0
+    answered: int = 0
     hello_at: float | None = None
     answered_at: float | None = None
     told: bool = False
@@ -43,6 +45,7 @@ class Wake:
     acknowledged: list[str] = field(default_factory=list)
     ended: Ending | None = None
     ended_at: float | None = None
+    _waits: bool = False
 
     @property
     def answer_seconds(self) -> float | None:
@@ -54,10 +57,13 @@ class Wake:
     def say_hello(self, now: float) -> None:
         """Note a HELLO."""
         self.hellos += 1
+        self._waits = True
         if self.hello_at is None:
             self.hello_at = now
 
     def hear(self, now: float) -> None:
         """Note a message from the service."""
-        if self.hello_at is not None and self.answered_at is None:
-            self.answered_at = now
+        if self._waits:
+            self._waits = False
+            self.answered += 1
+            self.answered_at = self.answered_at or now

@@ -1,9 +1,10 @@
-"""`mqtt-service simulate`: devices that obey and acknowledge, on any broker without TLS."""
+"""`mqtt-service simulate`: devices that stay awake, obey and acknowledge, on any broker."""
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 
 from rich.console import Console
@@ -16,34 +17,38 @@ from mqtt_service.devstack.device import (
     Root,
     SimulatedDevice,
 )
+from mqtt_service.devstack.device_link import Access
 from mqtt_service.devstack.signals import run_until_signal
 from mqtt_service.errors import ServiceError
 
 # The devices of supabase/seed.sql; what goes beyond them gets a locally administered address.
 SEEDED = ("AA:BB:CC:DD:EE:FF", "AA:BB:CC:DD:EE:02", "BB:BB:CC:DD:EE:01")
 
+_NO_ACCESS_CONTROL = Access()
+
 
 def run_simulate(
     *,
     host: str,
     port: int,
-    devices: int = 1,
+    device_ids: Sequence[str],
     seconds: float = 0.0,
-    device_ids: Sequence[str] = (),
     root: Root = "device",
     seed: int = 1,
+    access: Access = _NO_ACCESS_CONTROL,
 ) -> int:
-    """Run devices and print what each gets, for `seconds` (0: until a signal).
+    """Run devices that stay awake and print what each gets, for `seconds` (0: until a signal).
 
-    `device_ids` are as on the topics; without them, the first `devices` of the seeded ones, then invented
-    ones. They acknowledge in the three forms in turn. Returns 0, or 1 if there is no broker.
+    `device_ids` are as on the topics. They acknowledge in the three forms in turn. Returns 0, or 1 if there
+    is no broker.
     """
+    device_of = partial(SimulatedDevice, host=host, port=port, access=access)
     options = [
         DeviceOptions(name, root, ACK_FORMS[number % len(ACK_FORMS)], think_seconds=(0.1, 0.5))
-        for number, name in enumerate(device_ids or invented_ids(devices))
+        for number, name in enumerate(device_ids)
     ]
     try:
-        return run_until_signal(_simulate(options, host, port, seconds, seed), interrupted=0)
+        return run_until_signal(_simulate(options, device_of, seconds, seed), interrupted=0)
     except ServiceError as error:
         print(f"mqtt-service: {error}", file=sys.stderr)  # noqa: T201 - the command line's own output
         return 1
@@ -55,7 +60,9 @@ def invented_ids(count: int) -> list[str]:
     return [*SEEDED, *more][:count]
 
 
-async def _simulate(options: list[DeviceOptions], host: str, port: int, seconds: float, seed: int) -> int:
+async def _simulate(
+    options: list[DeviceOptions], device_of: Callable[..., SimulatedDevice], seconds: float, seed: int
+) -> int:
     console = Console(soft_wrap=True, highlight=False)
 
     def show(device: SimulatedDevice, command: ReceivedCommand) -> None:
@@ -66,7 +73,7 @@ async def _simulate(options: list[DeviceOptions], host: str, port: int, seconds:
 
     async with AsyncExitStack() as exits:
         for number, option in enumerate(options):
-            device = SimulatedDevice(option, host, port, rng=Random(seed + number), on_command=show)  # noqa: S311 - a simulation, nothing secret
+            device = device_of(option, rng=Random(seed + number), on_command=show)  # noqa: S311 - a simulation, nothing secret
             await exits.enter_async_context(device)
             console.print(f"{option.device_id}  [green]awake[/] on {device.topic('cmd')}")
         await asyncio.sleep(seconds) if seconds > 0 else await asyncio.Event().wait()
