@@ -154,11 +154,14 @@ class Visits:
         AWAKE.set(len(self._visits))
 
     async def _end(self) -> None:
-        ended = list(self._over)
+        ended, self._over = self._over, []
         if not ended:
             return
-        await self._gateway.end_visits([visit.device_id for visit in ended if visit.device_id is not None])
-        del self._over[: len(ended)]
+        try:
+            await self._gateway.end_visits([v.device_id for v in ended if v.device_id is not None])
+        except BaseException:
+            self._over = ended + self._over
+            raise
         for visit in ended:
             self._ending.pop(visit.key).set()
 
