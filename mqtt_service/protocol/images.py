@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mqtt_service.errors import RemoteProtocolError
-from mqtt_service.protocol.topics import Root, Topic, device_key
+from mqtt_service.protocol.messages import claimed_device
+from mqtt_service.protocol.topics import Root, Topic
 from mqtt_service.protocol.wire_json import (
     LARGEST_MESSAGE,
     number,
@@ -116,7 +117,12 @@ def _chunk(topic: Topic, document: dict[str, Any]) -> ImageChunk:
         )
     name = _name(document)
     return ImageChunk(
-        topic.root, topic.device, name, chunk_id, _bytes(document.get("payload")), _claimed(topic, document)
+        topic.root,
+        topic.device,
+        name,
+        chunk_id,
+        _bytes(document.get("payload")),
+        claimed_device(topic, document),
     )
 
 
@@ -140,7 +146,7 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
         readings=_readings(document),
         location=short_text(document.get("location"), _LONGEST_TEXT),
         error_code=_integer(document.get("error"), -_LARGEST_INTEGER),
-        claimed_device=_claimed(topic, document),
+        claimed_device=claimed_device(topic, document),
         document=document,
     )
 
@@ -273,11 +279,3 @@ def _integer(value: object, lowest: int) -> int | None:
 def _shown(value: object) -> str:
     """A value as an operator is to see it; what is nested may be nested too deep to print."""
     return f"{value!r:.50}" if isinstance(value, int | float | str) else f"(a JSON {type(value).__name__})"
-
-
-def _claimed(topic: Topic, document: dict[str, Any]) -> str | None:
-    claimed = document.get("device_id")
-    if claimed == topic.device:
-        return None
-    claimed = short_text(claimed, _LONGEST_TEXT)
-    return claimed if claimed and device_key(claimed) != device_key(topic.device) else None

@@ -5,7 +5,6 @@ become a `ServiceMessage`, never an acknowledgement. The topic says who speaks; 
 that names another device is reported in `claimed_device` and otherwise ignored.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.topics import Channel, Root, Topic, device_key
-from mqtt_service.protocol.wire_json import read_object
+from mqtt_service.protocol.wire_json import number, read_object, short_text
 
 Outcome = Literal["success", "failed", "rejected"]
 
@@ -84,7 +83,7 @@ def parse_ack(topic: Topic, payload: bytes) -> Acknowledgement | ServiceMessage:
     document = _document(topic, "ack", payload)
     if "command_ack" in document:
         return _acknowledgement(topic, document)
-    name = _short_text(document.get("image_name"), _LONGEST_NAME)
+    name = short_text(document.get("image_name"), _LONGEST_NAME)
     if "ACK_OK" in document:
         return ServiceMessage(topic.root, topic.device, "ACK_OK", name)
     if "missing_chunks" in document:
@@ -102,19 +101,29 @@ def parse_hello(topic: Topic, payload: bytes) -> Hello:
         raise RemoteProtocolError("the message on …/status says neither status alive nor alive true")
     names = _names(document.get("pending_list"))
     count = next((document[key] for key in ("pendingImg", "pending_count") if key in document), len(names))
-    pending = _number(count, 0, _MOST_PENDING)
-    rssi = _number(document.get("wifi_rssi"), -1000, 1000)
+    pending = number(count, 0, _MOST_PENDING)
+    rssi = number(document.get("wifi_rssi"), -1000, 1000)
     return Hello(
         topic.root,
         topic.device,
         pending_count=len(names) if pending is None else int(pending),
         pending_names=names,
-        firmware_version=_short_text(document.get("firmware_version"), _LONGEST_NAME),
-        battery_voltage=_number(document.get("battery_voltage"), 0, 1000),
+        firmware_version=short_text(document.get("firmware_version"), _LONGEST_NAME),
+        battery_voltage=number(document.get("battery_voltage"), 0, 1000),
         wifi_rssi=None if rssi is None else round(rssi),
-        location=_short_text(document.get("location"), _LONGEST_NAME),
-        claimed_device=_claimed(topic, document),
+        location=short_text(document.get("location"), _LONGEST_NAME),
+        claimed_device=claimed_device(topic, document),
     )
+
+
+def claimed_device(topic: Topic, document: Mapping[str, Any]) -> str | None:
+    """The `device_id` in a message, if it names another device than the one whose topic it came on."""
+    claimed = document.get("device_id")
+    # Most spell it as their topic does, and chunks come by the thousand.
+    if claimed == topic.device:
+        return None
+    name = short_text(claimed, _LONGEST_NAME)
+    return name if name and device_key(name) != device_key(topic.device) else None
 
 
 def _document(topic: Topic, channel: Channel, payload: bytes) -> dict[str, Any]:
@@ -132,9 +141,9 @@ def _acknowledgement(topic: Topic, document: dict[str, Any]) -> Acknowledgement:
         topic.device,
         outcome=_outcome(detail.get("status") if isinstance(answer, dict) else answer),
         command_id=_command_id(document.get("command_id", detail.get("command_id"))),
-        command_type=_short_text(detail.get("type"), _LONGEST_NAME),
-        message=next((text for reason in reasons if (text := _short_text(reason, _LONGEST_REASON))), None),
-        claimed_device=_claimed(topic, document),
+        command_type=short_text(detail.get("type"), _LONGEST_NAME),
+        message=next((text for reason in reasons if (text := short_text(reason, _LONGEST_REASON))), None),
+        claimed_device=claimed_device(topic, document),
         response=document,
     )
 
@@ -158,11 +167,6 @@ def _command_id(value: object) -> str | None:
     return value
 
 
-def _claimed(topic: Topic, document: dict[str, Any]) -> str | None:
-    claimed = _short_text(document.get("device_id"), _LONGEST_NAME)
-    return claimed if claimed and device_key(claimed) != device_key(topic.device) else None
-
-
 def _says_alive(value: object) -> bool:
     return value is True or (isinstance(value, str) and value.strip().lower() in {"alive", "true"})
 
@@ -171,18 +175,3 @@ def _names(value: object) -> tuple[str, ...]:
     names = value if isinstance(value, list) else []
     usable = (name for name in names if isinstance(name, str) and 1 <= len(name) <= _LONGEST_NAME)
     return tuple(dict.fromkeys(name for name in usable if not _CONTROL.search(name)))[:_MOST_NAMES]
-
-
-def _short_text(value: object, longest: int) -> str | None:
-    return value.strip()[:longest] or None if isinstance(value, str) else None
-
-
-def _number(value: object, lowest: float, highest: float) -> float | None:
-    """A number, also one written as text; None for anything else or out of range."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and lowest <= number <= highest else None

@@ -19,7 +19,7 @@ from mqtt_service.protocol.wire_json import (
 )
 
 # Without these, what json.dumps writes for a number that is none can be told from the texts.
-texts = st.text(st.characters(exclude_characters="NI"))
+texts = st.text(st.characters(codec="utf-8", exclude_characters="NI"))
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
 documents = st.dictionaries(texts, scalars | st.lists(scalars, max_size=4), max_size=6)
 
