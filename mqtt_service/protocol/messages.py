@@ -129,7 +129,7 @@ def claimed_device(topic: Topic, document: Mapping[str, Any]) -> str | None:
 def _document(topic: Topic, channel: Channel, payload: bytes) -> dict[str, Any]:
     if topic.channel != channel:
         raise RemoteProtocolError(f"a message on …/{topic.channel} was read as one on …/{channel}")
-    return read_object(payload)
+    return read_object(payload, bad_numbers_as_null=channel == "status")
 
 
 def _acknowledgement(topic: Topic, document: dict[str, Any]) -> Acknowledgement:

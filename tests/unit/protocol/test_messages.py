@@ -262,6 +262,14 @@ def test_a_status_that_does_not_say_alive_is_a_remote_fault(document: object) ->
         hello(document)
 
 
+@pytest.mark.parametrize("written", ["NaN", "nan", "-inf", "1e999"])
+def test_a_hello_with_a_number_that_is_none_is_answered_all_the_same(written: str) -> None:
+    said = parse_hello(
+        STATUS, f'{{"status": "alive", "battery_voltage": {written}, "wifi_rssi": -67}}'.encode()
+    )
+    assert (said.battery_voltage, said.wifi_rssi) == (None, -67)
+
+
 def test_an_unreadable_extra_does_not_cost_a_device_its_answer() -> None:
     names = ["ok.jpg", "", "x" * 300, "a\nb", 7, "ok.jpg", *(f"{n}.jpg" for n in range(20))]
     said = hello(
