@@ -1,0 +1,67 @@
+"""`scripts/bench` on sizes that say nothing: it runs, prints its ratios, and leaves nothing behind."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.processes import ROOT
+from tests.requirements import needs
+
+BENCH = [sys.executable, "-m", "mqtt_service.devstack.bench"]
+TINY = {
+    "--rounds": "1", "--commands": "20", "--devices": "5", "--pictures": "2", "--chunks": "3",
+    "--samples": "3", "--poll-interval": "0.2", "--finished": "500", "--later": "500", "--claims": "3",
+}  # fmt: skip
+MEASURES = {
+    "dispatch": ["dispatch of a backlog / bare paho"],
+    "cycle": ["row to acknowledged / bare paho", "calls per command under load"],
+    "chunks": ["chunks taken in / bare paho subscriber"],
+    "latency": ["insert to publish, p99 / 250 ms", "without Realtime, p99 / (poll + 250 ms)"],
+    "claims": [
+        "idle claim beside 500 finished / beside none",
+        "idle claim beside 500 for later / beside none",
+        "claim of 100 beside 500 finished / beside none",
+        "claim of 100 beside 500 for later / beside none",
+    ],
+}
+
+
+def bench(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    sizes = [word for option in TINY.items() for word in option]
+    env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
+    command = [*BENCH, *sizes, *arguments]
+    return subprocess.run(
+        command, env=env, cwd=directory, text=True, capture_output=True, check=False, timeout=240
+    )
+
+
+@needs("mosquitto")
+def test_every_part_gives_its_ratios(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    measures: list[dict[str, Any]] = json.loads(done.stdout)["measures"]
+    assert [measure["name"] for measure in measures] == [
+        name for names in MEASURES.values() for name in names
+    ]
+    assert all(measure["ratio"] > 0 and math.isfinite(measure["ratio"]) for measure in measures)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_part_alone_prints_its_table(tmp_path: Path) -> None:
+    done = bench(tmp_path, "claims")
+    assert done.returncode == 0, done.stderr
+    for name in MEASURES["claims"]:
+        assert name in done.stdout
+    assert "dispatch" not in done.stdout
+    assert "≤ 1.1" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["speed"], ["--commands", "0"]])
+def test_what_it_does_not_know_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    assert bench(tmp_path, *arguments).returncode == 2
