@@ -5,11 +5,11 @@ MQTT_SERVICE_LONG_DRILLS=1 runs longer ones, and more of them.
 
 It fails when any of these is taken out of the migrations (each was tried): `c.attempt = r.attempt` in
 fn_settle_commands, the fence; `busy` in fn_lease_due_commands, so that two workers hold one device; the query
-of fn_find_unseen_commands, so that a claim whose response was lost waits for its lease; `p_held` or
-`bool_and` in fn_lease_due_commands; the look-up of the ref in fn_answer_once, or `repeats` or `ours` in
-fn_find_same_answer, so that an answer counts twice; a final state in fn_command_may_become. The long run also
-finds that `c.lease_worker = p_worker` in fn_settle_commands, the lease in fn_expire_commands, or `p_sent_at`
-in fn_find_same_answer is gone.
+of fn_find_unseen_commands, so that a claim whose response was lost waits for its lease; `p_held`, `bool_and`
+or the `skip locked` of `locked` in fn_lease_due_commands; the look-up of the ref in fn_answer_once, or
+`repeats` or `ours` in fn_find_same_answer, so that an answer counts twice; a final state in
+fn_command_may_become. The long run also finds that `c.lease_worker = p_worker` in fn_settle_commands, the
+lease in fn_expire_commands, or `p_sent_at` in fn_find_same_answer is gone.
 """
 
 import json
@@ -384,6 +384,8 @@ def test_any_order_of_steps_ends_as_the_model_says(shared: psycopg.Connection) -
     """See the head of this file for what to take out."""
     with ExitStack() as sessions:
         workers = [sessions.enter_context(Queue(shared).another()) for _ in range(WORKERS)]
+        for worker in workers:
+            worker.connection.execute("set lock_timeout = '5 s'")  # a claim that waits would wait for us
         run_state_machine_as_test(
             lambda: CommandQueue(shared, workers),  # type: ignore[arg-type]  # any factory will do
             settings=settings(
