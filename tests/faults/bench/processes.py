@@ -89,7 +89,7 @@ class WorkerProcess:
         return document
 
     async def metric(self, line: str) -> float:
-        """The value of a series of /metrics, named as there: `mqtt_service_commands_total{outcome="sent"}`."""
+        """The value of one series of /metrics, like `mqtt_service_commands_total{outcome="sent"}`."""
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
             text = (await client.get(f"{self.url}/metrics")).text
         for row in text.splitlines():
