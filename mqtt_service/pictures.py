@@ -155,7 +155,11 @@ class Pictures:
             await self._outcomes.submit(outcome)
 
     async def store(self, key: Key, recorded: ImageRecorded) -> ImageSettled | None:
-        """Store a picture that is whole; returns what the database says, None if it failed."""
+        """Store a picture that is whole; returns what the database says, None if it failed.
+
+        None too if the device began another picture of that name meanwhile: that one is not stored, so
+        nothing may be confirmed by name.
+        """
         assembly = self._buffer.get(*key)
         if assembly is None or recorded.image_id is None or recorded.storage_path is None:
             return None
@@ -178,7 +182,6 @@ class Pictures:
                 sha256=digest,
             )
         )
-        self._finish(key, settled)
         IMAGES.labels(settled.result if settled.result == "duplicate" else "complete").inc()
         log.info(
             "[IMAGE] ✅ %s stored (%d bytes) as %s",
@@ -187,6 +190,9 @@ class Pictures:
             settled.storage_path,
             extra=context(device=recorded.device_code or key[0]),
         )
+        if self._buffer.get(*key) is not assembly:
+            return None
+        self._finish(key, settled)
         return settled
 
     async def fail(self, key: Key, recorded: ImageRecorded, why: str, requests: int = 0) -> None:
@@ -237,6 +243,12 @@ class Pictures:
         """Forget a device's unfinished pictures."""
         for assembly in self._buffer.of_device(device):
             self.discard((device, assembly.name))
+
+    def expire(self, age: float) -> None:
+        """Free the memory of pictures of which nothing was heard for so many seconds."""
+        for assembly in self._buffer.expire(asyncio.get_running_loop().time() - age):
+            self._recorded.pop((assembly.device_key, assembly.name), None)
+        BUFFERED_BYTES.set(self._buffer.buffered_bytes)
 
     def _finish(self, key: Key, settled: ImageSettled | None) -> None:
         assembly = self._buffer.get(*key)

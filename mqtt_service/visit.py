@@ -319,8 +319,9 @@ class Visit:
             return
         settled = await self._pictures.store(key, await self._record(name))
         if settled is None:
-            self._done.add(name)
             self._knows_its_wake = False
+            if self._pictures.get(key) is None:
+                self._done.add(name)
         else:
             await self._confirm(name, settled.next_wake_at)
 

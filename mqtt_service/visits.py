@@ -151,6 +151,7 @@ class Visits:
             for row in rows:
                 self._take_over(row)
         await self._hold()
+        self._pictures.expire(self._options.longest)
         AWAKE.set(len(self._visits))
 
     async def _end(self) -> None:

@@ -188,7 +188,8 @@ async def test_a_picture_that_is_there_is_acknowledged_at_once(stack: Stack, dat
             send(side, device, [announced])
             await told(side, "device", device, "ACK_OK", count=2)
     assert len(await database.all(
-        "select from public.device_images join public.devices using (device_id) where device_mac = %s", device
+        "select image_id from public.device_images join public.devices using (device_id)"
+        " where device_mac = %s", device,
     )) == 1  # fmt: skip
 
 
@@ -220,8 +221,8 @@ async def test_unnamed_pictures_are_asked_for_by_capture_image(stack: Stack) -> 
 @pytest.mark.parametrize(
     ("picture", "announced", "reason"),
     [
-        (PICTURE[2:], {}, "does not begin as a JPEG"),
-        (PICTURE[:-2], {}, "does not end as a JPEG"),
+        (PICTURE[2:], {}, "does not begin with FF D8"),
+        (PICTURE[:-2], {}, "does not end with FF D9"),
         (PICTURE, {"image_size": 3000}, "more than the 3000 announced"),
         (PICTURE, {"image_size": 4000}, "fewer than the 4000 announced"),
     ],
@@ -302,7 +303,7 @@ async def test_a_device_that_may_not_register_is_told_to_come_back_and_leaves_no
     async with running_worker(stack, register_devices=False), wire(stack, *TOPICS) as side:
         side.say(f"device/{device}/status", {"status": "alive"})
         await told(side, "device", device, "next_wake")
-    assert not await database.all("select from public.devices where device_mac = %s", device)
+    assert not await database.all("select device_id from public.devices where device_mac = %s", device)
 
 
 async def test_an_answer_without_an_id_to_what_has_no_row_acknowledges_no_command(
@@ -323,7 +324,7 @@ async def test_an_answer_without_an_id_to_what_has_no_row_acknowledges_no_comman
 
 async def test_messages_of_every_broken_kind_leave_the_worker_as_it_was(stack: Stack) -> None:
     device = new_id()
-    async with running_worker(stack) as worker, wire(stack, *TOPICS) as side:
+    async with running_worker(stack) as worker, wire(stack) as side:
         for payload in (
             b"",
             b"\xff",
