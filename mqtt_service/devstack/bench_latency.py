@@ -77,4 +77,6 @@ async def _latencies(rig: Rig, samples: int, poll_interval: float, pause: float)
 async def _heard(listener: Listener, samples: int) -> dict[UUID, float] | None:
     if len(listener.heard) < samples:
         return None
-    return {UUID(json.loads(payload)["command_id"]): when for when, _, payload in reversed(listener.heard)}
+    return {
+        UUID(json.loads(message.payload)["command_id"]): when for when, message in reversed(listener.heard)
+    }

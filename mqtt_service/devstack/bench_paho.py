@@ -1,7 +1,8 @@
 """Bare paho: what the service's rates are held against, and the other end of its messages.
 
-    publish FILE     publish the file's messages at QoS 1 as fast as paho does, say when that began and ended
-    answer           be all devices: acknowledge every command
+    publish FILE      publish the file's messages at QoS 1 as fast as paho does, say when that began and ended
+    publish-each FILE the same, each only after the PUBACK of the one before
+    answer            be all devices: acknowledge every command
 
 Each is a process of its own, so that it shares no interpreter with what is measured. Times are monotonic
 seconds, which all processes of a machine share.
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,17 +28,23 @@ READY = "ready"
 _RECEIVE_MAXIMUM = 500
 _PATIENCE = 30.0
 
-Message = tuple[str, str]
+
+class Message(NamedTuple):
+    """A topic, a payload of text, and after how many seconds the broker drops it (None: never)."""
+
+    topic: str
+    payload: str
+    expiry: int | None = None
 
 
 class Listener:
     """A context manager: a paho client that takes in all messages on `topics`, at QoS 1.
 
-    `heard` grows by (when, topic, payload); it may be read at any time.
+    `heard` grows by each message and when it came; it may be read at any time.
     """
 
     def __init__(self, host: str, port: int, topics: Sequence[str]) -> None:
-        self.heard: list[tuple[float, str, bytes]] = []
+        self.heard: list[tuple[float, Message]] = []
         self._address = (host, port)
         self._topics = topics
         self._client = _client()
@@ -59,10 +66,12 @@ class Listener:
 
     def messages(self) -> list[Message]:
         """What was heard, as `write_messages` takes it."""
-        return [(topic, payload.decode()) for _, topic, payload in list(self.heard)]
+        return [message for _, message in list(self.heard)]
 
     def _take(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        self.heard.append((time.monotonic(), message.topic, bytes(message.payload)))
+        expiry = getattr(message.properties, "MessageExpiryInterval", None)
+        heard = Message(message.topic, message.payload.decode(), expiry)
+        self.heard.append((time.monotonic(), heard))
 
 
 def write_messages(file: Path, messages: Iterable[Message]) -> None:
@@ -70,9 +79,10 @@ def write_messages(file: Path, messages: Iterable[Message]) -> None:
     file.write_text("".join(f"{json.dumps(message)}\n" for message in messages), encoding="utf-8")
 
 
-def publish(host: str, port: int, file: Path) -> tuple[float, float]:
+def publish(host: str, port: int, file: Path, *, each: bool = False) -> tuple[float, float]:
     """Publish the file's messages in order; returns when paho got the first, and the PUBACK of the last."""
-    messages = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    messages = [Message(*json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    properties = [_expiry(message.expiry) for message in messages]
     client, done = _client(), threading.Event()
     acknowledged: list[int] = []
 
@@ -84,8 +94,10 @@ def publish(host: str, port: int, file: Path) -> tuple[float, float]:
     client.on_publish = on_publish
     _connect(client, host, port)
     began = time.monotonic()
-    for topic, payload in messages:
-        client.publish(topic, payload, qos=1)
+    for message, limits in zip(messages, properties, strict=True):
+        sent = client.publish(message.topic, message.payload, qos=1, properties=limits)
+        if each:
+            sent.wait_for_publish(_PATIENCE)
     _wait(done, "the last PUBACK")
     ended = time.monotonic()
     client.disconnect()
@@ -117,6 +129,14 @@ def forget_session(host: str, port: int, client_id: str) -> None:
     client.loop_stop()
 
 
+def _expiry(seconds: int | None) -> Properties | None:
+    if seconds is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.MessageExpiryInterval = seconds
+    return properties
+
+
 def _client(client_id: str = "") -> mqtt.Client:
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
     client.max_queued_messages_set(0)
@@ -143,10 +163,10 @@ def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - read by whoever started this process
 
 
-def _main(arguments: list[str]) -> Any:  # noqa: ANN401 - nothing
+def _main(arguments: list[str]) -> None:
     match arguments:
-        case ["publish", host, port, file]:
-            _say(json.dumps(publish(host, int(port), Path(file))))
+        case ["publish" | "publish-each" as verb, host, port, file]:
+            _say(json.dumps(publish(host, int(port), Path(file), each=verb == "publish-each")))
         case ["answer", host, port]:
             answer(host, int(port))
 

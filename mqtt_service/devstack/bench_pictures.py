@@ -38,9 +38,12 @@ class Upload:
         """All metadata, then the first chunk of each device, the second of each, and so on."""
         pictures = {f"0A{device:010X}": self._picture(device) for device in range(1, self.devices + 1)}
         return [
-            *((_topic(device), self._metadata(device, picture)) for device, picture in pictures.items()),
             *(
-                (_topic(device), self._chunk(device, picture, number))
+                Message(_topic(device), self._metadata(device, picture))
+                for device, picture in pictures.items()
+            ),
+            *(
+                Message(_topic(device), self._chunk(device, picture, number))
                 for number in range(self.chunks)
                 for device, picture in pictures.items()
             ),

@@ -87,12 +87,15 @@ class Rig:
         """A paho client of this process on `topics`."""
         return Listener(HOST, self.mqtt_port, topics)
 
-    async def publish(self, messages: Sequence[Message]) -> tuple[float, float]:
-        """Have bare paho publish these; returns when it began and when it had the last PUBACK."""
+    async def publish(self, messages: Sequence[Message], *, each: bool = False) -> tuple[float, float]:
+        """Have bare paho publish these; returns when it began and when it had the last PUBACK.
+
+        `each`: only after the PUBACK of the one before, instead of as many at once as the broker takes.
+        """
         name = f"publish-{next(self._numbers)}"
         file = self.directory / f"{name}.jsonl"
         await asyncio.to_thread(write_messages, file, messages)
-        child = await self._paho(name, "publish", str(file))
+        child = await self._paho(name, "publish-each" if each else "publish", str(file))
         status = await asyncio.wait_for(child.wait(), _PATIENCE)
         if status != 0:
             raise BenchError(f"bare paho could not publish:\n{_end_of(child)}")

@@ -19,7 +19,7 @@ TINY = {
     "--samples": "3", "--poll-interval": "0.2", "--finished": "500", "--later": "500", "--claims": "3",
 }  # fmt: skip
 MEASURES = {
-    "dispatch": ["dispatch of a backlog / bare paho"],
+    "dispatch": ["dispatch of a backlog / bare paho", "dispatch of a backlog / bare paho, one by one"],
     "cycle": ["row to acknowledged / bare paho", "calls per command under load"],
     "chunks": ["chunks taken in / bare paho subscriber"],
     "latency": ["insert to publish, p99 / 250 ms", "without Realtime, p99 / (poll + 250 ms)"],
