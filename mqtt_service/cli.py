@@ -121,7 +121,7 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     hung or a picture was not acknowledged.
     """
     _need_dev_extra()
-    from mqtt_service.devstack.device_link import Access  # noqa: PLC0415 - as above
+    from mqtt_service.devstack.device_access import Access  # noqa: PLC0415 - as above
     from mqtt_service.devstack.fleet import run_fleet  # noqa: PLC0415 - as above
     from mqtt_service.devstack.fleet_options import FleetOptions  # noqa: PLC0415 - as above
     from mqtt_service.devstack.simulate import invented_ids, run_simulate  # noqa: PLC0415 - as above

@@ -20,6 +20,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from mqtt_service.devstack.device_access import Access
 from mqtt_service.devstack.device_camera import Camera
 from mqtt_service.devstack.device_commands import (
     command_faults,
@@ -28,7 +29,7 @@ from mqtt_service.devstack.device_commands import (
     is_wake_time,
     reply_faults,
 )
-from mqtt_service.devstack.device_link import Access, DeviceLink, LinkOptions, Received
+from mqtt_service.devstack.device_link import DeviceLink, LinkOptions, Received
 from mqtt_service.devstack.device_messages import acknowledgement, hello_document
 from mqtt_service.devstack.device_options import ACK_FORMS, ROOTS, AckForm, Answer, DeviceOptions, Root
 from mqtt_service.devstack.device_radio import Radio

@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,22 +17,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from mqtt_service.devstack.device_access import Access, tls_context
 from mqtt_service.errors import BrokerUnavailableError
 
 READY_SECONDS = 10.0
 _RECONNECT_SECONDS = 0.5
 _LEAVE_SECONDS = 1.0
 _KEEPALIVE_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Access:
-    """What a broker asks for: `tls`, by the system's authorities or those of `ca_file`; name and password."""
-
-    tls: bool = False
-    ca_file: Path | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class LinkOptions:
     client_id: str
     subscriptions: tuple[str, ...]
     keep_session: bool = False
-    access: Access = Access()
+    access: Access = field(default_factory=Access)
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,8 @@ class DeviceLink:
     """An async context manager: connected and subscribed inside the block.
 
     Both callbacks run on the event loop: `on_message` for each message, `on_ready` each time the subscription
-    works, so again after each reconnect. Raises BrokerUnavailableError if the first connection fails.
+    works, so again after each reconnect. Raises BrokerUnavailableError if the first connection fails,
+    PermanentError if the CA file cannot be read.
     """
 
     def __init__(
@@ -72,25 +63,24 @@ class DeviceLink:
         self._on_message = on_message
         self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
-        self._ready = asyncio.Event()
+        self._first: asyncio.Future[None] = self._loop.create_future()
         self._lost = asyncio.Event()
         self._published: dict[int, asyncio.Future[None]] = {}
         self._leaving: dict[int, asyncio.Future[None]] = {}
         self._client = self._make_client()
         self._task: asyncio.Task[None] | None = None
-        self._refusal = "no answer"
 
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._connect()
                 self._task = asyncio.create_task(self._stay_connected())
-                await self._ready.wait()
-        except (OSError, TimeoutError) as error:
+                await self._first
+        except OSError as error:
             await self._close()
             where = f"{self._options.host}:{self._options.port}"
             raise BrokerUnavailableError(
-                f"A simulated device cannot reach the broker at {where} ({str(error) or self._refusal}): "
+                f"A simulated device cannot reach the broker at {where} ({str(error) or 'no answer'}): "
                 "check that it runs."
             ) from error
         return self
@@ -129,7 +119,8 @@ class DeviceLink:
             while not self._lost.is_set():
                 self._client.loop_misc()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), 1)
+                    async with asyncio.timeout(1):
+                        await self._lost.wait()
             self._lost.clear()
             await asyncio.sleep(_RECONNECT_SECONDS)
             try:
@@ -144,7 +135,8 @@ class DeviceLink:
         self._lost.clear()
         if self._client.disconnect() == mqtt.MQTT_ERR_SUCCESS:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _LEAVE_SECONDS)
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await self._lost.wait()
         for waiting in [*self._published.values(), *self._leaving.values()]:
             waiting.cancel()
 
@@ -155,7 +147,7 @@ class DeviceLink:
         client.connect_timeout = READY_SECONDS
         access = self._options.access
         if access.tls:
-            client.tls_set(str(access.ca_file) if access.ca_file else None)
+            client.tls_set_context(tls_context(access))
         if access.username is not None:
             client.username_pw_set(access.username, access.password)
         client.on_connect = self._connected
@@ -200,13 +192,14 @@ class DeviceLink:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        if reason.is_failure:
-            self._refusal = f"refused: {reason}"
-        else:
+        if not reason.is_failure:
             client.subscribe([(topic, 1) for topic in self._options.subscriptions])
+        elif not self._first.done():
+            self._first.set_exception(ConnectionRefusedError(str(reason)))
 
     def _subscribed(self, *_: object) -> None:
-        self._ready.set()
+        if not self._first.done():
+            self._first.set_result(None)
         self._on_ready()
 
     def _disconnected(self, *_: object) -> None:

@@ -9,7 +9,8 @@ from random import Random
 from rich.console import Console
 
 from mqtt_service.devstack.device import SimulatedDevice
-from mqtt_service.devstack.device_link import Access, DeviceLink, LinkOptions
+from mqtt_service.devstack.device_access import Access
+from mqtt_service.devstack.device_link import DeviceLink, LinkOptions
 from mqtt_service.devstack.fleet_options import FleetOptions, plan
 from mqtt_service.devstack.fleet_report import Report
 from mqtt_service.devstack.fleet_view import show

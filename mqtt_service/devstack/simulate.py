@@ -17,7 +17,7 @@ from mqtt_service.devstack.device import (
     Root,
     SimulatedDevice,
 )
-from mqtt_service.devstack.device_link import Access
+from mqtt_service.devstack.device_access import Access
 from mqtt_service.devstack.signals import run_until_signal
 from mqtt_service.errors import ServiceError
 
