@@ -267,6 +267,13 @@ class CommandQueueProcessor:
             COMMANDS.labels("failed").inc()
             log.warning(
                 "[CommandQueue] ❌ %s failed (retry_count %d%s): %s",
+        for worker, commands in claim.rescued.items():
+            log.warning(
+                "[CommandQueue] %d command(s) of a worker that is gone (%s) are taken over, under the same "
+                "command_id",
+                commands,
+                worker,
+            )
                 failed.command_type,
                 failed.retry_count,
                 ", final" if failed.final else "",

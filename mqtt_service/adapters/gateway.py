@@ -5,7 +5,7 @@ SupabaseUnavailableError where waiting can help, ProjectMisconfiguredError where
 PermanentError where the call itself is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -49,6 +49,7 @@ _COMMAND = TypeAdapter(Command)
 _FAILED = TypeAdapter(list[FailedCommand])
 _EXPIRED = TypeAdapter(list[ExpiredCommand])
 _UNREADABLE_KEYS = TypeAdapter(tuple[UUID, int])
+_RESCUED: TypeAdapter[Mapping[str, int]] = TypeAdapter(dict[str, int])
 _SETTLED = TypeAdapter(list[Settled])
 _ACKNOWLEDGED = TypeAdapter(list[Acknowledged])
 _WELCOMES = TypeAdapter(list[Welcome])
@@ -298,6 +299,7 @@ def _claim(answer: object) -> Claim:
         failed=_shaped(_FAILED, document.get("failed"), call),
         expired=_shaped(_EXPIRED, document.get("expired"), call),
         welcome_due=document.get("welcome_due") is True,
+        rescued=_shaped(_RESCUED, document.get("rescued", {}), call),
         visits_due=document.get("visits_due") is True,
         more=document.get("more") is True,
         seconds_to_next_due=_shaped(_SECONDS, document.get("seconds_to_next_due"), call),

@@ -49,6 +49,7 @@ class UnreadableCommand:
 class Claim:
     """The answer to `fn_claim_commands`: commands are in the order in which to publish them.
 
+    `rescued`: how many of them other workers, by name, had leased and did not settle in time.
     `visits_due`: some device is awake and the worker that spoke to it is gone.
     """
 
@@ -57,6 +58,7 @@ class Claim:
     failed: list[FailedCommand] = field(default_factory=list)
     expired: list[ExpiredCommand] = field(default_factory=list)
     welcome_due: bool = False
+    rescued: Mapping[str, int] = field(default_factory=dict)
     visits_due: bool = False
     more: bool = False
     seconds_to_next_due: float | None = None

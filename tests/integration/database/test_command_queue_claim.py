@@ -180,6 +180,17 @@ def test_a_lapsed_lease_goes_to_the_next_worker_in_the_old_order(queue: Queue) -
     assert rescued[0]["attempt"] == 2
 
 
+def test_a_claim_names_the_workers_whose_leases_ran_out_on_what_it_hands_out(queue: Queue) -> None:
+    commands = [queue.command(queue.device(mac)) for mac in ("a1", "a2", "a3", "a4")]
+    queue.claim("dead", limit=2)
+    queue.claim("w1", limit=1)
+    assert queue.claim("w2", limit=0)["rescued"] == {}
+    queue.lapse(*commands[:3])
+    assert queue.claim("w1", limit=0)["rescued"] == {}
+    assert queue.claim("w1")["rescued"] == {"dead": 2}
+    assert queue.claim("w1")["rescued"] == {}
+
+
 def test_a_worker_is_not_handed_its_own_lapsed_command_while_it_holds_it(queue: Queue) -> None:
     command = queue.command(queue.device("d1"))
     queue.claim("w1")
