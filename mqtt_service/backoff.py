@@ -27,10 +27,12 @@ class WaitAsAsked(wait_base):
         return max(asked, self._own(retry_state))
 
 
-def patiently(announce: Callable[[BaseException, float], None]) -> AsyncRetrying:
+def patiently(
+    announce: Callable[[BaseException, float], None], longest: float = LONGEST_DELAY
+) -> AsyncRetrying:
     """Try again without end on what waiting can mend, or a person; `announce` gets each error and the delay.
 
-    What else is raised, ends it. Delays are seconds.
+    What else is raised, ends it. Delays are seconds, `longest` at most unless the peer asks for more.
     """
 
     def before_sleep(state: RetryCallState) -> None:
@@ -40,7 +42,7 @@ def patiently(announce: Callable[[BaseException, float], None]) -> AsyncRetrying
 
     return AsyncRetrying(
         retry=retry_if_exception_type((RetryableError, ProjectMisconfiguredError)),
-        wait=WaitAsAsked(),
+        wait=WaitAsAsked(longest),
         before_sleep=before_sleep,
         reraise=True,
     )

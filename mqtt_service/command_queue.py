@@ -75,6 +75,7 @@ class CommandQueueProcessor:
         on_welcome_due: Callable[[], None],
         on_visits_due: Callable[[], None] = lambda: None,
         on_sent: Callable[[str], None] = lambda _: None,
+        on_found: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._gateway = gateway
         self._link = link
@@ -82,6 +83,7 @@ class CommandQueueProcessor:
         self._on_welcome_due = on_welcome_due
         self._on_visits_due = on_visits_due
         self._on_sent = on_sent
+        self._on_found = on_found
         self._settler = Settler(gateway)
         self._under_way: dict[str, asyncio.Event] = {}
         self._publishing: set[asyncio.Timeout] = set()
@@ -195,6 +197,8 @@ class CommandQueueProcessor:
             self._on_welcome_due()
         if claim.visits_due:
             self._on_visits_due()
+        if claim.newest_age is not None:
+            self._on_found(started - claim.newest_age)
         for row in claim.unreadable:
             self._settler.settle(
                 Settlement(

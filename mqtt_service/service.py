@@ -71,6 +71,11 @@ class Worker:
             on_connected=self._wake,
         )
         self.provisioner = Provisioner(gateway, on_queued=self._wake)
+        self.doorbell = Doorbell(
+            settings.supabase_url,
+            settings.supabase_secret_key.get_secret_value(),
+            Listeners(self._wake, self.provisioner.device_mapped, self._joined),
+        )
         self.queue = CommandQueueProcessor(
             gateway,
             self.link,
@@ -78,6 +83,7 @@ class Worker:
             on_welcome_due=self.provisioner.welcome_due,
             on_visits_due=self._visits_due,
             on_sent=self._command_sent,
+            on_found=self.doorbell.found,
         )
         self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
         self.visits = Visits(gateway, self.link, self.pictures, _visit_options(settings), self._wake)
@@ -86,11 +92,6 @@ class Worker:
         )
         self.hellos = HelloHandler(gateway, self.visits, worker_id)
         self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits)
-        self.doorbell = Doorbell(
-            settings.supabase_url,
-            settings.supabase_secret_key.get_secret_value(),
-            Listeners(self._wake, self.provisioner.device_mapped, self._joined),
-        )
 
     def parts(self) -> dict[str, Part]:
         """What runs side by side until the worker stops; the queue itself is first."""

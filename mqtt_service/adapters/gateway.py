@@ -7,6 +7,7 @@ PermanentError where the call itself is refused.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -303,4 +304,15 @@ def _claim(answer: object) -> Claim:
         visits_due=document.get("visits_due") is True,
         more=document.get("more") is True,
         seconds_to_next_due=_shaped(_SECONDS, document.get("seconds_to_next_due"), call),
+        newest_age=_newest_age(document),
     )
+
+
+def _newest_age(claim: dict[str, Any]) -> float | None:
+    """See `Claim`; None also where times cannot be read: only the watch over the doorbell needs them."""
+    try:
+        issued = [row["issued_at"] for row in claim["commands"] if row["attempt"] == 1]
+        ages = [datetime.fromisoformat(claim["now"]) - datetime.fromisoformat(moment) for moment in issued]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return min(ages).total_seconds() if ages else None

@@ -5,7 +5,8 @@ losing one costs latency, and nothing here keeps state about commands or devices
 
 The library gives up after a few failed connects inside a task that nobody awaits, and a callback that raises
 ends its listener. Hence one fresh client a connection, no reconnecting of its own, callbacks that cannot
-raise, and a rebuild whenever the channel leaves the state in which events flow.
+raise, and a rebuild whenever the channel leaves the state in which events flow, the socket no longer answers
+heartbeats, or the queue finds commands that rang no bell (see `silence`).
 """
 
 import asyncio
@@ -17,10 +18,18 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent, RealtimeSubscribeStates
+from realtime import (
+    AsyncRealtimeChannel,
+    AsyncRealtimeClient,
+    RealtimePostgresChangesListenEvent,
+    RealtimeSubscribeStates,
+)
+from realtime.message import Message
+from realtime.types import PHOENIX_CHANNEL, ChannelEvents
 
 from mqtt_service.backoff import patiently
 from mqtt_service.errors import RetryableError
+from mqtt_service.silence import Silence
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +38,10 @@ _SUBSCRIBE_DEADLINE = 20.0
 _CONNECT_DEADLINE = 10
 # A subscription that held this long starts the backoff over, in seconds.
 _STABLE = 30.0
+_LONGEST_DELAY = 15.0
+# A socket that goes nowhere is known by its third heartbeat without an answer; the library's own are rarer.
+_HEARTBEAT = 5.0
+_MOST_UNANSWERED = 3
 
 
 class RealtimeLostError(RetryableError):
@@ -61,16 +74,21 @@ class Doorbell:
         self._key = key
         self._listeners = listeners
         self._status = DoorbellStatus(connected=False, since=datetime.now(UTC))
+        self._silence = Silence()
 
     @property
     def status(self) -> DoorbellStatus:
         """The present state."""
         return self._status
 
+    def found(self, inserted: float) -> None:
+        """The queue found a command that was inserted then (on the loop's clock), or a little later."""
+        self._silence.found(inserted)
+
     async def run(self) -> None:
         """Keep one working subscription until cancelled; each loss is one log line and a rebuild."""
         while True:
-            async for attempt in patiently(self._announce):
+            async for attempt in patiently(self._announce, _LONGEST_DELAY):
                 with attempt:
                     await self._listen_once()
 
@@ -83,38 +101,64 @@ class Doorbell:
 
         Raises RealtimeLostError if it was never had, or not for long, so that backoff applies.
         """
-        started = asyncio.get_running_loop().time()
-        session = _Session(self._url, self._key, self._listeners)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        session = _Session(self._url, self._key, self._listeners, self._rang)
         try:
             await session.subscribe()
-            self._set(connected=True)
+            self._silence.joined(clock())
+            # Whether it is back is known once something rings: a join that was silent before proves nothing.
+            if not self._silence.broken:
+                self._set(connected=True)
             log.info("[REALTIME] ✅ Device provisioning listener active")
             self._listeners.on_joined()
-            reason = await session.lost
+            reason = await session.lost_because(self._silence)
         finally:
+            self._silence.left()
             await session.close()
-        if asyncio.get_running_loop().time() - started < _STABLE:
+        if clock() - started < _STABLE:
             raise RealtimeLostError(reason)
         self._set(connected=False, error=reason)
         log.warning(
             "[REALTIME] %s; subscribing again, meanwhile commands go on at the pace of the poll", reason
         )
 
+    def _rang(self) -> None:
+        if self._silence.rang(asyncio.get_running_loop().time()):
+            self._set(connected=True)
+            log.info("[REALTIME] ✅ Events arrive again")
+
     def _set(self, *, connected: bool, error: str | None = None) -> None:
         since = datetime.now(UTC) if connected != self._status.connected else self._status.since
         self._status = DoorbellStatus(connected, since, error)
 
 
-class _Session:
-    """One connection with one channel; `lost` is done with the reason once events may no longer arrive."""
+class _Channels(dict[str, AsyncRealtimeChannel]):
+    """The client's channels, which notes that a message came: the client looks up each one's channel here.
 
-    def __init__(self, url: str, key: str, listeners: Listeners) -> None:
+    Nothing public tells of replies to heartbeats.
+    """
+
+    heard = False
+
+    def get(self, topic: str, default: Any = None) -> Any:  # noqa: ANN401 - as dict's
+        """Look up a channel."""
+        self.heard = True
+        return super().get(topic, default)
+
+
+class _Session:
+    """One connection with one channel; `on_event` is called for each event, before its listener."""
+
+    def __init__(self, url: str, key: str, listeners: Listeners, on_event: Callable[[], None]) -> None:
         self._client = AsyncRealtimeClient(
             url, token=key, auto_reconnect=False, max_retries=1, timeout=_CONNECT_DEADLINE
         )
+        self._client.channels = self._channels = _Channels()
         self._listeners = listeners
+        self._on_event = on_event
         loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[str] = loop.create_future()
+        self._lost: asyncio.Future[str] = loop.create_future()
         self._decided = asyncio.Event()  # events flow, or never will
 
     async def subscribe(self) -> None:
@@ -147,11 +191,38 @@ class _Session:
             ) from error
         except Exception as error:  # the library raises bare exceptions, and those of its WebSocket library
             raise RealtimeLostError(f"Realtime cannot be reached: {error or type(error).__name__}") from error
-        if self.lost.done():
-            raise RealtimeLostError(self.lost.result())
+        if self._lost.done():
+            raise RealtimeLostError(self._lost.result())
         listener = self._client._listen_task  # noqa: SLF001 - nothing public tells that the listener has ended
         if listener is not None:
             listener.add_done_callback(lambda _: self._lose("the Realtime listener ended"))
+
+    async def lost_because(self, silence: Silence) -> str:
+        """Wait until events may no longer arrive; returns why."""
+        heartbeats = asyncio.create_task(self._send_heartbeats())
+        heartbeats.add_done_callback(lambda _: self._lose("the Realtime heartbeat ended"))
+        unanswered = 0
+        try:
+            while not self._lost.done():
+                self._channels.heard = False
+                await asyncio.wait({self._lost}, timeout=_HEARTBEAT)
+                # Counted, not timed: a process that was stopped for a while must listen before it judges.
+                unanswered = 0 if self._channels.heard else unanswered + 1
+                if unanswered >= _MOST_UNANSWERED:
+                    self._lose(
+                        f"Realtime has been silent for {_HEARTBEAT * unanswered:.0f} s, heartbeats included"
+                    )
+                elif silence.begins(asyncio.get_running_loop().time()):
+                    self._lose("Realtime is connected but did not announce commands that the poll found")
+        finally:
+            heartbeats.cancel()
+        return self._lost.result()
+
+    async def _send_heartbeats(self) -> None:
+        """Never returns; in a task of its own, since sending waits where the network takes nothing."""
+        while True:
+            await self._client.send(Message(topic=PHOENIX_CHANNEL, event=ChannelEvents.heartbeat, payload={}))
+            await asyncio.sleep(_HEARTBEAT)
 
     async def close(self) -> None:
         """Leave, whatever state the connection is in."""
@@ -160,8 +231,8 @@ class _Session:
                 await self._client.close()
 
     def _lose(self, reason: str) -> None:
-        if not self.lost.done():
-            self.lost.set_result(reason)
+        if not self._lost.done():
+            self._lost.set_result(reason)
             self._decided.set()
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
@@ -181,9 +252,9 @@ class _Session:
 
         self._call(ring)
 
-    @staticmethod
-    def _call(ring: Callable[[], None]) -> None:
+    def _call(self, ring: Callable[[], None]) -> None:
         try:
+            self._on_event()
             ring()
         except Exception:
             log.exception("[REALTIME] An event could not be handled; the poll will find what it announced")

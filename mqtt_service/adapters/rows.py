@@ -51,6 +51,7 @@ class Claim:
 
     `rescued`: how many of them other workers, by name, had leased and did not settle in time.
     `visits_due`: some device is awake and the worker that spoke to it is gone.
+    `newest_age`: the seconds since the newest of the commands that were never claimed before was inserted.
     """
 
     commands: list[Command]
@@ -62,6 +63,7 @@ class Claim:
     visits_due: bool = False
     more: bool = False
     seconds_to_next_due: float | None = None
+    newest_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ PACKAGE = "mqtt_service"
 STOREYS = (
     {"errors"},
     {"protocol"},
-    {"config", "log", "backoff", "batching", "metrics"},
+    {"config", "log", "backoff", "batching", "metrics", "silence"},
     {"adapters"},
     {
         "settling",

@@ -69,6 +69,23 @@ async def test_a_claim_becomes_dataclasses(gateway: Gateway) -> None:
 
 
 @respx.mock
+async def test_a_claim_tells_how_old_the_newest_command_is_that_nobody_had_before(gateway: Gateway) -> None:
+    issued = ["2026-01-02T03:04:01+00:00", "2026-01-02T03:04:02.5+00:00"]
+    rows = [{**ROW, "issued_at": moment} for moment in issued]
+    respx.post(CLAIM).respond(json={**EMPTY, "commands": [*rows, {**ROW, "attempt": 2}]})
+    claimed = await gateway.claim(limit=10, lease=30, held=[])
+    assert claimed.newest_age == 2.5
+
+
+@respx.mock
+@pytest.mark.parametrize("issued", ["yesterday", None, "2026-01-02T03:04:05"])
+async def test_a_claim_without_readable_times_tells_no_age(gateway: Gateway, issued: object) -> None:
+    respx.post(CLAIM).respond(json={**EMPTY, "commands": [{**ROW, "issued_at": issued}]})
+    claimed = await gateway.claim(limit=10, lease=30, held=[])
+    assert (len(claimed.commands), claimed.newest_age) == (1, None)
+
+
+@respx.mock
 async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gateway) -> None:
     respx.post(CLAIM).respond(json={**EMPTY, "commands": [{**ROW, "command_payload": "text"}, ROW]})
     claimed = await gateway.claim(limit=10, lease=30, held=[])
