@@ -73,8 +73,9 @@ class AcknowledgementHandler:
         """Whether it acknowledges what we answered to a HELLO or about a picture: that has no row."""
         if answer.command_id is not None:
             return is_reply_id(answer.command_id)
-        visit = self._visits.of(answer.device) if self._visits else None
-        return visit is not None and visit.takes_acknowledgement(answer.command_type)
+        return self._visits is not None and self._visits.takes_acknowledgement(
+            answer.device, answer.command_type
+        )
 
     async def _acknowledge(self, answer: Acknowledgement, message: InboundMessage) -> None:
         if answer.claimed_device is not None:

@@ -100,6 +100,7 @@ class Visit:
         self._pending = deque(self._row.pending_names)
         self._unnamed = 0 if self._pending else self._row.pending_count
         self._done: set[str] = set()
+        self._asked: set[str] = set()
         self._unanswered: deque[str] = deque(maxlen=20)
         self._last_heard = self._loop.time()
         self._news = asyncio.Event()
@@ -378,12 +379,16 @@ class Visit:
         self._knows_its_wake = True
 
     async def _invite(self, name: str) -> None:
-        """Metadata is answered by `send_image`, unless the device did not wait for that."""
+        """Metadata is answered by `send_image` (PROTOCOL.md, "The upload", 1).
+
+        Not again where we had asked for the picture, and it is coming.
+        """
         assembly = self._pictures.get((self.key, name))
-        if assembly is not None and not assembly.received:
+        if assembly is not None and not (name in self._asked and assembly.received):
             await self._ask_to_send(name)
 
     async def _ask_to_send(self, name: str) -> None:
+        self._asked.add(name)
         await self._say_command("send_image", encode_send_image(self.address[1], _new_id(), name))
 
     async def _send_to_sleep(self) -> None:
