@@ -50,7 +50,8 @@ end
 $$;
 
 -- The row of a device that nobody knows: it waits to be mapped. Registrations are locked, so no two take one code. A
--- person can write the same device or the same code this moment: then that device is it, or the next code is free.
+-- person can write the same device or the same code this moment: then that device is it (null), or the next code is
+-- free.
 create or replace function mqtt_private.fn_register_device(p_topic_id text, p_now timestamptz) returns uuid
 language plpgsql volatile set search_path = ''
 as $$
@@ -73,10 +74,12 @@ begin
         jsonb_build_object('device_mac', p_topic_id, 'device_code', v_code));
       return v_device_id;
     end if;
-    v_device_id := mqtt_private.fn_find_device(p_topic_id);
-    exit when v_device_id is not null;
+    if mqtt_private.fn_find_device(p_topic_id) is not null then
+      return null;
+    end if;
   end loop;
-  return v_device_id;
+  raise exception 'no device_code is free after DEVICE-ESP32S3-%', v_number - 100
+    using errcode = 'unique_violation', hint = 'Give the devices with the largest numbers another device_code.';
 end
 $$;
 
@@ -89,6 +92,7 @@ as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_id text;
+  v_device_id uuid;
   v_left int;
   v_unknown constant text[] := array(
     select topic_id from unnest(p_topic_ids) with ordinality as t (topic_id, place)
@@ -106,7 +110,8 @@ begin
     exit when v_left <= 0;
     continue when mqtt_private.fn_find_device(v_id) is not null; -- another worker was first, or it is here twice
     begin
-      created := created || mqtt_private.fn_register_device(v_id, v_now);
+      v_device_id := mqtt_private.fn_register_device(v_id, v_now);
+      created := array_remove(created || v_device_id, null);
       v_left := v_left - 1;
     exception when others then
       if not mqtt_private.fn_is_row_fault(sqlstate) then
@@ -122,16 +127,21 @@ create or replace function mqtt_private.fn_registrations_left(p_per_minute int, 
 language plpgsql stable set search_path = ''
 as $$
 begin
-  return p_per_minute - (
+  return coalesce(p_per_minute, 0) - (
     select count(*) from public.devices where self_registered_at > p_now - interval '1 minute');
 end
 $$;
 
--- When a device that nobody knows is to come back.
-create or replace function mqtt_private.fn_wake_of_stranger(p_now timestamptz) returns timestamptz
-language sql stable set search_path = ''
+-- When whoever speaks under this id is to come back: a device that nobody knows too.
+create or replace function mqtt_private.fn_wake_of_speaker(p_topic_id text, p_now timestamptz) returns timestamptz
+language plpgsql stable set search_path = ''
 as $$
-  select public.fn_calculate_next_wake('0 8,16 * * *', p_now, 'UTC')
+declare
+  v_device_id constant uuid := mqtt_private.fn_find_device(p_topic_id);
+begin
+  return case when v_device_id is null then public.fn_calculate_next_wake('0 8,16 * * *', p_now, 'UTC')
+    else (mqtt_private.fn_wake_of_device(v_device_id, p_now)).next_wake_at end;
+end
 $$;
 
 -- What a HELLO begins ------------------------------------------------------------------------------------------
@@ -338,7 +348,8 @@ language sql stable set search_path = ''
 as $$
   select jsonb_build_object(
     'ref', p_hello -> 'ref', 'result', 'refused', 'device_id', null, 'device_code', null, 'is_active', false,
-    'speaks', false, 'commands', 0, 'next_wake_at', mqtt_private.fn_wake_of_stranger(p_now), 'error', p_error)
+    'speaks', false, 'commands', 0, 'error', p_error,
+    'next_wake_at', mqtt_private.fn_wake_of_speaker(p_hello ->> 'topic_id', p_now))
 $$;
 
 -- Grants -------------------------------------------------------------------------------------------------------
@@ -354,7 +365,7 @@ begin
     'mqtt_private.fn_register_device(text, timestamptz)',
     'mqtt_private.fn_register_unknown_devices(text[], int)',
     'mqtt_private.fn_registrations_left(int, timestamptz)',
-    'mqtt_private.fn_wake_of_stranger(timestamptz)',
+    'mqtt_private.fn_wake_of_speaker(text, timestamptz)',
     'mqtt_private.fn_deliver_again(uuid, int, timestamptz)',
     'mqtt_private.fn_note_pending_pictures(uuid, text[], timestamptz)',
     'mqtt_private.fn_hear_hello(uuid, text, timestamptz, interval, int, text[])',

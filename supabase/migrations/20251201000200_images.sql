@@ -174,8 +174,6 @@ begin
       upload_path = coalesce(i.upload_path, mqtt_private.fn_image_path(p_device, v_id, p_captured_at, p_now))
   where image_id = v_id
   returning * into v_image;
-  delete from public.device_images
-  where device_id = p_device.device_id and image_name = r.image_name and status = 'pending' and listed_at is not null;
   return v_image;
 end
 $$;
@@ -194,11 +192,6 @@ begin
   if coalesce(p_image ->> 'image_name', '') = '' then
     raise exception 'image_name is empty' using errcode = 'check_violation';
   end if;
-  update public.devices
-  set mqtt_id = p_image ->> 'topic_id', last_seen_at = p_now
-  where device_id = p_device_id
-    and (mqtt_id is distinct from p_image ->> 'topic_id' or last_seen_at is null
-      or last_seen_at < p_now - interval '1 minute');
   select * into v_device from public.devices where device_id = p_device_id;
   v_answer := jsonb_build_object(
     'ref', p_image -> 'ref', 'device_id', p_device_id, 'device_code', v_device.device_code,
@@ -207,9 +200,14 @@ begin
   if not mqtt_private.fn_join_visit(p_device_id, p_worker, p_lease, p_now) then
     return v_answer || '{"result": "silent"}';
   end if;
+  perform mqtt_private.fn_note_devices_heard(jsonb_build_array(jsonb_build_object(
+    'topic_id', p_image -> 'topic_id', 'topic_root', v_device.mqtt_root))); -- the root is its HELLO's
 
   v_captured_at := case when isfinite(v_captured_at) then v_captured_at end;
   v_image := mqtt_private.fn_find_image(p_device_id, p_image ->> 'image_name', v_captured_at);
+  delete from public.device_images -- what its HELLO listed under this name has come
+  where device_id = p_device_id and image_name = p_image ->> 'image_name' and status = 'pending'
+    and listed_at is not null and image_id is distinct from v_image.image_id;
   if v_image.status = 'complete' then
     return v_answer || jsonb_build_object(
       'result', 'complete', 'image_id', v_image.image_id, 'storage_path', v_image.storage_path);
@@ -227,7 +225,8 @@ language sql stable set search_path = ''
 as $$
   select jsonb_build_object(
     'ref', p_image -> 'ref', 'result', p_result, 'device_id', null, 'device_code', null, 'topic_root', 'device',
-    'image_id', null, 'storage_path', null, 'next_wake_at', mqtt_private.fn_wake_of_stranger(p_now), 'error', p_error)
+    'image_id', null, 'storage_path', null, 'error', p_error,
+    'next_wake_at', mqtt_private.fn_wake_of_speaker(p_image ->> 'topic_id', p_now))
 $$;
 
 -- Writes the pictures that devices announced and the readings beside them, in the order given.
@@ -438,7 +437,11 @@ begin
     for update of i skip locked
     for key share of d skip locked -- its history refers to it
   loop
-    perform mqtt_private.fn_fail_image(v_image, '{"error": "the upload was not finished"}');
+    begin
+      perform mqtt_private.fn_fail_image(v_image, '{"error": "the upload was not finished"}');
+    exception when others then -- commands do not wait for that
+      raise warning 'device_images refused to fail image %: %', v_image.image_id, sqlerrm;
+    end;
   end loop;
 end
 $$;

@@ -116,6 +116,62 @@ class Queue:
         )  # fmt: skip
         return answer
 
+    def hellos(self, *hellos: Row, worker: str = "w1", **parameters: object) -> list[Row]:
+        """Record HELLOs; what one leaves out is a device on the root `device` with nothing pending."""
+        default = {"topic_root": "device", "pending_count": 0, "pending_names": []}
+        full = [{"ref": str(uuid4()), **default, **hello} for hello in hellos]
+        answer: list[Row] = self.call(
+            "fn_record_hellos", p_worker=worker, p_hellos=json.dumps(full), **parameters
+        )
+        return answer
+
+    def hello(self, topic_id: str, worker: str = "w1", **fields: object) -> Row:
+        """Record one HELLO."""
+        [answer] = self.hellos({"topic_id": topic_id, **fields}, worker=worker)
+        return answer
+
+    def hold(self, *topic_ids: str, worker: str = "w1", lease: float = 10) -> list[Row]:
+        """Hold the visits of these devices, which speak on the root `device`."""
+        devices = [{"topic_root": "device", "topic_id": topic_id} for topic_id in topic_ids]
+        answer: list[Row] = self.call(
+            "fn_hold_visits", p_worker=worker, p_devices=json.dumps(devices), p_lease_seconds=lease
+        )
+        return answer
+
+    def adopt(self, worker: str = "w1", limit: int = 100) -> list[Row]:
+        answer: list[Row] = self.call("fn_adopt_visits", p_worker=worker, p_limit=limit)
+        return answer
+
+    def end(self, *devices: UUID, worker: str = "w1") -> int:
+        """End visits; returns how many ended."""
+        answer: Row = self.call("fn_end_visits", p_worker=worker, p_device_ids=list(devices))
+        ended: int = answer["ended"]
+        return ended
+
+    def images(self, *images: Row, worker: str = "w1", **parameters: object) -> list[Row]:
+        """Record announced pictures; what one leaves out is called a.jpg and has 3 chunks."""
+        full = [{"ref": str(uuid4()), "image_name": "a.jpg", "total_chunks": 3, **image} for image in images]
+        answer: list[Row] = self.call(
+            "fn_record_images", p_worker=worker, p_images=json.dumps(full), **parameters
+        )
+        return answer
+
+    def image(self, topic_id: str, worker: str = "w1", **fields: object) -> Row:
+        """Record one picture."""
+        [answer] = self.images({"topic_id": topic_id, **fields}, worker=worker)
+        return answer
+
+    def settle_images(self, *results: Row, worker: str = "w1") -> list[Row]:
+        answer: list[Row] = self.call(
+            "fn_settle_images", p_worker=worker, p_results=json.dumps(results, default=str)
+        )
+        return answer
+
+    def settle_image(self, image_id: str, outcome: str, worker: str = "w1", **fields: object) -> Row:
+        """Settle one picture."""
+        [answer] = self.settle_images({"image_id": image_id, "outcome": outcome, **fields}, worker=worker)
+        return answer
+
     def device(self, mac: str, *, active: bool = True) -> UUID:
         return self.insert(
             "devices", "device_id", device_mac=mac, device_code=f"CODE-{mac}", is_active=active,
@@ -148,6 +204,15 @@ class Queue:
         """Let the leases of these commands run out, as if their worker had died."""
         for command in commands:
             self.change(command, "lease_until = now() - interval '1 s', due_at = now() - interval '1 s'")
+
+    def pass_time(self, interval: str) -> None:
+        """Let visits, registrations and what was sent be older by this, as if so much time had gone by."""
+        for query in (
+            "update mqtt_private.visits set hello_at = hello_at - %s::interval, until = until - %s::interval",
+            "update public.devices set self_registered_at = self_registered_at - %s::interval",
+            "update public.device_commands set delivered_at = delivered_at - %s::interval",
+        ):
+            self.connection.execute(query.encode(), [interval] * query.count("%s"))
 
     def row(self, command: UUID) -> Row:
         return self.rows("select * from public.device_commands where command_id = %s", command)[0]
