@@ -174,6 +174,7 @@ class SimulatedDevice:
         self.wakes[-1].say_hello(_clock())
         document = hello_document(self.options.device_id, self.options.hello_form, count, names, self._rng)
         await self._say("status", document)
+        self._stir()
         if self.camera is not None:
             self.camera.upload_new()
 
