@@ -72,6 +72,11 @@ class Handover:
         self._delays = _Notice(clock)
 
     @property
+    def alone(self) -> bool:
+        """Whether the function alone sees to what devices say."""
+        return self._mode == "only"
+
+    @property
     def waiting(self) -> int:
         """How many messages the function has not taken yet."""
         return sum(len(entries) for entries in self._waiting.values())

@@ -1,5 +1,7 @@
 """What devices say, by kind: acknowledgements, HELLOs, and pictures each go to their handler.
 
+HELLOs and pictures can also, or only, go to an edge function; acknowledgements are the queue's in any case.
+
 The link acknowledges a message to the broker only after `handle` has returned, hence after what it changed is
 committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
 """
@@ -11,6 +13,7 @@ from mqtt_service.acknowledgements import AcknowledgementHandler
 from mqtt_service.adapters.mqtt_link import InboundMessage
 from mqtt_service.adapters.rows import ImageRecorded
 from mqtt_service.errors import PermanentError, RemoteProtocolError
+from mqtt_service.handover import Handover
 from mqtt_service.hellos import HelloHandler
 from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS
@@ -31,6 +34,7 @@ class Inbound:
     hellos: HelloHandler
     pictures: Pictures
     visits: Visits
+    handover: Handover | None = None
 
     async def handle(self, message: InboundMessage) -> None:
         """Handle one message; returns once what it changed is committed."""
@@ -38,13 +42,20 @@ class Inbound:
             topic = parse_topic(message.topic)
             if topic.channel == "ack":
                 await self.acknowledgements.handle(topic, message)
-            elif topic.channel == "status":
-                await self.hellos.handle(topic, message.payload)
-            elif topic.channel == "data":
-                await self._picture(topic, message.payload)
+                return
+            if self.handover is not None:
+                await self.handover.submit(message)
+            if self.handover is None or not self.handover.alone:
+                await self._from_device(topic, message.payload)
         except RemoteProtocolError as error:
             DROPPED_MESSAGES.labels("malformed").inc()
             log.warning("[MQTT] Dropped a message on %r: %s", message.topic, error)
+
+    async def _from_device(self, topic: Topic, payload: bytes) -> None:
+        if topic.channel == "status":
+            await self.hellos.handle(topic, payload)
+        elif topic.channel == "data":
+            await self._picture(topic, payload)
 
     async def _picture(self, topic: Topic, payload: bytes) -> None:
         data = parse_data(topic, payload, now=self.pictures.now())

@@ -20,6 +20,7 @@ import uvicorn
 
 from mqtt_service import __version__
 from mqtt_service.acknowledgements import AcknowledgementHandler
+from mqtt_service.adapters.functions import EdgeFunction
 from mqtt_service.adapters.gateway import Gateway, RetryPolicy, VisitPolicy, connect
 from mqtt_service.adapters.mqtt_link import InboundMessage, MqttLink, MqttOptions
 from mqtt_service.adapters.realtime import Doorbell, Listeners
@@ -27,6 +28,7 @@ from mqtt_service.adapters.storage import PictureStore
 from mqtt_service.command_queue import CommandQueueProcessor, QueueOptions
 from mqtt_service.config import Settings
 from mqtt_service.errors import ConfigurationError
+from mqtt_service.handover import Handover
 from mqtt_service.health import Snapshot, health_app
 from mqtt_service.hellos import HelloHandler
 from mqtt_service.inbound import Inbound
@@ -41,7 +43,7 @@ from mqtt_service.visits import Visits
 log = logging.getLogger(__name__)
 
 # The platform kills 10 s after SIGTERM at the earliest (Heroku and Render allow 30 s).
-_SETTLE_PATIENCE = 4.0
+_SETTLE_PATIENCE = 3.5
 _ACK_PATIENCE = 1.5
 _GIVE_BACK_PATIENCE = 1.0
 _CLOSE_PATIENCE = 2.0
@@ -91,17 +93,23 @@ class Worker:
             gateway, self.queue, self.visits, worker_id, shared=settings.mqtt_shared_group is not None
         )
         self.hellos = HelloHandler(gateway, self.visits, worker_id)
-        self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits)
+        self.handover = _handover(settings)
+        self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits, self.handover)
 
     def parts(self) -> dict[str, Part]:
         """What runs side by side until the worker stops; the queue itself is first."""
+        devices: dict[str, Part] = {
+            "HELLOs": self.hellos.run,
+            "pictures": self.pictures.run,
+            "visits": self.visits.run,
+        }
+        if self.handover is not None:
+            devices = {**({} if self.handover.alone else devices), "hand-over": self.handover.run}
         return {
             "command queue": self.queue.run,
             "settling": self.queue.run_settler,
             "acknowledgements": self.acknowledgements.run,
-            "HELLOs": self.hellos.run,
-            "pictures": self.pictures.run,
-            "visits": self.visits.run,
+            **devices,
             "provisioning": self.provisioner.run,
             "MQTT link": self.link.run,
             "Realtime doorbell": self.doorbell.run,
@@ -114,6 +122,8 @@ class Worker:
             async with asyncio.timeout(_ACK_PATIENCE):
                 await self.acknowledgements.drained()
                 await self.hellos.drained()
+                if self.handover is not None:
+                    await self.handover.drained()
         with suppress(TimeoutError):
             async with asyncio.timeout(_GIVE_BACK_PATIENCE):
                 await self.visits.stop()
@@ -177,6 +187,14 @@ def _mqtt_options(settings: Settings) -> MqttOptions:
         password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
         client_id=settings.mqtt_client_id,
     )
+
+
+def _handover(settings: Settings) -> Handover | None:
+    if settings.edge_handover == "off":
+        return None
+    key = settings.supabase_secret_key.get_secret_value()
+    function = EdgeFunction(settings.supabase_url, key, settings.edge_function, timeout=settings.edge_timeout)
+    return Handover(function, mode=settings.edge_handover, limit=settings.edge_buffer)
 
 
 def _visit_options(settings: Settings) -> VisitOptions:
