@@ -267,10 +267,6 @@ class CommandQueueProcessor:
 
     @staticmethod
     def _report(claim: Claim) -> None:
-        for failed in claim.failed:
-            COMMANDS.labels("failed").inc()
-            log.warning(
-                "[CommandQueue] ❌ %s failed (retry_count %d%s): %s",
         for worker, commands in claim.rescued.items():
             log.warning(
                 "[CommandQueue] %d command(s) of a worker that is gone (%s) are taken over, under the same "
@@ -278,6 +274,10 @@ class CommandQueueProcessor:
                 commands,
                 worker,
             )
+        for failed in claim.failed:
+            COMMANDS.labels("failed").inc()
+            log.warning(
+                "[CommandQueue] ❌ %s failed (retry_count %d%s): %s",
                 failed.command_type,
                 failed.retry_count,
                 ", final" if failed.final else "",
