@@ -58,8 +58,8 @@ class Claim:
     unreadable: list[UnreadableCommand] = field(default_factory=list)
     failed: list[FailedCommand] = field(default_factory=list)
     expired: list[ExpiredCommand] = field(default_factory=list)
-    welcome_due: bool = False
     rescued: Mapping[str, int] = field(default_factory=dict)
+    welcome_due: bool = False
     visits_due: bool = False
     more: bool = False
     seconds_to_next_due: float | None = None
