@@ -1,6 +1,6 @@
 -- Tables, row-level security, keys and the publication.
 \ir include/setup.psql
-select plan(10);
+select plan(12);
 
 select is((select count(*) from our_tables), 11::bigint, 'all tables are there');
 select is_empty(
@@ -33,6 +33,13 @@ select throws_ok(
 select throws_ok(
   $$insert into devices (device_mac, provisioning_status) values ('x', 'lost')$$, '23514', null,
   'provisioning_status has four words');
+select throws_ok(
+  $$insert into device_images (device_id, image_name, status) values
+    ('a0000000-0000-4000-8000-000000000031', 'a.jpg', 'lost')$$, '23514', null, 'a picture''s status has four words');
+select throws_ok(
+  $$insert into device_images (device_id, image_name, captured_at)
+    select 'a0000000-0000-4000-8000-000000000031', 'a.jpg', '2025-08-29' from generate_series(1, 2)$$, '23505', null,
+  'a picture cannot be there twice');
 
 select finish();
 rollback;

@@ -1,6 +1,6 @@
 -- Who may execute and read anything at all.
 \ir include/setup.psql
-select plan(13);
+select plan(15);
 
 select is_empty(
   $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
@@ -34,10 +34,21 @@ select is_empty(
     where not has_table_privilege('service_role', oid, privilege)$$,
   'service_role reads and writes every table');
 select is_empty(
-  $$select role, privilege from unnest(array['anon', 'authenticated', 'service_role']) role,
+  $$select name, role, privilege from unnest(array['anon', 'authenticated', 'service_role']) role,
+      unnest(array['command_answers', 'visits', 'duplicate_images']) name,
       unnest(array['select', 'insert', 'update', 'delete']) privilege
-    where has_table_privilege(role, 'mqtt_private.command_answers', privilege) <> (role = 'service_role')$$,
-  'what devices answered is for service_role alone');
+    where has_table_privilege(role, format('mqtt_private.%I', name), privilege) <> (role = 'service_role')$$,
+  'the worker''s own tables are for service_role alone');
+select is_empty(
+  $$select c.relname from pg_class c
+    where c.relnamespace = 'mqtt_private'::regnamespace and c.relkind = 'r' and not c.relrowsecurity$$,
+  'row-level security is on for them too');
+select set_has(
+  $$select split_part(name, '(', 1) from our_functions where has_function_privilege('service_role', oid, 'execute')$$,
+  $$values ('fn_claim_commands'), ('fn_settle_commands'), ('fn_acknowledge_commands'), ('fn_queue_welcome_commands'),
+    ('fn_record_hellos'), ('fn_hold_visits'), ('fn_adopt_visits'), ('fn_end_visits'), ('fn_record_images'),
+    ('fn_settle_images')$$,
+  'service_role executes every call of the worker');
 select ok(not has_schema_privilege('anon', 'mqtt_private', 'usage'), 'anon cannot look into mqtt_private');
 
 select pg_temp.become_role('anon');

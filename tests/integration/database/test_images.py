@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -64,7 +65,7 @@ def states(queue: Queue) -> list[tuple[str, str]]:
     return [(row["image_name"], row["status"]) for row in rows]
 
 
-def stored(queue: Queue, sha256: str = "1", **fields: object) -> Row:
+def stored(queue: Queue, sha256: str = "1", **fields: Any) -> Row:
     """A picture of d1 that is in Storage: the answer to its settling."""
     answer = queue.image("d1", **fields)
     return queue.settle_image(answer["image_id"], "complete", sha256=sha256, image_size=4153)
@@ -150,7 +151,7 @@ def test_an_unknown_device_is_registered_by_its_picture(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("switch", [{"p_register": False}, {"p_registrations_per_minute": 0}])
-def test_a_device_that_may_not_register_leaves_nothing(queue: Queue, switch: dict[str, object]) -> None:
+def test_a_device_that_may_not_register_leaves_nothing(queue: Queue, switch: Row) -> None:
     [answer] = queue.images({"topic_id": "new"}, **switch)
     assert (answer["result"], answer["device_id"], answer["image_id"]) == ("unknown_device", None, None)
     assert datetime.fromisoformat(answer["next_wake_at"]) > queue.now()
@@ -347,7 +348,7 @@ def test_a_pending_row_that_someone_holds_keeps_no_device_waiting(queue: Queue, 
 def test_readings_are_one_row_a_picture_with_the_lineage_of_that_moment(queue: Queue) -> None:
     reseeded(queue.connection)
     [device] = queue.rows("select * from devices where device_id = %s", MAPPED)
-    readings = {"temperature": 25.5, "humidity": 45.2, "pressure": 1010.5, "gas_resistance": 15.3}
+    readings: Row = {"temperature": 25.5, "humidity": 45.2, "pressure": 1010.5, "gas_resistance": 15.3}
     answer = queue.image(device["device_mac"], captured_at=MORNING, **readings)
     queue.insert("device_site_assignments", "assignment_id", device_id=MAPPED, site_id=SOUTH)
     queue.image(device["device_mac"], captured_at=MORNING, temperature=25.5)

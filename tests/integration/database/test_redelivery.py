@@ -1,6 +1,7 @@
 """What a device did not answer is delivered again when it wakes: what, when, how often, and what stays."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -36,7 +37,7 @@ def device(queue: Queue) -> UUID:
     return queue.device("d1")
 
 
-def sent(queue: Queue, device: UUID, command_type: str = "update_config", **outcome: object) -> UUID:
+def sent(queue: Queue, device: UUID, command_type: str = "update_config", **outcome: Any) -> UUID:
     """A command that the broker took and nobody answered."""
     command = queue.command(device, command_type, command_payload=PAYLOADS[command_type])
     queue.settle(queue.claim()["commands"], **outcome)
