@@ -1,0 +1,127 @@
+"""Devices of an older project wake: what its tables hold stays, and what they refuse costs no answer."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.queue_calls import Queue
+from tests.integration.database.test_adoption import OLD_PROJECT
+from tests.integration.database.test_migrations import MIGRATIONS, apply
+
+OLD = UUID("d0000000-0000-4000-8000-000000000031")
+TWICE = UUID("d0000000-0000-4000-8000-000000000032")
+MORNING = "2025-08-29T08:00:00Z"
+
+
+@pytest.fixture
+def project(empty_database_url: str) -> Iterator[psycopg.Connection]:
+    """The older project, before the migrations."""
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(OLD_PROJECT.read_bytes())
+        yield connection
+
+
+@pytest.fixture
+def queue(project: psycopg.Connection) -> Queue:
+    apply(project)
+    return Queue(project)
+
+
+def test_a_device_of_the_project_is_known_in_any_spelling_and_its_commands_wait_for_it(queue: Queue) -> None:
+    answer = queue.hello("111111111101", topic_root="ESP32CAM", battery_voltage=3.7)
+    assert (answer["result"], answer["device_id"], answer["device_code"]) == ("known", str(OLD), "OLD-1")
+    assert (answer["is_active"], answer["speaks"], answer["commands"]) == (True, True, 1)
+    assert queue.hold("11:11:11:11:11:01")[0]["open_commands"] == 1
+
+
+def test_a_device_that_is_there_twice_is_one_and_is_not_registered_again(queue: Queue) -> None:
+    answers = queue.hellos({"topic_id": "11:11:11:11:11:02"}, {"topic_id": "1111.1111.1102"})
+    assert [answer["result"] for answer in answers] == ["known", "known"]
+    assert answers[0]["device_id"] == str(TWICE)
+
+
+def test_new_devices_are_registered_beside_codes_of_another_form(queue: Queue) -> None:
+    answers = queue.hellos({"topic_id": "n1"}, {"topic_id": "n2"})
+    assert [answer["device_code"] for answer in answers] == ["DEVICE-ESP32S3-001", "DEVICE-ESP32S3-002"]
+    assert [answer["is_active"] for answer in answers] == [False, False]  # whatever the column's default is
+    events = queue.rows("select from device_history where event_type = 'self_registered'")
+    assert len(events) == 2
+
+
+def test_a_command_that_was_sent_long_ago_is_not_sent_again(queue: Queue) -> None:
+    queue.hello("111111111101")
+    claimed = queue.claim()
+    assert [command["command_type"] for command in claimed["commands"]] == ["capture_image"]
+    assert len(claimed["expired"]) == 1
+
+
+def test_pictures_of_the_project_stay_and_one_that_waits_is_received(queue: Queue) -> None:
+    before = queue.rows("select * from device_images where status = 'complete'")
+    queue.hello("111111111101")
+    queue.hello("111111111101", pending_names=["image_1.jpg"])
+    waiting = queue.rows("select image_id from device_images where status = 'pending'")
+    assert len(waiting) == 1
+    answer = queue.image("111111111101", image_name="image_1.jpg", captured_at=MORNING, temperature=21.5)
+    assert answer["image_id"] == str(waiting[0]["image_id"])
+    assert queue.settle_image(answer["image_id"], "complete", sha256="1")["result"] == "complete"
+    assert queue.image("111111111101", image_name="image_1.jpg", captured_at=MORNING)["result"] == "complete"
+    assert (
+        queue.rows("select * from device_images where status = 'complete' and captured_at is null") == before
+    )
+
+
+def test_readings_beyond_what_its_columns_hold_do_not_cost_the_picture(queue: Queue) -> None:
+    answer = queue.image("111111111101", temperature=123456.7)
+    assert answer["result"] == "receiving"
+    assert len(queue.rows("select from device_telemetry")) == 1
+
+
+def test_a_column_that_the_project_demands_refuses_what_lacks_it_with_the_reason(
+    project: psycopg.Connection,
+) -> None:
+    project.execute("alter table devices add column serial_number text")
+    project.execute("update devices set serial_number = 'unknown'")
+    project.execute("alter table devices alter column serial_number set not null")
+    apply(project)
+    answers = Queue(project).hellos({"topic_id": "n1"}, {"topic_id": "111111111101"})
+    assert [answer["result"] for answer in answers] == ["refused", "known"]
+    assert "serial_number" in answers[0]["error"]
+
+
+def test_pictures_that_are_there_twice_are_kept_and_named(project: psycopg.Connection) -> None:
+    warnings: list[str] = []
+    project.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+    project.execute("alter table device_images add column captured_at timestamptz")
+    project.execute("update device_images set captured_at = '2025-08-29 08:00Z'")
+    for _ in range(2):
+        apply(project)
+    assert any("device_images_captured_key is not unique" in text for text in warnings)
+    answer = Queue(project).image("111111111101", image_name="image_1.jpg", captured_at=MORNING)
+    assert answer["result"] == "complete"
+
+
+def test_a_project_of_the_version_before_keeps_its_pictures_and_may_have_more_of_a_name(
+    empty_database_url: str,
+) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        for file in MIGRATIONS:
+            if file.name < "202512":
+                connection.execute(file.read_bytes())
+        queue = Queue(connection)
+        device = queue.device("d1")
+        columns = {"device_id": device, "image_name": "a.jpg"}
+        for captured_at in (None, MORNING):
+            queue.insert("device_images", "image_id", status="complete", captured_at=captured_at, **columns)
+        before = queue.rows("select image_id, status, captured_at from device_images order by image_id")
+        apply(connection)
+        after = queue.rows("select image_id, status, captured_at from device_images order by image_id")
+        assert after == before
+        assert queue.image("d1")["result"] == "receiving"
+        assert queue.image("d1", captured_at=MORNING)["result"] == "complete"
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            queue.insert("device_images", "image_id", captured_at=MORNING, **columns)
