@@ -9,7 +9,8 @@ The parts of the stack ask this object before they answer; a test sets it direct
     DELETE /devstack/v1/faults   everything works again
 
 `rest` rules are added to those set before; `realtime` replaces what was set; `actions` happen once, now:
-`close` ("clean" or "abrupt") closes every socket, `phx_close` makes the server close every channel.
+`close` ("clean" or "abrupt") closes every socket, `phx_close` makes the server close every channel, `expire`
+does so as if its token had expired.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 RestKind = Literal["status", "lose_response", "hang", "close", "malformed"]
-RealtimeAction = Literal["close_clean", "close_abrupt", "phx_close"]
+RealtimeAction = Literal["close_clean", "close_abrupt", "phx_close", "expire"]
 
 
 class InvalidFaultError(ValueError):
@@ -157,8 +158,10 @@ def _actions(wanted: dict[str, Any]) -> list[RealtimeAction]:
         ("close", "clean"): "close_clean",
         ("close", "abrupt"): "close_abrupt",
         ("phx_close", True): "phx_close",
+        ("expire", True): "expire",
     }
     try:
         return [known[item] for item in wanted.items()]
     except KeyError as error:
-        raise InvalidFaultError('actions are {"close": "clean"|"abrupt"} and {"phx_close": true}.') from error
+        known_actions = '{"close": "clean"|"abrupt"}, {"phx_close": true} and {"expire": true}'
+        raise InvalidFaultError(f"actions are {known_actions}.") from error

@@ -132,3 +132,5 @@ class RealtimeServer:
                     socket.drop()
                 case "phx_close":
                     socket.close_channels()
+                case "expire":
+                    socket.expire_tokens()

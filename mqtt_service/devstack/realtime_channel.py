@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mqtt_service.devstack import realtime_wire as wire
 from mqtt_service.devstack.faults import Faults
 from mqtt_service.devstack.keys import JwtKeys
-from mqtt_service.devstack.realtime_auth import TokenRefusedError, authorize
+from mqtt_service.devstack.realtime_auth import TokenRefusedError, authorize, expired
 from mqtt_service.devstack.realtime_feed import ChangeFeed
 from mqtt_service.devstack.realtime_subscriptions import Binding, binding_id, parse_binding
 from mqtt_service.devstack.realtime_wire import Message
@@ -123,6 +123,10 @@ class Channel:
         self.end()
         self._connection.send(wire.close(self.topic, self.join_ref))
 
+    def expire(self) -> None:
+        """Act as if the token had expired this moment."""
+        self._refuse_token(expired(0))
+
     def end(self) -> None:
         """Stop listening; the client is told nothing."""
         if self._expiry is not None:
@@ -143,11 +147,14 @@ class Channel:
         try:
             self._claims = authorize(self._keys, self._token)
         except TokenRefusedError as error:
-            self._tell("error", error.text, extension="system")
-            self.close()
+            self._refuse_token(error)
             return False
         self._watch_expiry()
         return True
+
+    def _refuse_token(self, error: TokenRefusedError) -> None:
+        self._tell("error", error.text, extension="system")
+        self.close()
 
     def _watch_expiry(self) -> None:
         """Look at the token again when it expires, and every few minutes."""

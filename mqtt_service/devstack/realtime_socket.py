@@ -93,6 +93,11 @@ class Socket:
         for channel in list(self._channels.values()):
             channel.close()
 
+    def expire_tokens(self) -> None:
+        """Treat every channel as one whose token has just expired."""
+        for channel in list(self._channels.values()):
+            channel.expire()
+
     async def _stop(self, tasks: set[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()

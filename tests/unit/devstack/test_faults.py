@@ -32,8 +32,8 @@ def test_clearing_lets_everything_work_again_and_frees_what_hangs() -> None:
 def test_actions_reach_those_who_listen() -> None:
     faults, heard = Faults(), list[RealtimeAction]()
     faults.on_action(heard.append)
-    faults.set_from({"actions": {"close": "abrupt", "phx_close": True}})
-    assert heard == ["close_abrupt", "phx_close"]
+    faults.set_from({"actions": {"close": "abrupt", "phx_close": True, "expire": True}})
+    assert heard == ["close_abrupt", "phx_close", "expire"]
 
 
 @pytest.mark.parametrize(
