@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.adapters.rows import Claim, Settlement
+from mqtt_service.backoff import FIRST_DELAY
 from mqtt_service.errors import BrokerUnavailableError, LocalProtocolError, PermanentError, ServiceError
 from mqtt_service.log import context
 from mqtt_service.metrics import COMMANDS
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 CLAIM_LIMIT = 200
 _PUBACK_PATIENCE = 2.0
 _MOST_UNSETTLED = 3 * CLAIM_LIMIT
+_MOST_DOUBLINGS = 16
 # After this part of its lease a command is not published any more: a successor may hold it soon.
 _USABLE_LEASE = 0.8
 
@@ -91,6 +93,7 @@ class CommandQueueProcessor:
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._failed_polls = 0
         self.last_poll: float | None = None
         self.last_error: str | None = None
 
@@ -126,8 +129,11 @@ class CommandQueueProcessor:
                 self._idle.set()
 
     async def _after_failure(self, error: ServiceError) -> None:
+        """A poll failed, and what it leased may wait for us: soon again at first, then at the usual pace."""
         self.last_error = str(error)
-        pause = max(self._options.poll_interval, getattr(error, "retry_after", None) or 0.0)
+        soon = FIRST_DELAY * 2.0 ** min(self._failed_polls, _MOST_DOUBLINGS)
+        self._failed_polls += 1
+        pause = max(min(soon, self._options.poll_interval), getattr(error, "retry_after", None) or 0.0)
         log.warning("[CommandQueue] %s; next poll in %.1f s", error, pause)
         self._idle.set()
         await _either(self._stopping, pause)
@@ -191,7 +197,7 @@ class CommandQueueProcessor:
         # What could not be published or settled is not taken; the queue is swept all the same.
         limit = CLAIM_LIMIT if self._link.connected and not self.settling_stuck else 0
         claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=self._settler.held)
-        self.last_poll, self.last_error = loop.time(), None
+        self.last_poll, self.last_error, self._failed_polls = loop.time(), None, 0
         self._report(claim)
         if claim.welcome_due:
             self._on_welcome_due()

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     mqtt_client_id: Text = Field(default_factory=lambda: default_client_id(dict(os.environ), platform.node()))
     mqtt_shared_group: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None = None
 
+    supabase_timeout: Seconds = 10.0
     poll_interval: Seconds = 5.0
     max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
     retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0

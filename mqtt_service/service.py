@@ -232,7 +232,8 @@ async def _run(settings: Settings, worker_id: str) -> int:
     visits = VisitPolicy(
         settings.register_devices, settings.registrations_per_minute, settings.redelivery_limit
     )
-    client = await connect(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
+    key = settings.supabase_secret_key.get_secret_value()
+    client = await connect(settings.supabase_url, key, settings.supabase_timeout)
     with _listening(settings.port) as listener:
         log.info("[SERVICE] mqtt-service %s on port %d", __version__, listener.getsockname()[1])
         gateway = Gateway(client, worker_id, policy, visits)

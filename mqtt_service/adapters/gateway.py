@@ -65,8 +65,7 @@ _HELLO_ROWS = TypeAdapter(list[HelloRow])
 _IMAGE_ROWS = TypeAdapter(list[ImageRow])
 _OUTCOMES = TypeAdapter(list[ImageOutcome])
 
-# A claim or a settlement of hundreds of rows takes tens of milliseconds; what takes longer is not coming.
-_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_LONGEST_CONNECT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +92,16 @@ class VisitPolicy:
     lease: float = 10.0
 
 
-async def connect(url: str, key: str) -> AsyncClient:
+async def connect(url: str, key: str, patience: float = 10.0) -> AsyncClient:
     """Create the one Supabase client of this process; it makes no request yet.
+
+    An answer is waited for up to `patience` seconds; a call of hundreds of rows takes tens of milliseconds.
 
     The HTTP client is ours for its time-outs, and so that a status is judged before the library reads it.
     """
     http = httpx.AsyncClient(
         http2=True,
-        timeout=_TIMEOUT,
+        timeout=httpx.Timeout(patience, connect=min(patience, _LONGEST_CONNECT)),
         follow_redirects=True,
         event_hooks={"response": [api_errors.refuse_by_status]},
     )
