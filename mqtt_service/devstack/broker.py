@@ -181,6 +181,8 @@ def _mosquitto_config(port: int, data_dir: Path) -> str:
         "persistence true",
         f"persistence_location {data_dir}/",
         "set_tcp_nodelay true",
+        # Beyond its default of 1,000 it drops what a fleet says while a worker is busy, a HELLO perhaps.
+        "max_queued_messages 100000",
         "log_dest stderr",
         "connection_messages false",
     ]
