@@ -209,7 +209,7 @@ async def test_what_the_radio_loses_never_reaches_the_broker_until_it_is_asked_f
         chunks: list[dict[str, Any]] = []
         while missing := sorted(set(range(10)) - {chunk["chunk_id"] for chunk in chunks}):
             await service.replies(device, FIRST, missing_chunks=missing)
-            # Once this is answered the reply is obeyed, or it is busy with that; what it says last comes last.
+            # Once this is answered, the reply is obeyed or being obeyed; and what is said last comes last.
             data = await heard_until_answer(service, device, interval=6)
             await device.wait_for(lambda device: not device.busy)
             data += await heard_until_answer(service, device, interval=7)

@@ -1,5 +1,6 @@
 """The plan of a fleet, and how its sums are shown."""
 
+import asyncio
 from dataclasses import replace
 from io import StringIO
 
@@ -9,7 +10,7 @@ from mqtt_service.devstack.device import ACK_FORMS, ROOTS
 from mqtt_service.devstack.device_pictures import ENCODINGS, SPELLINGS
 from mqtt_service.devstack.fleet_options import FleetOptions, plan
 from mqtt_service.devstack.fleet_report import Totals
-from mqtt_service.devstack.fleet_view import line, table
+from mqtt_service.devstack.fleet_view import line, show, table
 
 FLEET = FleetOptions(tuple(f"device-{number}" for number in range(100)), seed=1)
 TOTALS = Totals(
@@ -56,3 +57,26 @@ def test_the_table_shows_what_the_line_says() -> None:
     shown = console.file.getvalue() if isinstance(console.file, StringIO) else ""
     cells = [cell.strip() for cell in shown.splitlines()[3].strip("│").split("│")]
     assert cells == ["1", "2", "3", "5", "6", "7", "8", "10", "11", "12"]
+
+
+class Screen(StringIO):
+    """A terminal that says when something is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+async def test_a_terminal_shows_the_table_while_the_fleet_runs() -> None:
+    screen = Screen()
+    showing = asyncio.create_task(show([], Console(file=screen, force_terminal=True, width=200)))
+    async with asyncio.timeout(10):
+        while "HELLOs" not in screen.getvalue():
+            screen.written.clear()
+            await screen.written.wait()
+    showing.cancel()
+    await showing
