@@ -15,6 +15,7 @@ create table if not exists mqtt_private.visits (
   hello_at timestamptz not null,
   ended_at timestamptz,
   heard_by text[] not null default '{}',       -- the workers that brought this HELLO
+  heard_refs text[] not null default '{}',     -- under which refs, so that one sent again is known
   pending_count int not null default 0,        -- pictures that the HELLO announced
   pending_names text[] not null default '{}'
 );
@@ -52,15 +53,17 @@ $$;
 
 -- A new visit of a device, in which p_worker speaks. The device's row and its visit's are locked.
 create or replace function mqtt_private.fn_begin_visit(
-  p_device_id uuid, p_worker text, p_now timestamptz, p_lease interval, p_count int, p_names text[]) returns void
+  p_device_id uuid, p_worker text, p_ref text, p_now timestamptz, p_lease interval, p_count int, p_names text[])
+returns void
 language sql volatile set search_path = ''
 as $$
   insert into mqtt_private.visits as v
-    (device_id, worker, until, hello_at, ended_at, heard_by, pending_count, pending_names)
-  values (p_device_id, p_worker, p_now + p_lease, p_now, null, array[p_worker], p_count, p_names)
+    (device_id, worker, until, hello_at, ended_at, heard_by, heard_refs, pending_count, pending_names)
+  values (p_device_id, p_worker, p_now + p_lease, p_now, null, array[p_worker], array[p_ref], p_count, p_names)
   on conflict (device_id) do update
   set worker = excluded.worker, until = excluded.until, hello_at = excluded.hello_at, ended_at = null,
-      heard_by = excluded.heard_by, pending_count = excluded.pending_count, pending_names = excluded.pending_names
+      heard_by = excluded.heard_by, heard_refs = excluded.heard_refs,
+      pending_count = excluded.pending_count, pending_names = excluded.pending_names
 $$;
 
 -- Commands of the device that are due or leased now; with p_since, also those sent since then and not answered.
@@ -240,7 +243,7 @@ begin
   foreach v_function in array array[
     'mqtt_private.fn_require_worker(text)',
     'mqtt_private.fn_lock_visits(uuid[])',
-    'mqtt_private.fn_begin_visit(uuid, text, timestamptz, interval, int, text[])',
+    'mqtt_private.fn_begin_visit(uuid, text, text, timestamptz, interval, int, text[])',
     'mqtt_private.fn_count_open_commands(uuid, timestamptz, timestamptz)',
     'mqtt_private.fn_was_told_wake(uuid, timestamptz)',
     'mqtt_private.fn_pictures_finished(uuid, timestamptz)',

@@ -193,21 +193,31 @@ exception when others then
 end
 $$;
 
--- The visit that this HELLO belongs to. Returns true where it begins one, in which p_worker speaks; false where
--- another worker brought the same HELLO within the last 20 seconds.
+-- The visit that this HELLO belongs to. begins: it begins one. It does not where its ref was heard before (the response
+-- was lost), nor where another worker brought it within the last 20 seconds. speaks: p_worker does, in this visit.
 create or replace function mqtt_private.fn_hear_hello(
-  p_device_id uuid, p_worker text, p_now timestamptz, p_lease interval, p_count int, p_names text[]) returns boolean
+  p_device_id uuid, p_worker text, p_ref text, p_now timestamptz, p_lease interval, p_count int, p_names text[],
+  out begins boolean, out speaks boolean)
 language plpgsql volatile set search_path = ''
 as $$
 begin
-  update mqtt_private.visits set heard_by = heard_by || p_worker
+  begins := false;
+  update mqtt_private.visits set until = case when worker = p_worker then p_now + p_lease else until end
+  where device_id = p_device_id and p_ref = any (heard_refs)
+  returning worker = p_worker and ended_at is null into speaks;
+  if found then
+    return;
+  end if;
+  speaks := false;
+  update mqtt_private.visits set heard_by = heard_by || p_worker, heard_refs = heard_refs || p_ref
   where device_id = p_device_id and worker <> p_worker and hello_at > p_now - interval '20 seconds'
     and p_worker <> all (heard_by);
   if found then
-    return false;
+    return;
   end if;
-  perform mqtt_private.fn_begin_visit(p_device_id, p_worker, p_now, p_lease, p_count, p_names);
-  return true;
+  perform mqtt_private.fn_begin_visit(p_device_id, p_worker, p_ref, p_now, p_lease, p_count, p_names);
+  begins := true;
+  speaks := true;
 end
 $$;
 
@@ -238,7 +248,7 @@ language plpgsql volatile set search_path = ''
 as $$
 declare
   v_device public.devices;
-  v_begins boolean;
+  v_heard record;
   v_next_wake_at constant timestamptz := (mqtt_private.fn_wake_of_device(p_device_id, p_now)).next_wake_at;
   v_names constant text[] := array(
     select name from jsonb_array_elements_text(
@@ -247,18 +257,19 @@ declare
     where name <> '' group by name order by min(place));
   v_count constant int := greatest(coalesce((p_hello ->> 'pending_count')::int, 0), cardinality(v_names));
 begin
-  v_begins := mqtt_private.fn_hear_hello(p_device_id, p_worker, p_now, p_lease, v_count, v_names);
-  if v_begins then
+  v_heard := mqtt_private.fn_hear_hello(
+    p_device_id, p_worker, p_hello ->> 'ref', p_now, p_lease, v_count, v_names);
+  if v_heard.begins then
     perform mqtt_private.fn_note_heartbeat(p_device_id, p_hello, v_next_wake_at, p_now);
     perform mqtt_private.fn_note_pending_pictures(p_device_id, v_names, p_now);
   end if;
   select * into v_device from public.devices where device_id = p_device_id;
-  if v_begins and v_device.is_active then
+  if v_heard.begins and v_device.is_active then
     perform mqtt_private.fn_deliver_again(p_device_id, p_redelivery_limit, p_now);
   end if;
   return jsonb_build_object(
     'device_id', p_device_id, 'device_code', v_device.device_code, 'is_active', coalesce(v_device.is_active, false),
-    'speaks', v_begins, 'next_wake_at', v_next_wake_at,
+    'speaks', v_heard.speaks, 'next_wake_at', v_next_wake_at,
     'commands', case when v_device.is_active
       then mqtt_private.fn_count_open_commands(p_device_id, null, p_now) else 0 end);
 end
@@ -272,10 +283,10 @@ $$;
 -- p_registrations_per_minute over all workers. p_redelivery_limit: how often a command that is not answered is
 -- delivered again on wake. p_lease_seconds: for how long p_worker speaks, unless it holds the visit (fn_hold_visits).
 -- Returns, in order, [{ref, result, device_id, device_code, is_active, speaks, commands, next_wake_at, error?}].
--- result: known; created; refused (nothing is written; error says why where it was the database). speaks: this HELLO
--- began a visit in which p_worker answers. commands: how many are due or leased for the device now.
--- Never activates a device, never owes it a welcome. Sent again, when its response was lost, it begins the same visits
--- anew, and nothing is delivered a second time.
+-- result: known; created; refused (nothing is written; error says why where it was the database). speaks: p_worker
+-- answers in this visit. commands: how many are due or leased for the device now.
+-- Never activates a device, never owes it a welcome. Sent again under the same refs, when the response was lost, it
+-- begins no further visits and delivers nothing a second time; speaks is what holds by then.
 --
 -- A transaction that holds one device's row would keep all HELLOs waiting, so nothing is waited for longer than
 -- lock_timeout. The caller gets 55P03, nothing has changed, and it can send smaller parts.
@@ -368,7 +379,7 @@ begin
     'mqtt_private.fn_wake_of_speaker(text, timestamptz)',
     'mqtt_private.fn_deliver_again(uuid, int, timestamptz)',
     'mqtt_private.fn_note_pending_pictures(uuid, text[], timestamptz)',
-    'mqtt_private.fn_hear_hello(uuid, text, timestamptz, interval, int, text[])',
+    'mqtt_private.fn_hear_hello(uuid, text, text, timestamptz, interval, int, text[])',
     'mqtt_private.fn_note_heartbeat(uuid, jsonb, timestamptz, timestamptz)',
     'mqtt_private.fn_record_hello(uuid, jsonb, text, int, interval, timestamptz)',
     'mqtt_private.fn_lock_speakers(text[])',

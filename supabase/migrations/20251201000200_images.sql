@@ -24,7 +24,8 @@ do $$
 begin
   if exists (
     select from pg_catalog.pg_constraint
-    where conrelid = 'public.device_images'::regclass and conname = 'device_images_device_image_key' and contype = 'u'
+    where conrelid = 'public.device_images'::regclass and conname = 'device_images_device_image_key'
+      and pg_get_constraintdef(oid) = 'UNIQUE NULLS NOT DISTINCT (device_id, image_name, captured_at)'
   ) then
     alter table public.device_images drop constraint device_images_device_image_key;
   end if;
@@ -103,7 +104,7 @@ declare
 begin
   select * into v_visit from mqtt_private.visits where device_id = p_device_id and ended_at is null;
   if not found then
-    perform mqtt_private.fn_begin_visit(p_device_id, p_worker, p_now, p_lease, 0, '{}');
+    perform mqtt_private.fn_begin_visit(p_device_id, p_worker, null, p_now, p_lease, 0, '{}');
   elsif v_visit.worker <> p_worker and v_visit.until > p_now then
     return false;
   else
@@ -169,7 +170,7 @@ begin
       captured_at = coalesce(i.captured_at, p_captured_at),
       image_size = coalesce(r.image_size, i.image_size), max_chunk_size = coalesce(r.max_chunk_size, i.max_chunk_size),
       total_chunks = coalesce(r.total_chunks, i.total_chunks), error_code = coalesce(r.error_code, i.error_code),
-      location = coalesce(r.location, i.location), metadata = coalesce(nullif(r.metadata, '{}'), i.metadata, '{}'),
+      location = coalesce(r.location, i.location), metadata = coalesce(nullif(r.metadata, '{}'), i.metadata::jsonb, '{}'),
       site_id = case when i.upload_path is null then p_device.site_id else i.site_id end,
       upload_path = coalesce(i.upload_path, mqtt_private.fn_image_path(p_device, v_id, p_captured_at, p_now))
   where image_id = v_id
