@@ -151,6 +151,10 @@ class Visit:
         if row.took_over and not self._row.speaks:
             self._pending = deque(row.pending_names)
             self._unnamed = 0 if self._pending else row.pending_count
+        for name in [] if self._row.speaks else row.settled_names:
+            if name not in self._done:
+                self._done.add(name)
+                self._pictures.forget((self.key, name))
         self._row = row
         self.known = True
         self._told.set()
@@ -166,6 +170,7 @@ class Visit:
             if recorded.result == "complete":
                 await self._confirm(metadata.name, recorded.next_wake_at)
             elif recorded.result == "receiving":
+                self._done.discard(metadata.name)
                 await self._invite(metadata.name)
         self._news.set()
 
@@ -282,7 +287,7 @@ class Visit:
                 return assembly.name
         while self._pending:
             name = self._pending.popleft()
-            if name not in self._done:
+            if not self._is_settled(name):
                 return name
         while self._unnamed > 0:
             self._unnamed -= 1
@@ -307,7 +312,6 @@ class Visit:
         """Have one picture sent, as often as it takes, and stored."""
         key = (self.key, name)
         if self._pictures.get(key) is None:
-            self._pictures.expect(key)
             await self._ask_to_send(name)
         asks = 0
         while not await self._arrived(name):
@@ -328,16 +332,17 @@ class Visit:
 
     async def _arrived(self, name: str) -> bool:
         """Wait until a picture is whole or done with (True), or the device has fallen silent (False)."""
-        return await self._until_quiet(lambda: name in self._done or self._is_settled(name))
+        return await self._until_quiet(lambda: self._is_whole(name) or self._is_settled(name))
+
+    def _is_whole(self, name: str) -> bool:
+        assembly = self._pictures.get((self.key, name))
+        return assembly is not None and assembly.complete
 
     def _is_settled(self, name: str) -> bool:
-        assembly = self._pictures.get((self.key, name))
-        if assembly is not None:
-            return assembly.complete
-        if self._pictures.finished((self.key, name)) is not None:
+        """Whether it is done with: by this visit, by another worker, or refused at a bound."""
+        if self._pictures.get((self.key, name)) is None and self._pictures.finished((self.key, name)):
             self._done.add(name)
-            return True
-        return False
+        return name in self._done
 
     async def _ask_again(self, name: str, asks: int) -> None:
         """Name the chunks that are missing; without metadata or any chunk, ask for the whole picture."""

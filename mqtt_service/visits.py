@@ -75,6 +75,8 @@ class Visits:
         if recorded.device_id is None:
             await self._turn_away(hello, recorded)
             return
+        for name in hello.pending_names:
+            self._pictures.expect((device_key(hello.device), name))
         row = VisitRow(
             hello.root,
             hello.device,

@@ -204,6 +204,7 @@ class VisitRow:
 
     `ended`: it was told its next wake time, or nobody knows of the visit. `open_commands` are due, leased, or
     sent in this visit without an answer; `told_wake`: one of them told the device when to wake.
+    `settled_names` are pictures that were stored or failed in this visit, `pending_names` the others.
     """
 
     topic_root: Root
@@ -217,6 +218,7 @@ class VisitRow:
     told_wake: bool = False
     pending_count: int = 0
     pending_names: Sequence[str] = ()
+    settled_names: Sequence[str] = ()
     next_wake_at: datetime | None = None
 
 

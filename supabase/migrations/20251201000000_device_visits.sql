@@ -125,6 +125,7 @@ begin
     return jsonb_build_object(
       'device_id', v_device.device_id, 'device_code', v_device.device_code, 'speaks', false, 'ended', true,
       'open_commands', 0, 'told_wake', false, 'pending_count', 0, 'pending_names', '[]'::jsonb,
+      'settled_names', '[]'::jsonb,
       'next_wake_at', null);
   end if;
   v_finished := mqtt_private.fn_pictures_finished(p_device_id, v_visit.hello_at);
@@ -138,6 +139,7 @@ begin
     'pending_names', array(
       select name from unnest(v_visit.pending_names) with ordinality as p (name, place)
       where name <> all (v_finished) order by place),
+    'settled_names', v_finished,
     'next_wake_at', (mqtt_private.fn_wake_of_device(p_device_id, p_now)).next_wake_at);
 end
 $$;
@@ -147,7 +149,7 @@ $$;
 -- Renews p_worker's visits among these devices, and takes over those whose lease lapsed. p_devices: [{topic_root,
 -- topic_id}]. p_lease_seconds 0 gives its own visits back: another worker may take them over at once.
 -- Returns, in order, [{topic_root, topic_id, device_id, device_code, speaks, ended, took_over, open_commands,
--- told_wake, pending_count, pending_names, next_wake_at}]. ended: it ended, or there is none. open_commands are due or
+-- told_wake, pending_count, pending_names, settled_names, next_wake_at}]. ended: it ended, or there is none. open_commands are due or
 -- leased now, or sent in this visit and not answered; told_wake: a command told the device when to wake.
 -- pending_*: what its HELLO announced, less what became complete or failed since. May be sent again.
 create or replace function public.fn_hold_visits(
