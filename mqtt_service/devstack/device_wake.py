@@ -16,7 +16,7 @@ class SleepOptions:
     """
 
     linger: float = 0.3
-    settle: float = 12.0
+    settle: float = 30.0
     patience: float = 60.0
 
     def silence(self, *, told: bool, unfinished: bool) -> float:

@@ -35,7 +35,7 @@ class FleetOptions:
     loss: float = 0.0
     duplicates: float = 0.0
     shuffle: bool = False
-    settle: float = 12.0
+    settle: float = 30.0
     patience: float = 60.0
     root: Root | None = None
     encoding: Encoding | None = None
