@@ -209,17 +209,18 @@ class Visit:
 
     async def _until_over(self) -> None:
         while not self._row.ended:
-            if not self.known:
-                await self._introduce()
-            elif not self.speaks:
-                await self._next_news(self._options.lease)
-            else:
-                try:
+            try:
+                if not self.known:
+                    await self._introduce()
+                elif not self.speaks:
+                    await self._next_news(self._options.lease)
+                else:
                     await self._attend()
-                except _SilencedError:
-                    continue
-                except _AsleepError:
-                    log.info("[VISIT] The device is gone before its end", extra=self._context())
+                    return
+            except _SilencedError:
+                continue
+            except _AsleepError:
+                log.info("[VISIT] The device is gone before its end", extra=self._context())
                 return
 
     async def _introduce(self) -> None:
