@@ -86,8 +86,9 @@ class Database:
             except SchemaMissError:
                 self._schema = None
         async with connection.transaction():
-            self._schema = await read_schema(connection)
-        return plan(self._schema)
+            schema = await read_schema(connection)
+        self._schema = schema  # which another request may take back before this one has planned
+        return plan(schema)
 
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Hear what was said on the channel since this connection was last used."""
