@@ -149,9 +149,10 @@ $$;
 -- Renews p_worker's visits among these devices, and takes over those whose lease lapsed. p_devices: [{topic_root,
 -- topic_id}]. p_lease_seconds 0 gives its own visits back: another worker may take them over at once.
 -- Returns, in order, [{topic_root, topic_id, device_id, device_code, speaks, ended, took_over, open_commands,
--- told_wake, pending_count, pending_names, settled_names, next_wake_at}]. ended: it ended, or there is none. open_commands are due or
--- leased now, or sent in this visit and not answered; told_wake: a command told the device when to wake.
--- pending_*: what its HELLO announced, less what became complete or failed since. May be sent again.
+-- told_wake, pending_count, pending_names, settled_names, next_wake_at}]. ended: it ended, or there is none.
+-- open_commands are due or leased now, or sent in this visit and not answered; told_wake: a command told the device
+-- when to wake. settled_names: pictures that became complete or failed in this visit; pending_*: what its HELLO
+-- announced, less those. May be sent again.
 create or replace function public.fn_hold_visits(
   p_worker text, p_devices jsonb, p_lease_seconds double precision default 10) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'

@@ -211,7 +211,6 @@ def test_the_next_code_is_free_whatever_codes_stand_there(
 def test_eight_sessions_that_hear_forty_new_devices_register_each_once(
     sessions: Callable[[int], list[Queue]],
 ) -> None:
-    """Fails when fn_register_unknown_devices takes no advisory lock."""
     queues = sessions(8)
     barrier = threading.Barrier(8)
     macs = [f"{number:012x}" for number in range(40)]
@@ -292,6 +291,34 @@ def test_more_new_devices_in_a_minute_than_the_limit_are_refused_over_all_worker
     queue.pass_time("1 min")
     assert hear("w1", "n4", "n5", "n6", "n7") == ["created", "created", "created", "refused"]
     assert len(codes(queue)) == 6
+
+
+def test_two_workers_that_register_at_once_keep_within_one_limit(queue: Queue) -> None:
+    """Fails when fn_register_unknown_devices takes no advisory lock, or does not count again once it has it."""
+    with queue.another() as other:
+        queue.connection.execute("begin")
+        queue.hellos({"topic_id": "n1"}, p_registrations_per_minute=1)
+        hear = waiting(other, lambda: other.hellos({"topic_id": "n2"}, p_registrations_per_minute=1))
+        with hear as hellos:
+            queue.connection.execute("commit")
+            [answer] = hellos.result(timeout=10)
+    assert answer["result"] == "refused"
+    assert codes(queue) == ["DEVICE-ESP32S3-001"]
+
+
+def test_two_workers_that_register_at_once_take_two_codes_also_where_codes_are_not_unique(
+    queue: Queue,
+) -> None:
+    """Fails when fn_register_unknown_devices takes no advisory lock."""
+    queue.connection.execute("drop index devices_device_code_key")
+    with queue.another() as other:
+        queue.connection.execute("begin")
+        queue.hello("n1")
+        with waiting(other, lambda: other.hello("n2")) as hello:
+            queue.connection.execute("commit")
+            hello.result(timeout=10)
+    queue.connection.execute("create unique index devices_device_code_key on devices (device_code)")
+    assert codes(queue) == ["DEVICE-ESP32S3-001", "DEVICE-ESP32S3-002"]
 
 
 def test_devices_that_a_person_writes_do_not_count_towards_the_limit(queue: Queue) -> None:

@@ -132,12 +132,12 @@ def test_a_visit_is_told_as_it_stands_in_the_order_asked(queue: Queue, device: U
     assert first == {
         "topic_root": "device", "topic_id": "d1", "device_id": str(device), "device_code": "CODE-d1",
         "speaks": True, "ended": False, "took_over": False, "open_commands": 0, "told_wake": False,
-        "pending_count": 3, "pending_names": ["b.jpg", "a.jpg"],
+        "pending_count": 3, "pending_names": ["b.jpg", "a.jpg"], "settled_names": [],
     }  # fmt: skip
     assert nobody == {
         "topic_root": "device", "topic_id": "nobody", "device_id": None, "device_code": None,
         "speaks": False, "ended": True, "took_over": False, "open_commands": 0, "told_wake": False,
-        "pending_count": 0, "pending_names": [], "next_wake_at": None,
+        "pending_count": 0, "pending_names": [], "settled_names": [], "next_wake_at": None,
     }  # fmt: skip
     assert (asleep["device_code"], asleep["speaks"], asleep["ended"]) == ("CODE-d2", False, True)
 
@@ -288,6 +288,7 @@ def test_pictures_that_came_or_failed_in_this_visit_are_no_longer_pending(queue:
     queue.settle_image(second["image_id"], "failed", error="cut off")
     answer = one(queue.hold("d1"))
     assert (answer["pending_count"], answer["pending_names"]) == (2, ["c.jpg", "d.jpg"])
+    assert sorted(answer["settled_names"]) == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.usefixtures("device")
