@@ -294,7 +294,7 @@ def test_more_new_devices_in_a_minute_than_the_limit_are_refused_over_all_worker
 
 
 def test_two_workers_that_register_at_once_keep_within_one_limit(queue: Queue) -> None:
-    """Fails when fn_register_unknown_devices takes no advisory lock, or does not count again once it has it."""
+    """Fails when fn_register_unknown_devices takes no advisory lock, or does not count again under it."""
     with queue.another() as other:
         queue.connection.execute("begin")
         queue.hellos({"topic_id": "n1"}, p_registrations_per_minute=1)
