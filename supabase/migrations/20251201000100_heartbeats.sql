@@ -304,6 +304,7 @@ as $$
 declare
   v_hello jsonb;
   v_device_id uuid;
+  v_ids uuid[];
   v_created uuid[];
   v_errors jsonb;
   v_now timestamptz;
@@ -315,11 +316,12 @@ begin
   select r.created, r.errors into v_created, v_errors
   from mqtt_private.fn_register_unknown_devices(
     case when p_register then v_topic_ids else '{}' end, p_registrations_per_minute) r;
-  perform mqtt_private.fn_lock_speakers(v_topic_ids);
+  v_ids := mqtt_private.fn_lock_speakers(v_topic_ids);
   v_now := clock_timestamp(); -- the wait for the locks must not date the leases back
 
-  for v_hello in select value from jsonb_array_elements(p_hellos) with ordinality order by ordinality loop
-    v_device_id := mqtt_private.fn_find_device(v_hello ->> 'topic_id');
+  for v_hello, v_device_id in
+    select h, v_ids[place] from jsonb_array_elements(p_hellos) with ordinality as a (h, place) order by place
+  loop
     begin
       if v_device_id is null then
         v_answers := v_answers || mqtt_private.fn_refuse_device(v_hello, v_errors ->> (v_hello ->> 'topic_id'), v_now);
@@ -342,15 +344,21 @@ begin
 end
 $$;
 
--- Locks the devices that speak under these ids, then their visits.
-create or replace function mqtt_private.fn_lock_speakers(p_topic_ids text[]) returns void
+-- The devices that speak under these ids, in that order; null where nobody knows one. They are locked, then their
+-- visits. Whoever appears later is not looked up again: it would be locked out of order.
+create or replace function mqtt_private.fn_lock_speakers(p_topic_ids text[]) returns uuid[]
 language plpgsql volatile set search_path = ''
 as $$
 declare
-  v_ids constant uuid[] := array(select mqtt_private.fn_find_device(topic_id) from unnest(p_topic_ids) as t (topic_id));
+  v_ids constant uuid[] := array(
+    select mqtt_private.fn_find_device(topic_id) from unnest(p_topic_ids) with ordinality as t (topic_id, place)
+    order by place);
 begin
   perform mqtt_private.fn_lock_devices(v_ids);
   perform mqtt_private.fn_lock_visits(v_ids);
+  return array( -- one can have been deleted meanwhile
+    select d.device_id from unnest(v_ids) with ordinality as a (device_id, place)
+    left join public.devices d on d.device_id = a.device_id order by place);
 end
 $$;
 

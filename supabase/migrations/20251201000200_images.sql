@@ -254,6 +254,7 @@ as $$
 declare
   v_image jsonb;
   v_device_id uuid;
+  v_ids uuid[];
   v_errors jsonb;
   v_now timestamptz;
   v_answers jsonb[] := '{}';
@@ -264,11 +265,12 @@ begin
   select r.errors into v_errors
   from mqtt_private.fn_register_unknown_devices(
     case when p_register then v_topic_ids else '{}' end, p_registrations_per_minute) r;
-  perform mqtt_private.fn_lock_speakers(v_topic_ids);
+  v_ids := mqtt_private.fn_lock_speakers(v_topic_ids);
   v_now := clock_timestamp(); -- the wait for the locks must not date the leases back
 
-  for v_image in select value from jsonb_array_elements(p_images) with ordinality order by ordinality loop
-    v_device_id := mqtt_private.fn_find_device(v_image ->> 'topic_id');
+  for v_image, v_device_id in
+    select i, v_ids[place] from jsonb_array_elements(p_images) with ordinality as a (i, place) order by place
+  loop
     begin
       v_answers := v_answers || case
         when v_device_id is null then mqtt_private.fn_refuse_image(
