@@ -125,3 +125,41 @@ def test_a_project_of_the_version_before_keeps_its_pictures_and_may_have_more_of
         assert queue.image("d1", captured_at=MORNING)["result"] == "complete"
         with pytest.raises(psycopg.errors.UniqueViolation):
             queue.insert("device_images", "image_id", captured_at=MORNING, **columns)
+
+
+def test_a_unique_constraint_of_the_project_stays_though_it_has_the_name_of_ours(
+    project: psycopg.Connection,
+) -> None:
+    project.execute("delete from device_images")
+    project.execute(
+        "alter table device_images"
+        " add constraint device_images_device_image_key unique (device_id, image_name)"
+    )
+    apply(project)
+    queue = Queue(project)
+    first = queue.image("111111111101", captured_at=MORNING)
+    assert queue.settle_image(first["image_id"], "complete", sha256="1")["result"] == "complete"
+    answers = queue.images(
+        {"topic_id": "111111111101", "captured_at": "2025-08-30T08:00:00Z"},
+        {"topic_id": "111111111101", "captured_at": "2025-08-30T08:00:00Z", "image_name": "b.jpg"},
+    )
+    assert [answer["result"] for answer in answers] == ["refused", "receiving"]
+    assert "device_images_device_image_key" in answers[0]["error"]
+
+
+def test_columns_of_related_types_take_what_a_device_says(project: psycopg.Connection) -> None:
+    project.execute(
+        "alter table device_images add column metadata json not null default '{}',"
+        " add column captured_at timestamp, add column image_size bigint, add column location varchar(80);"
+        " alter table devices add column wifi_rssi smallint, add column last_wake_at timestamp"
+    )
+    apply(project)
+    queue = Queue(project)
+    assert queue.hello("111111111101", wifi_rssi=-61)["result"] == "known"
+    for _ in range(2):
+        answer = queue.image(
+            "111111111101", captured_at=MORNING, image_size=7, location="ward 4", metadata={"a": 1}
+        )
+        assert answer["result"] == "receiving"
+    [row] = queue.rows("select metadata, image_size from device_images where location = 'ward 4'")
+    assert row == {"metadata": {"a": 1}, "image_size": 7}
