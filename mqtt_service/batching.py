@@ -33,6 +33,7 @@ class Batcher(Generic[T, R]):
     `write` returns one result an item, in order. While the database is away or refuses every call, it is
     tried again without end, since the items are facts that must reach it; any other PermanentError is given
     to the callers, after each item of the batch was tried alone, so that one bad item harms no other.
+    `attempts` counts the calls.
     """
 
     def __init__(self, name: str, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], limit: int) -> None:
@@ -44,6 +45,7 @@ class Batcher(Generic[T, R]):
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self.attempts = 0
 
     async def submit(self, item: T) -> R:
         """Have the item written; returns its result, or raises the PermanentError that it met.
@@ -109,5 +111,6 @@ class Batcher(Generic[T, R]):
 
         async for attempt in patiently(announce):
             with attempt:
+                self.attempts += 1
                 return await self._write(items)
         raise AssertionError("patiently() ends only by a result or an error")

@@ -94,6 +94,7 @@ class CommandQueueProcessor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._failed_polls = 0
+        self._turns = 0
         self.last_poll: float | None = None
         self.last_error: str | None = None
 
@@ -109,6 +110,11 @@ class CommandQueueProcessor:
             len(self._settler.held) >= _MOST_UNSETTLED or self._settler.longest_wait > self._options.lease / 3
         )
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes within three minutes, a poll interval and a lease, whatever fails."""
+        return (self._turns, self._settler.attempts)
+
     def wake(self) -> None:
         """Look for due commands now instead of at the next poll."""
         self._wanted.set()
@@ -117,6 +123,7 @@ class CommandQueueProcessor:
         """Work until `stop`; a failed poll is logged and the next one comes as usual."""
         log.info("[COMMAND_QUEUE] ✅ Command queue processor started")
         while self.running:
+            self._turns += 1
             self._wanted.clear()
             self._idle.clear()
             try:

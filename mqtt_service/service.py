@@ -1,17 +1,13 @@
 """The composition root: wires the worker's parts, supervises them, and shuts them down in order.
 
-Each part is a coroutine that never ends by itself. One that raises is logged with its traceback and started
-again; one that keeps failing ends the process with status 1, so that the platform starts a fresh one. There
-is no state in which the worker looks alive and does nothing.
+Each part is a coroutine that never ends by itself; `supervision` says what becomes of one that fails.
 """
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -37,6 +33,15 @@ from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.provisioning import Provisioner
+from mqtt_service.supervision import (
+    LoopWatch,
+    Part,
+    first_fault,
+    kept_running,
+    leave_at_last,
+    no_progress,
+    tell_leaving,
+)
 from mqtt_service.visit import VisitOptions
 from mqtt_service.visits import Visits
 
@@ -47,16 +52,13 @@ _SETTLE_PATIENCE = 3.5
 _ACK_PATIENCE = 1.5
 _GIVE_BACK_PATIENCE = 1.0
 _CLOSE_PATIENCE = 2.0
-_RESTARTS = 5
-# A part that ran this long, in seconds, has recovered from what it failed of before.
-_STABLE = 60.0
 # Answers that wait this long for the database make the worker unhealthy.
 _STUCK = 10.0
 # A thread that cannot be ended (in a name server's silence, say) must not keep the process.
 _LAST_RESORT = 9.0
-
-
-Part = Callable[[], Coroutine[object, object, None]]
+# A queue that has not moved this long, beyond its poll interval and a lease, never will: an API that asks for
+# patience is given two minutes.
+_LONGEST_TURN = 180.0
 
 
 class Worker:
@@ -152,6 +154,12 @@ class Worker:
             uptime=now - self._started,
         )
 
+    async def stands_still(self) -> None:
+        """Return once the queue does nothing any more, not even fail."""
+        settings = self._settings
+        longest = settings.poll_interval + settings.lease_duration + _LONGEST_TURN
+        await no_progress(lambda: self.queue.progress, longest)
+
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should; settling and answers can be stuck on their own."""
         waits = (part.longest_wait for part in (self.acknowledgements, self.hellos, self.pictures))
@@ -243,16 +251,25 @@ async def _run(settings: Settings, worker_id: str) -> int:
 
 async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.Event) -> int:
     parts = {**worker.parts(), "HTTP": lambda: _serve(worker, listener)}
-    tasks = {asyncio.create_task(_kept_running(name, part), name=name) for name, part in parts.items()}
+    # A task's name is what has happened when it is done.
+    tasks = {
+        asyncio.create_task(kept_running(name, part), name=f"the {name} ended")
+        for name, part in parts.items()
+    }
     tasks.add(asyncio.create_task(_leave(stopping, "SIGTERM or SIGINT"), name="leave"))
     # A newer instance with our client id is at work: on a rolling deploy, the sign to finish.
     taken_over = _leave(worker.link.taken_over, "another worker took over the MQTT session")
     tasks.add(asyncio.create_task(taken_over, name="leave"))
+    tasks.add(asyncio.create_task(first_fault(), name="a callback, task or thread failed"))
+    tasks.add(asyncio.create_task(worker.stands_still(), name="the command queue stands still"))
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        graceful = all(task.get_name() == "leave" for task in done)
-        _leave_at_last(0 if graceful else 1)
-        await worker.stop()
+        with LoopWatch():
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            graceful = all(task.get_name() == "leave" for task in done)
+            leave_at_last(0 if graceful else 1, _LAST_RESORT)
+            if not graceful:
+                tell_leaving(", ".join(task.get_name() for task in done))
+            await worker.stop()
     finally:
         for task in tasks:
             task.cancel()
@@ -264,40 +281,6 @@ async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.
 async def _leave(asked: asyncio.Event, why: str) -> None:
     await asked.wait()
     log.info("[SERVICE] Stopping (%s): claiming no more commands, settling what is in hand", why)
-
-
-def _leave_at_last(status: int) -> None:
-    """End the process in any case before the platform kills it; what is unsettled comes back by its lease."""
-
-    def leave() -> None:
-        log.warning("[SERVICE] Something does not end; leaving without it")
-        logging.shutdown()
-        os._exit(status)
-
-    timer = threading.Timer(_LAST_RESORT, leave)
-    timer.daemon = True
-    timer.start()
-
-
-async def _kept_running(name: str, part: Part) -> None:
-    """Run a part for ever; when it has failed `_RESTARTS` times in a row, give up by raising."""
-    loop = asyncio.get_running_loop()
-    failures = 0
-    while True:
-        started = loop.time()
-        try:
-            await part()
-        except Exception:
-            failures = 1 if loop.time() - started > _STABLE else failures + 1
-            if failures >= _RESTARTS:
-                log.exception("[SERVICE] The %s keeps failing; leaving, so that a fresh process starts", name)
-                raise
-            delay = 2.0 ** (failures - 1)
-            log.exception("[SERVICE] The %s failed, next start in %.0f s", name, delay)
-            await asyncio.sleep(delay)
-        else:
-            log.info("[SERVICE] The %s ended", name)
-            return
 
 
 class _Server(uvicorn.Server):

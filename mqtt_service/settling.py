@@ -36,6 +36,11 @@ class Settler:
         """For how many seconds the oldest settlement has waited for the database."""
         return self._batcher.longest_wait
 
+    @property
+    def attempts(self) -> int:
+        """How often the database was called so far."""
+        return self._batcher.attempts
+
     async def run(self) -> None:
         """Write until cancelled."""
         await self._batcher.run()

@@ -18,7 +18,7 @@ PACKAGE = "mqtt_service"
 STOREYS = (
     {"errors"},
     {"protocol"},
-    {"config", "log", "backoff", "batching", "metrics", "silence"},
+    {"config", "log", "backoff", "batching", "metrics", "silence", "supervision"},
     {"adapters"},
     {
         "settling",
