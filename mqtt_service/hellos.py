@@ -21,7 +21,8 @@ _BATCH = 200
 class HelloHandler:
     """Takes HELLOs to the devices' rows; a device that nobody knows registers itself that way."""
 
-    def __init__(self, gateway: Gateway, visits: Visits, worker: str) -> None:
+    def __init__(self, gateway: Gateway, visits: Visits, worker: str, *, shared: bool = False) -> None:
+        self._shared = shared
         self._visits = visits
         self._batcher: Batcher[HelloRow, HelloRecorded] = Batcher("HELLO", gateway.record_hellos, _BATCH)
         self._worker = worker
@@ -67,6 +68,7 @@ class HelloHandler:
             battery_voltage=hello.battery_voltage,
             wifi_rssi=hello.wifi_rssi,
             location=hello.location,
+            shared=self._shared,
         )
 
 

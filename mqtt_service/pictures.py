@@ -33,7 +33,7 @@ from mqtt_service.errors import (
 from mqtt_service.log import context
 from mqtt_service.metrics import BUFFERED_BYTES, CHUNKS, DROPPED_MESSAGES, IMAGES
 from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, ImageRefusedError, Limits
-from mqtt_service.protocol.images import ImageChunk, ImageMetadata
+from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
 from mqtt_service.protocol.topics import device_key
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,15 @@ class Finished:
     settled: ImageSettled | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A picture's row; `with_metadata`: it holds what the device announced."""
+
+    assembly: Assembly | None
+    row: ImageRecorded
+    with_metadata: bool
+
+
 class Pictures:
     """All pictures of all devices that this worker hears; a picture's key is (device_key, its name)."""
 
@@ -73,7 +82,7 @@ class Pictures:
         self._refs = count(1)
         self._rows: Batcher[ImageRow, ImageRecorded] = Batcher("IMAGE", gateway.record_images, _BATCH)
         self._outcomes: Batcher[ImageOutcome, ImageSettled] = Batcher("IMAGE", gateway.settle_images, _BATCH)
-        self._recorded: dict[Key, tuple[Assembly | None, ImageRecorded]] = {}
+        self._recorded: dict[Key, _Recorded] = {}
         self._finished: OrderedDict[Key, Finished] = OrderedDict()
         self._uploads = asyncio.Semaphore(_UPLOADS)
 
@@ -124,11 +133,11 @@ class Pictures:
         self._finished.pop(key, None)
         assembly = self._buffer.metadata(metadata, asyncio.get_running_loop().time())
         known = self._recorded.get(key)
-        if known is not None and known[0] is assembly:
-            return known[1]
+        if known is not None and known.assembly is assembly and known.with_metadata:
+            return known.row
         recorded = await self._rows.submit(self._row(metadata))
         if recorded.result == "receiving":
-            self._recorded[key] = (assembly, recorded)
+            self._recorded[key] = _Recorded(assembly, recorded, with_metadata=True)
         elif recorded.result != "silent":
             self.discard(key)
         return recorded
@@ -138,14 +147,37 @@ class Pictures:
         key = (device_key(device), name)
         assembly = self._buffer.get(*key)
         known = self._recorded.get(key)
-        if known is not None and known[0] is assembly:
-            return known[1]
+        if known is not None and known.assembly is assembly:
+            return known.row
         if assembly is not None and assembly.metadata is not None:
             return await self.announce(assembly.metadata)
         recorded = await self._rows.submit(ImageRow(self._ref(), device, name))
         if recorded.result == "receiving":
-            self._recorded[key] = (assembly, recorded)
+            assembly = self._completed(key, recorded)
+            told = recorded.total_chunks is not None
+            self._recorded[key] = _Recorded(assembly, recorded, with_metadata=told)
         return recorded
+
+    def _completed(self, key: Key, recorded: ImageRecorded) -> Assembly | None:
+        """The picture, with what its row says of it if another worker heard its metadata and not this one."""
+        assembly = self._buffer.get(*key)
+        if assembly is None or assembly.metadata is not None or recorded.total_chunks is None:
+            return assembly
+        metadata = ImageMetadata(
+            recorded.topic_root,
+            *key,
+            captured_at=recorded.captured_at,
+            captured_text=None,
+            size=recorded.image_size,
+            chunk_size=None,
+            total_chunks=recorded.total_chunks,
+            readings=Readings(None, None, None, None),
+            location=None,
+            error_code=None,
+            claimed_device=None,
+            document={},
+        )
+        return self._buffer.metadata(metadata, assembly.last_heard)
 
     async def asked(self, recorded: ImageRecorded, assembly: Assembly | None, requests: int) -> None:
         """Note in the row that the device was asked for missing chunks once more."""
@@ -183,6 +215,8 @@ class Pictures:
             )
         )
         IMAGES.labels(settled.result if settled.result == "duplicate" else "complete").inc()
+        if settled.result == "duplicate":
+            await self._store.remove(recorded.storage_path)
         log.info(
             "[IMAGE] ✅ %s stored (%d bytes) as %s",
             key[1],

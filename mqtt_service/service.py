@@ -91,10 +91,11 @@ class Worker:
         )
         self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
         self.visits = Visits(gateway, self.link, self.pictures, _visit_options(settings), self._wake)
+        shared = settings.mqtt_shared_group is not None
         self.acknowledgements = AcknowledgementHandler(
-            gateway, self.queue, self.visits, worker_id, shared=settings.mqtt_shared_group is not None
+            gateway, self.queue, self.visits, worker_id, shared=shared
         )
-        self.hellos = HelloHandler(gateway, self.visits, worker_id)
+        self.hellos = HelloHandler(gateway, self.visits, worker_id, shared=shared)
         self.handover = _handover(settings)
         self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits, self.handover)
 

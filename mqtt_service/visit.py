@@ -316,6 +316,8 @@ class Visit:
             await self._ask_to_send(name)
         asks = 0
         while not await self._arrived(name):
+            if await self._is_stored_already(name):
+                return
             if asks == _MOST_ASKS:
                 await self._give_up(name, asks)
                 return
@@ -330,6 +332,17 @@ class Visit:
                 self._done.add(name)
         else:
             await self._confirm(name, settled.next_wake_at)
+
+    async def _is_stored_already(self, name: str) -> bool:
+        """Chunks without metadata: another worker may have heard that, or even have stored the picture."""
+        assembly = self._pictures.get((self.key, name))
+        if assembly is None or assembly.metadata is not None:
+            return False
+        recorded = await self._record(name)
+        if recorded.result == "complete":
+            self._pictures.forget((self.key, name))
+            await self._confirm(name, recorded.next_wake_at)
+        return recorded.result == "complete"
 
     async def _arrived(self, name: str) -> bool:
         """Wait until a picture is whole or done with (True), or the device has fallen silent (False)."""

@@ -178,7 +178,9 @@ class Visits:
             self._over = ended + self._over
             raise
         for visit in ended:
-            self._ending.pop(visit.key).set()
+            event = self._ending.pop(visit.key, None)
+            if event is not None:
+                event.set()
 
     async def _hold(self) -> None:
         due = asyncio.get_running_loop().time() - self._options.lease / 4
@@ -229,7 +231,7 @@ class Visits:
         self._pictures.discard_device(visit.key)
         AWAKE.set(len(self._visits))
         if visit.speaks and visit.device_id is not None:
-            self._ending[visit.key] = asyncio.Event()
+            self._ending.setdefault(visit.key, asyncio.Event())
             self._over.append(visit)
             self._wanted.set()
 

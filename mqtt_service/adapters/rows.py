@@ -166,7 +166,7 @@ class Initialized:
 
 @dataclass(frozen=True, slots=True)
 class HelloRow:
-    """A device's HELLO: the input of `fn_record_hellos`. Volts, dBm."""
+    """A device's HELLO: the input of `fn_record_hellos`. Volts, dBm; `shared`: no other worker hears it."""
 
     ref: str
     topic_root: str
@@ -177,6 +177,7 @@ class HelloRow:
     battery_voltage: float | None
     wifi_rssi: int | None
     location: str | None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecorded:
-    """Where a picture is to be stored, and on which root its device listens.
+    """Where a picture is to be stored, on which root its device listens, and what its metadata said.
 
     `complete`: it is there; `silent`: another worker sees to it.
     """
@@ -260,6 +261,9 @@ class ImageRecorded:
     storage_path: str | None = None
     next_wake_at: datetime | None = None
     topic_root: Root = "device"
+    captured_at: datetime | None = None
+    image_size: int | None = None
+    total_chunks: int | None = None
     error: str | None = None
 
 

@@ -4,6 +4,8 @@ The bucket is private and made by the migrations. Storing the same picture again
 place of itself.
 """
 
+import logging
+
 import httpx
 from storage3.exceptions import StorageApiError
 from supabase import AsyncClient
@@ -15,6 +17,8 @@ from mqtt_service.errors import (
     ServiceError,
     SupabaseUnavailableError,
 )
+
+log = logging.getLogger(__name__)
 
 BUCKET = "device-images"
 
@@ -38,6 +42,13 @@ class PictureStore:
             raise api_errors.from_network_error(error, "the upload of a picture") from error
         except StorageApiError as error:
             raise _translated(error) from error
+
+    async def remove(self, path: str) -> None:
+        """Remove a file that no row names; one that stays does no harm, so a failure is only logged."""
+        try:
+            await self._client.storage.from_(BUCKET).remove([path])
+        except (httpx.HTTPError, StorageApiError, ServiceError) as error:
+            log.warning("[IMAGE] %s is not needed and could not be removed: %s", path, error)
 
 
 def _translated(error: StorageApiError) -> ServiceError:

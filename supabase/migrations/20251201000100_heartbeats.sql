@@ -197,7 +197,7 @@ $$;
 -- was lost), nor where another worker brought it within the last 20 seconds. speaks: p_worker does, in this visit.
 create or replace function mqtt_private.fn_hear_hello(
   p_device_id uuid, p_worker text, p_ref text, p_now timestamptz, p_lease interval, p_count int, p_names text[],
-  out begins boolean, out speaks boolean)
+  p_shared boolean, out begins boolean, out speaks boolean)
 language plpgsql volatile set search_path = ''
 as $$
 begin
@@ -211,7 +211,7 @@ begin
   speaks := false;
   update mqtt_private.visits set heard_by = heard_by || p_worker, heard_refs = heard_refs || p_ref
   where device_id = p_device_id and worker <> p_worker and hello_at > p_now - interval '20 seconds'
-    and p_worker <> all (heard_by);
+    and p_worker <> all (heard_by) and not p_shared;
   if found then
     return;
   end if;
@@ -258,7 +258,8 @@ declare
   v_count constant int := greatest(coalesce((p_hello ->> 'pending_count')::int, 0), cardinality(v_names));
 begin
   v_heard := mqtt_private.fn_hear_hello(
-    p_device_id, p_worker, p_hello ->> 'ref', p_now, p_lease, v_count, v_names);
+    p_device_id, p_worker, p_hello ->> 'ref', p_now, p_lease, v_count, v_names,
+    coalesce(p_hello -> 'shared' = 'true'::jsonb, false)); -- one worker alone hears what is shared
   if v_heard.begins then
     perform mqtt_private.fn_note_heartbeat(p_device_id, p_hello, v_next_wake_at, p_now);
     perform mqtt_private.fn_note_pending_pictures(p_device_id, v_names, p_now);
@@ -279,7 +280,7 @@ $$;
 
 -- Writes what devices said when they woke, many in one call, in the order given.
 -- p_hellos: [{ref, topic_root, topic_id, pending_count, pending_names, firmware_version?, battery_voltage?,
--- wifi_rssi?, location?}]; volts, dBm. p_register: whether a device that nobody knows is registered, at most
+-- wifi_rssi?, location?, shared?}]; volts, dBm. p_register: whether a device that nobody knows is registered, at most
 -- p_registrations_per_minute over all workers. p_redelivery_limit: how often a command that is not answered is
 -- delivered again on wake. p_lease_seconds: for how long p_worker speaks, unless it holds the visit (fn_hold_visits).
 -- Returns, in order, [{ref, result, device_id, device_code, is_active, speaks, commands, next_wake_at, error?}].
@@ -387,7 +388,7 @@ begin
     'mqtt_private.fn_wake_of_speaker(text, timestamptz)',
     'mqtt_private.fn_deliver_again(uuid, int, timestamptz)',
     'mqtt_private.fn_note_pending_pictures(uuid, text[], timestamptz)',
-    'mqtt_private.fn_hear_hello(uuid, text, text, timestamptz, interval, int, text[])',
+    'mqtt_private.fn_hear_hello(uuid, text, text, timestamptz, interval, int, text[], boolean)',
     'mqtt_private.fn_note_heartbeat(uuid, jsonb, timestamptz, timestamptz)',
     'mqtt_private.fn_record_hello(uuid, jsonb, text, int, interval, timestamptz)',
     'mqtt_private.fn_lock_speakers(text[])',

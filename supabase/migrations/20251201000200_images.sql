@@ -93,6 +93,22 @@ begin
 end
 $$;
 
+-- The picture of this name that was stored since the device's HELLO.
+create or replace function mqtt_private.fn_find_stored_image(p_device_id uuid, p_name text)
+returns public.device_images
+language plpgsql stable set search_path = ''
+as $$
+declare
+  v_image public.device_images;
+begin
+  select i.* into v_image
+  from public.device_images i join mqtt_private.visits v on v.device_id = i.device_id
+  where i.device_id = p_device_id and i.image_name = p_name and i.status = 'complete' and i.completed_at >= v.hello_at
+  order by i.completed_at desc limit 1;
+  return v_image;
+end
+$$;
+
 -- Whether p_worker speaks to the device: in its own visit, in one whose lease lapsed, or in a new one where there is
 -- none. The device's row and its visit's are locked.
 create or replace function mqtt_private.fn_join_visit(
@@ -206,6 +222,9 @@ begin
 
   v_captured_at := case when isfinite(v_captured_at) then v_captured_at end;
   v_image := mqtt_private.fn_find_image(p_device_id, p_image ->> 'image_name', v_captured_at);
+  if p_image ->> 'total_chunks' is null then -- chunks alone: what this visit has stored under that name is meant
+    v_image := coalesce(mqtt_private.fn_find_stored_image(p_device_id, p_image ->> 'image_name'), v_image);
+  end if;
   delete from public.device_images -- what its HELLO listed under this name has come
   where device_id = p_device_id and image_name = p_image ->> 'image_name' and status = 'pending'
     and listed_at is not null and image_id is distinct from v_image.image_id;
@@ -216,7 +235,8 @@ begin
   v_image := mqtt_private.fn_receive_image(v_device, v_image, p_image, v_captured_at, p_now);
   perform mqtt_private.fn_note_readings(v_device, v_image.image_id, p_image, v_captured_at, p_now);
   return v_answer || jsonb_build_object(
-    'result', 'receiving', 'image_id', v_image.image_id, 'storage_path', v_image.upload_path);
+    'result', 'receiving', 'image_id', v_image.image_id, 'storage_path', v_image.upload_path,
+    'captured_at', v_image.captured_at, 'image_size', v_image.image_size, 'total_chunks', v_image.total_chunks);
 end
 $$;
 
@@ -234,7 +254,8 @@ $$;
 -- p_images: [{ref, topic_id, image_name, captured_at?, image_size?, max_chunk_size?, total_chunks?, error_code?,
 -- location?, temperature?, humidity?, pressure?, gas_resistance?, metadata?}]; bytes, °C, %RH, hPa, kΩ. captured_at is
 -- left out where the device's clock was not set. A device that nobody knows is registered as by fn_record_hellos.
--- Returns, in order, [{ref, result, device_id, device_code, topic_root, image_id, storage_path, next_wake_at, error?}].
+-- Returns, in order, [{ref, result, device_id, device_code, topic_root, image_id, storage_path, next_wake_at,
+-- captured_at?, image_size?, total_chunks?, error?}]; the three are what its metadata said, whichever worker heard it.
 -- result: receiving (store it at storage_path, then fn_settle_images); complete (it is there already); silent (another
 -- worker speaks to the device; nothing is written); unknown_device; refused (the database refuses the row; error says
 -- why). topic_root: where the device listens, as its HELLO said. May be sent again.
@@ -458,6 +479,7 @@ begin
   foreach v_function in array array[
     'mqtt_private.fn_image_path(public.devices, uuid, timestamptz, timestamptz)',
     'mqtt_private.fn_find_image(uuid, text, timestamptz)',
+    'mqtt_private.fn_find_stored_image(uuid, text)',
     'mqtt_private.fn_join_visit(uuid, text, interval, timestamptz)',
     'mqtt_private.fn_note_readings(public.devices, uuid, jsonb, timestamptz, timestamptz)',
     'mqtt_private.fn_receive_image(public.devices, public.device_images, jsonb, timestamptz, timestamptz)',
