@@ -1,6 +1,6 @@
 -- Viewers see their company, all of it, and change nothing.
 \ir include/setup.psql
-select plan(21);
+select plan(23);
 
 insert into device_commands (device_id, command_type)
 select device_id, 'reboot' from devices where company_id is not null;
@@ -17,6 +17,9 @@ select results_eq('select device_code from devices', $$values ('DEVICE-ESP32S3-0
 select results_eq('select distinct device_id from device_commands', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its commands');
 select results_eq('select distinct device_id from device_history', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its history');
 select results_eq('select device_id from device_images', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its pictures');
+select lives_ok('select status, storage_path, upload_path, listed_at, received_at from device_images', '… every column of them');
+select lives_ok('select reported_location, self_registered_at, redelivery_count from devices join device_commands using (device_id)',
+  '… what its devices say, and how often they were told');
 select results_eq('select device_id from device_telemetry', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its readings');
 select results_eq('select device_id from device_site_assignments', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its assignments');
 select results_eq('select device_id from device_program_assignments', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… to programs too');
