@@ -41,6 +41,7 @@ class Fleet:
     answering: bool = True
     heard: list[Heard] = field(default_factory=list)
     answered: int = 0
+    _left: set[str] = field(default_factory=set)
 
     def say(self, topic: str, payload: object) -> mqtt.MQTTMessageInfo:
         """Publish at QoS 1; the client keeps it until the broker has it."""
@@ -53,6 +54,10 @@ class Fleet:
         return self.say(
             f"{heard.root}/{heard.topic_id}/ack", {"command_id": heard.command_id, "command_ack": outcome}
         )
+
+    def leave_to_themselves(self, *topic_ids: str) -> None:
+        """Other clients play these devices: what they are told is heard, and not answered."""
+        self._left.update(topic_ids)
 
     @property
     def connected(self) -> bool:
@@ -70,10 +75,11 @@ class Fleet:
         return len(self.heard) - len({message.command_id for message in list(self.heard)})
 
     def numbers(self) -> dict[str, list[int]]:
-        """For each device, the payloads' `n` in the order of first arrival."""
+        """For each device, the payloads' `n` in the order of first arrival, of commands that have one."""
         found: dict[str, list[int]] = {}
         for message in self.firsts():
-            found.setdefault(message.topic_id, []).append(message.body["n"])
+            if "n" in message.body:
+                found.setdefault(message.topic_id, []).append(message.body["n"])
         return found
 
     def on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
@@ -82,7 +88,7 @@ class Fleet:
         body = json.loads(message.payload)
         heard = Heard(root, topic_id, body.get("command_id", ""), body, time.monotonic())
         self.heard.append(heard)
-        if self.answering and heard.command_id:
+        if self.answering and heard.command_id and topic_id not in self._left:
             self.answer(heard)
 
 

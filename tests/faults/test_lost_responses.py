@@ -1,0 +1,186 @@
+"""Every call that the worker makes, when its answer does not come: what was done is not done twice."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from mqtt_service.devstack.device import DeviceOptions, SimulatedDevice
+from mqtt_service.devstack.device_camera import CameraOptions
+from mqtt_service.devstack.device_wake import SleepOptions
+from mqtt_service.devstack.faults import RestFault, RestKind
+from tests.faults.bench.drills import drill
+from tests.faults.bench.fleet import HOST, Fleet
+from tests.faults.bench.http2 import http2_front
+from tests.faults.bench.processes import WorkerProcess
+from tests.faults.bench.rig import Bench
+from tests.integration.worker.harness import SITE, eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CLAIM = "rpc/fn_claim_commands"
+# Each call, and what the log says before its next attempt.
+CALLS = {
+    CLAIM: r"\[CommandQueue\] .*; next poll in",
+    "rpc/fn_settle_commands": r"\[CommandQueue\] .*; \d+ waiting, next try in",
+    "rpc/fn_acknowledge_commands": r"\[ACK\] .*; \d+ waiting, next try in",
+    "rpc/fn_queue_welcome_commands": r"\[PROVISIONING\] Welcomes wait: .*; next try in",
+    "rpc/fn_record_hellos": r"\[HELLO\] .*; \d+ waiting, next try in",
+    "rpc/fn_adopt_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
+    "rpc/fn_hold_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
+    "rpc/fn_end_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
+    "rpc/fn_record_images": r"\[IMAGE\] .*; \d+ waiting, next try in",
+    "rpc/fn_settle_images": r"\[IMAGE\] .*; \d+ waiting, next try in",
+    "storage/v1/object/device-images": r"\[IMAGE\] .*; next try in",
+}
+# Beyond the test's patience: what comes, comes neither by a lease that ran out nor by the usual poll.
+_NEVER = {"LEASE_DURATION": "300", "POLL_INTERVAL": "120"}
+_PATIENCE = drill(40.0, 110.0)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The devices of one run: some get commands, one is mapped, one wakes with a picture and a command."""
+
+    commanded: list[UUID]
+    mapped: UUID
+    camera: SimulatedDevice
+    camera_id: UUID
+
+
+async def _cast(bench: Bench) -> Cast:
+    rows = await bench.database.add_active_devices(4)
+    fresh = await bench.database.one(
+        "insert into public.devices (device_mac, device_code)"
+        " values (upper(substr(md5(gen_random_uuid()::text), 1, 12)), 'TEST-' || gen_random_uuid())"
+        " returning device_id"
+    )
+    camera = SimulatedDevice(
+        DeviceOptions(
+            rows[3]["device_mac"],
+            camera=CameraOptions(picture_bytes=4000),
+            sleeps=SleepOptions(linger=0.2, settle=20, patience=60),
+        ),
+        HOST,
+        bench.broker.port,
+        rng=Random(1),
+    )
+    return Cast([row["device_id"] for row in rows[:3]], fresh["device_id"], camera, rows[3]["device_id"])
+
+
+async def _play(bench: Bench, worker: WorkerProcess, cast: Cast) -> None:
+    """Have every call made: a mapping, commands and answers, a HELLO that finds a command, a picture."""
+    database = bench.database
+    await database.all(
+        "insert into public.device_site_assignments (device_id, site_id) values (%s, %s)", cast.mapped, SITE
+    )
+    await database.queue_each(cast.commanded, 3)
+    missed = await database.queue(cast.camera_id, "update_config", {"n": 1})
+    await worker.says(f"✅ Sent update_config .*{missed}", deadline=_PATIENCE)
+    # It was asleep. The client that hears everything is why the broker did not say so.
+    await database.all("update public.device_commands set no_listener = true where command_id = %s", missed)
+    assert cast.camera.camera is not None
+    cast.camera.camera.take()
+    await cast.camera.wake()
+
+
+async def _check(bench: Bench, cast: Cast, fleet: Fleet) -> None:
+    """All is as if nothing had happened."""
+    database = bench.database
+
+    async def acknowledged() -> bool:
+        return await database.statuses() == {"acknowledged": 11}  # 3 * 3, a welcome, and the camera's
+
+    await eventually(acknowledged, "every command's acknowledgement", _PATIENCE)
+    wake = await cast.camera.asleep(_PATIENCE)
+    assert await database.count("retry_count > 0 or attempt <> 1 + redelivery_count") == 0
+    assert await database.count("redelivery_count = 1 and device_id = %s", cast.camera_id) == 1
+    assert await database.count("command_type = 'set_wake_schedule' and device_id = %s", cast.mapped) == 1
+    assert fleet.repeats() == 1  # what was delivered again on wake
+    assert all(numbers == sorted(numbers) for numbers in fleet.numbers().values())
+
+    assert (wake.ended, wake.hellos, len(wake.sent), wake.acknowledged) == ("asleep", 1, 1, wake.sent)
+    assert cast.camera.complaints == []
+    types = [command.command_type for command in cast.camera.received]
+    assert types == ["update_config", "send_image"]
+    images = await database.all("select status from public.device_images")
+    assert [image["status"] for image in images] == ["complete"]
+
+    async def ended() -> bool:
+        visits = await database.all("select ended_at from mqtt_private.visits")
+        return [visit["ended_at"] is not None for visit in visits] == [True]
+
+    await eventually(ended, "the end of the visit")
+
+
+@asynccontextmanager
+async def _played(
+    bench: Bench, fail: Callable[[str], None], **settings: str
+) -> AsyncIterator[tuple[WorkerProcess, Fleet, Cast]]:
+    """A worker, while everything is played; `fail` is told each call that is to go wrong.
+
+    Visits are adopted at its start alone. A claim is to fail when there is something to claim.
+    """
+    for call in CALLS.keys() - {CLAIM}:
+        fail(call)
+    cast = await _cast(bench)
+    try:
+        async with (
+            bench.devices() as fleet,
+            bench.worker("worker", ready=False, **_NEVER, **settings) as worker,
+        ):
+            fleet.leave_to_themselves(cast.camera.options.device_id)
+            await worker.becomes("healthy")
+            fail(CLAIM)
+            await _play(bench, worker, cast)
+            yield worker, fleet, cast
+    finally:
+        await cast.camera.close()
+
+
+async def _converged(
+    bench: Bench, worker: WorkerProcess, fleet: Fleet, cast: Cast, all_met: Callable[[], Any]
+) -> None:
+    await _check(bench, cast, fleet)
+    await eventually(all_met, "each call's fault")
+    for call, line in CALLS.items():
+        assert worker.said(line), call
+    assert not worker.said("Traceback|settled elsewhere")
+    await worker.becomes("healthy")
+
+
+# How often each call fails in a row.
+_TIMES = drill(1, 4)
+
+
+@pytest.mark.parametrize("kind", ["lose_response", "status", "hang"])
+async def test_an_answer_that_does_not_come_costs_time_and_nothing_else(bench: Bench, kind: RestKind) -> None:
+    """Take out any of these, and a kind fails:
+
+    - what a claim hands out again (answer '{}' in fn_find_unseen_commands): a lost claim waits for its lease;
+    - the early retry in CommandQueueProcessor._after_failure: it waits for the poll;
+    - the refs of acknowledgements and HELLOs, the row's identity in fn_record_images, `patiently` in Batcher.
+    """
+
+    def fail(call: str) -> None:
+        bench.stack.faults.add_rest(RestFault(call, kind, status=503, times=_TIMES))
+
+    async with _played(bench, fail, SUPABASE_TIMEOUT="0.5") as (worker, fleet, cast):
+        await _converged(bench, worker, fleet, cast, lambda: bench.stack.faults.rest == [])
+
+
+async def test_an_http2_connection_that_ends_under_way_costs_time_and_nothing_else(bench: Bench) -> None:
+    """Take out from_network_error in the gateway's _execute: the parts end instead of trying again."""
+    async with http2_front(bench.stack.url, bench.directory) as front:
+        trust = {"SUPABASE_URL": front.url, "SSL_CERT_FILE": str(front.ca_file)}
+        async with _played(bench, lambda call: front.break_off(call, times=_TIMES), **trust) as (
+            worker,
+            fleet,
+            cast,
+        ):
+            await _converged(bench, worker, fleet, cast, lambda: front.breaks == [])
+            assert front.calls > len(CALLS)
