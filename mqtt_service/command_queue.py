@@ -252,6 +252,15 @@ class CommandQueueProcessor:
             await self.published_is_settled()
 
     async def _publish(self, command: Command, deadline: float) -> Settlement:
+        """Publish one command; a fault of our code is its failure, and nobody else's."""
+        try:
+            return await self._try_to_publish(command, deadline)
+        except Exception as error:
+            log.exception("[CommandQueue] A fault of this service; that command alone fails")
+            reason = f"a fault of this service, please report it: {error!r}"
+            return Settlement(command.command_id, command.attempt, "failed", reason)
+
+    async def _try_to_publish(self, command: Command, deadline: float) -> Settlement:
         key = (command.command_id, command.attempt)
         remaining = deadline - asyncio.get_running_loop().time()
         if not self.running or remaining <= 0:

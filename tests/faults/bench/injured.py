@@ -1,0 +1,127 @@
+"""A worker with a fault in its code: `python -m tests.faults.bench.injured <injury>` in place of the worker.
+
+Each injury takes effect once the worker has been at work for a moment.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import mqtt_service.service
+from mqtt_service import settling, supervision
+from mqtt_service.adapters.rows import Settlement
+from mqtt_service.command_queue import CommandQueueProcessor
+from mqtt_service.config import load_settings
+from mqtt_service.provisioning import Provisioner
+from mqtt_service.service import run_worker
+from tests.faults.bench.drills import LONG
+
+_TURNS_BEFORE = 4
+
+
+def fail(*_: object, **__: object) -> Any:
+    """Stand in for anything."""
+    raise ZeroDivisionError("a fault of ours")
+
+
+def at_some_turn(injure: Callable[[CommandQueueProcessor], None]) -> None:
+    """Have this done by the command queue, between two polls, once."""
+    turn, turns = CommandQueueProcessor._turn, iter(range(1_000_000))
+
+    async def injured_turn(queue: CommandQueueProcessor) -> float:
+        if next(turns) == _TURNS_BEFORE:
+            injure(queue)
+        return await turn(queue)
+
+    CommandQueueProcessor._turn = injured_turn  # type: ignore[method-assign, assignment]
+
+
+def the_loop_blocks() -> None:
+    """The event loop's thread waits for something that never comes."""
+    at_some_turn(lambda _: time.sleep(3600))
+
+
+def the_log_blocks() -> None:
+    """As above, inside the log, whose lock nobody gets any more."""
+
+    def stick(_: CommandQueueProcessor) -> None:
+        for handler in logging.getLogger().handlers:
+            handler.emit = lambda _: time.sleep(3600)  # type: ignore[method-assign, assignment]
+        logging.getLogger("mqtt_service").info("never written")
+
+    at_some_turn(stick)
+
+
+def the_queue_hangs() -> None:
+    """The loop turns, and the queue waits for ever."""
+
+    def hang(queue: CommandQueueProcessor) -> None:
+        queue._gateway.claim = lambda **_: asyncio.Event().wait()  # type: ignore[method-assign, assignment]
+
+    at_some_turn(hang)
+
+
+def a_task_raises() -> None:
+    """A settlement's task, which nobody awaits."""
+    settling._tell = fail
+    at_some_turn(lambda queue: queue._settler.settle(Settlement(uuid4(), 1, "released", "none")))
+
+
+def a_callback_raises() -> None:
+    """What follows the handling of a message from a device, for a message that nobody knows."""
+
+    def injure(queue: CommandQueueProcessor) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(queue._link._inbound._finish, loop.create_future())  # type: ignore[attr-defined]
+
+    at_some_turn(injure)
+
+
+def a_thread_raises() -> None:
+    """Some thread."""
+    at_some_turn(lambda _: threading.Thread(target=fail, name="some thread").start())
+
+
+def pahos_thread_raises() -> None:
+    """The MQTT client's own thread, at the next message, over the connection that is there."""
+
+    def injure(queue: CommandQueueProcessor) -> None:
+        queue._link._connection._client.on_message = fail  # type: ignore[attr-defined]
+
+    at_some_turn(injure)
+
+
+def a_part_fails_twice() -> None:
+    """Provisioning, which then works."""
+    run, starts = Provisioner.run, iter(range(1_000_000))
+
+    async def injured_run(self: Provisioner) -> None:
+        if next(starts) < 2:
+            fail()
+        await run(self)
+
+    Provisioner.run = injured_run  # type: ignore[method-assign]
+
+
+def a_part_keeps_failing() -> None:
+    """Provisioning, always."""
+    Provisioner.run = fail  # type: ignore[method-assign]
+
+
+def main() -> int:
+    """Run the worker with the injury that the first argument names."""
+    globals()[sys.argv[1]]()
+    if not LONG:
+        supervision._MOST_LOOKS_WITHOUT_A_TURN = 3
+        supervision._RESTARTS = 3
+        mqtt_service.service._LONGEST_TURN = 0.5
+    return run_worker(load_settings())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
