@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -120,6 +121,22 @@ def test_a_call_that_broke_off_left_nothing(queue: Queue, other: Queue, device: 
     for table in ("mqtt_private.visits", "device_images", "device_telemetry", "device_history"):
         assert queue.rows(f"select from {table}") == []
     assert queue.hello("d1", "w2")["commands"] == 1
+
+
+# A lease that runs out
+
+
+@pytest.mark.usefixtures("device")
+def test_a_lease_runs_out_by_the_databases_clock_and_another_worker_speaks(queue: Queue) -> None:
+    queue.hellos({"topic_id": "d1"}, worker="w1", p_lease_seconds=0.2)
+    deadline = time.monotonic() + 10
+    while not queue.rows("select from mqtt_private.visits where until <= clock_timestamp()"):
+        assert time.monotonic() < deadline, "the lease did not run out"
+    [adopted] = queue.adopt("w2")
+    assert (adopted["took_over"], adopted["speaks"]) == (True, True)
+    assert queue.image("d1", "w1")["result"] == "silent"
+    assert queue.end(UUID(adopted["device_id"]), worker="w1") == 0
+    assert queue.end(UUID(adopted["device_id"]), worker="w2") == 1
 
 
 # A device that is deleted meanwhile
