@@ -12,6 +12,7 @@ lease ends, under the same command_id.
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -230,15 +231,24 @@ class CommandQueueProcessor:
         log.info("[CommandQueue] Processing %d pending command(s)", len(commands))
         # A stable sort: within a device, the order of the claim stays.
         by_device = sorted(commands, key=lambda command: str(command.device_id))
+        released: Counter[str] = Counter()
         async with asyncio.TaskGroup() as group:
             for _, of_device in groupby(by_device, key=lambda command: command.device_id):
-                group.create_task(self._publish_in_order(list(of_device), deadline))
+                group.create_task(self._publish_in_order(list(of_device), deadline, released))
+        for reason, number in released.items():
+            log.warning("[CommandQueue] %d command(s) wait, uncounted: %s", number, reason)
 
-    async def _publish_in_order(self, commands: Sequence[Command], deadline: float) -> None:
-        """Publish one device's commands; when one is given back, so are those behind it."""
+    async def _publish_in_order(
+        self, commands: Sequence[Command], deadline: float, released: Counter[str]
+    ) -> None:
+        """Publish one device's commands; when one is given back, so are those behind it.
+
+        `released` counts those by the reason why.
+        """
         reason: str | None = None
         for command in commands:
             if reason is not None:
+                released[reason] += 1
                 self._settler.settle(
                     Settlement(command.command_id, command.attempt, "released", reason), command
                 )
@@ -246,7 +256,9 @@ class CommandQueueProcessor:
             with self._sending_to(command):
                 settlement = await self._publish(command, deadline)
                 self._settler.settle(settlement, command)
-            reason = settlement.error if settlement.outcome == "released" else None
+            if settlement.outcome == "released":
+                reason = settlement.error or "no reason given"
+                released[reason] += 1
         if reason is not None:
             # The next claim must find them in their old place, before the device's later commands.
             await self.published_is_settled()

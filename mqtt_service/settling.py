@@ -100,6 +100,7 @@ def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> 
         asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
         log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
     elif settlement.outcome == "released":
-        log.warning("[CommandQueue] %s waits, uncounted: %s", kind, settlement.error, extra=extra)
+        # The queue says how many there are, in one line.
+        log.debug("[CommandQueue] %s waits, uncounted: %s", kind, settlement.error, extra=extra)
     else:
         log.warning("[CommandQueue] ❌ %s failed: %s", kind, settlement.error, extra=extra)
