@@ -168,7 +168,7 @@ def demo(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Show it all on the embedded stack: mapping, welcome, all six commands and their answers."""
+    """Show it all on the embedded stack: HELLO, mapping, welcome, all six commands, and pictures."""
     _need_dev_extra()
     from mqtt_service.devstack.demo import run_demo  # noqa: PLC0415 - as above
 

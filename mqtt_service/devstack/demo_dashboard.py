@@ -1,7 +1,7 @@
 """What people and the back end do in the demo, with supabase-py, as a dashboard would.
 
-The back end (service key) registers devices, an admin of Alder Farms maps them, an operator queues commands
-and watches them. Row-level security decides what each of the two may.
+An admin of Alder Farms maps devices from the pool, an operator queues commands, watches them and looks at
+pictures; row-level security decides what each of the two may. The back end (service key) edits devices.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ import httpx
 from realtime import RealtimePostgresChangesListenEvent
 from supabase import AsyncClient, AsyncClientOptions
 
-from mqtt_service.devstack.device import DeviceOptions
 from mqtt_service.devstack.keys import JwtKeys
 
 OPERATOR = ("a0000000-0000-4000-8000-0000000000e2", "operator.a@example.test")
@@ -27,6 +26,8 @@ SITES = {
     "Alder South": "a0000000-0000-4000-8000-000000000022",
 }
 
+_BUCKET = "device-images"
+_SIGNED_SECONDS = 3600
 _PAGE = 1_000  # the API gives no more rows at once
 _COLUMNS = (
     "command_id,device_id,command_type,command_payload,status,"
@@ -71,8 +72,30 @@ class CommandRow:
         )
 
 
+@dataclass(frozen=True)
+class PoolRow:
+    """A device that no site has; `address` is the root and the id that it was heard under, as on topics."""
+
+    device_id: UUID
+    device_code: str
+    address: str
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One row of device_images as the operator sees it; `storage_path` is its name in the bucket."""
+
+    status: str
+    missing_requests: int
+    storage_path: str | None
+    last_error: str | None
+
+
 class Dashboard:
-    """An async context manager around the three clients. A refused call raises postgrest's APIError."""
+    """An async context manager around the three clients.
+
+    A refused call raises postgrest's APIError, or storage3's StorageApiError.
+    """
 
     def __init__(self, url: str, keys: JwtKeys) -> None:
         self._url = url
@@ -94,22 +117,15 @@ class Dashboard:
             await self._operator.realtime.close()
         await self._http.aclose()
 
-    async def register(self, fleet: Mapping[str, DeviceOptions]) -> dict[str, UUID]:
-        """Insert devices by their code, as after their first contact: known, but not mapped to any site."""
-        rows = [
-            {
-                "device_mac": options.device_id,
-                "device_code": code,
-                "device_name": f"simulated {code}",
-                "provisioning_status": "pending_mapping",
-                "is_active": False,
-                "mqtt_root": options.root,
-                "mqtt_id": options.device_id,
-            }
-            for code, options in fleet.items()
+    async def pool(self) -> list[PoolRow]:
+        """Return the devices that were heard and wait to be mapped, by their code; the admin sees them."""
+        query = self._admin.table("devices").select("device_id,device_code,mqtt_root,mqtt_id")
+        waiting = query.eq("provisioning_status", "pending_mapping").not_.is_("mqtt_id", "null")
+        rows = _rows((await waiting.order("device_code").execute()).data)
+        return [
+            PoolRow(UUID(row["device_id"]), row["device_code"], f"{row['mqtt_root']}/{row['mqtt_id']}")
+            for row in rows
         ]
-        answer = await self._back_end.table("devices").insert(rows).execute()
-        return {row["device_code"]: UUID(row["device_id"]) for row in _rows(answer.data)}
 
     async def map_to_site(self, device_id: UUID, site: str) -> None:
         """Map a device to a site, as "Map Device" does in a dashboard; the admin does it."""
@@ -145,6 +161,23 @@ class Dashboard:
             found += [CommandRow.from_row(row) for row in rows]
             if len(rows) < _PAGE:
                 return found
+
+    async def picture(self, device_id: UUID, name: str) -> PictureRow | None:
+        """Return the row of a device's picture, None if the operator sees none."""
+        columns = "status,missing_requests,storage_path,last_error"
+        query = self._operator.table("device_images").select(columns)
+        found = await query.eq("device_id", str(device_id)).eq("image_name", name).execute()
+        rows = _rows(found.data)
+        return PictureRow(**rows[0]) if rows else None
+
+    async def sign(self, storage_path: str) -> str:
+        """Return an address that opens a stored picture for anybody for an hour; the operator asks for it."""
+        signed = await self._operator.storage.from_(_BUCKET).create_signed_url(storage_path, _SIGNED_SECONDS)
+        return str(signed["signedUrl"])
+
+    async def open(self, address: str) -> bytes:
+        """Return what a browser gets at an address, without any key."""
+        return (await self._http.get(address)).content
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Have `on_change` called on each event about a command; returns once events flow."""

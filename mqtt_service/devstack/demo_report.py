@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from mqtt_service.devstack.demo_dashboard import CommandRow
+from mqtt_service.devstack.demo_pictures import PictureSummary
 from mqtt_service.devstack.device import SimulatedDevice
 
 # The six command types, and what the operator writes into command_payload for each.
@@ -75,7 +77,11 @@ class CommandSummary:
 
 @dataclass(frozen=True)
 class DeviceSummary:
-    """One device: how many welcome commands were queued for it, and how many of them it got and answered."""
+    """One device: how many welcome commands were queued for it, and how many of them it got and answered.
+
+    `obeyed` counts the operator's commands that it got. What it was told without a row, such as its next wake
+    time after a HELLO, is none of these.
+    """
 
     device_code: str
     topic: str
@@ -89,6 +95,7 @@ class DeviceSummary:
     @classmethod
     def of(cls, code: str, device: SimulatedDevice, rows: Sequence[CommandRow]) -> "DeviceSummary":
         """Summarise a device and the rows of its commands."""
+        queued = {str(row.command_id) for row in rows if not row.welcome}
         welcomes = {str(row.command_id) for row in rows if row.welcome}
         answered = {str(row.command_id) for row in rows if row.welcome and row.status == "acknowledged"}
         got = {command.command_id for command in device.received if not command.duplicate}
@@ -99,7 +106,7 @@ class DeviceSummary:
             device.next_wake,
             len(welcomes),
             len(answered & got),
-            len(got - welcomes),
+            len(got & queued),
             tuple(device.complaints),
         )
 
@@ -135,6 +142,7 @@ class Report:
     expected: int
     commands: tuple[CommandSummary, ...]
     devices: tuple[DeviceSummary, ...]
+    pictures: tuple[PictureSummary, ...]
     faults: tuple[str, ...] = field(default=())
 
     @property
@@ -151,6 +159,8 @@ class Report:
         ]
         for device in self.devices:
             found += device.problems
+        for picture in self.pictures:
+            found += picture.problems
         return found
 
     @property
@@ -165,36 +175,35 @@ class Report:
             "seconds": round(self.seconds, 1),
             "commands": {command.command_type: command.as_json() for command in self.commands},
             "devices": [device.as_json() for device in self.devices],
+            "pictures": [picture.as_json() for picture in self.pictures],
             "problems": self.problems,
         }
 
     def as_tables(self) -> Group:
         """Return what a person sees at the end."""
-        parts = [self._command_table(), self._device_table()]
         verdict = [Text(f"✗ {problem}", "bold red") for problem in self.problems]
-        return Group(*parts, *(verdict or [Text(f"All of it seen in {self.seconds:.1f} s.", "bold green")]))
+        return Group(
+            self._command_table(),
+            self._device_table(),
+            self._picture_table(),
+            "",
+            *(verdict or [Text(f"All of it seen in {self.seconds:.1f} s.", "bold green")]),
+        )
 
     def _command_table(self) -> Table:
-        table = Table("command", title="Commands", title_justify="left")
-        for name in ("queued", "sent", "acknowledged", "median", "slowest"):
-            table.add_column(name, justify="right")
+        table = _table("Commands", "command", counts=("queued", "sent", "acknowledged", "median", "slowest"))
         for row in self.commands:
-            counts = (str(row.queued), str(row.sent), str(row.acknowledged))
             table.add_row(
                 row.command_type,
-                *counts,
-                _milliseconds(row.median_ms),
-                _milliseconds(row.slowest_ms),
+                *(str(row.queued), str(row.sent), str(row.acknowledged)),
+                *(_milliseconds(row.median_ms), _milliseconds(row.slowest_ms)),
                 style=None if row.acknowledged == self.expected else "red",
             )
         return table
 
     def _device_table(self) -> Table:
-        table = Table("device", title="Devices", title_justify="left")
-        table.add_column("listens on", no_wrap=True)
-        table.add_column("answers")
-        for name in ("welcomed", "obeyed", "wakes (UTC)"):
-            table.add_column(name, justify="right")
+        words = ("device", "listens on", "ack")
+        table = _table("Devices (wake times are UTC)", *words, counts=("welcomed", "obeyed", "wakes"))
         for row in self.devices:
             table.add_row(
                 row.device_code,
@@ -206,6 +215,38 @@ class Report:
                 style="red" if row.problems else None,
             )
         return table
+
+    def _picture_table(self) -> Table:
+        words = ("device", "picture")
+        table = _table("Pictures", *words, counts=("bytes", "chunks", "lost", "asked again", "as sent"))
+        for row in self.pictures:
+            table.add_row(
+                row.device_code,
+                row.image_name,
+                *(f"{row.size:,}", str(row.chunks), "-" if row.lost is None else str(row.lost)),
+                "-" if row.row is None else str(row.row.missing_requests),
+                "yes" if row.stored_as_sent else "no",
+                style="red" if row.problems else None,
+            )
+        return table
+
+
+def _table(title: str, *words: str, counts: Sequence[str]) -> Table:
+    """A table that fits into 80 columns; `counts` are the headers of columns to the right."""
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for word in words:
+        table.add_column(word, no_wrap=True)
+    for count in counts:
+        table.add_column(count, justify="right", no_wrap=True)
+    return table
 
 
 def _milliseconds(value: int | None) -> str:
