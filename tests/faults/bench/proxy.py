@@ -7,13 +7,14 @@ changed (the next connections go there).
 import asyncio
 import socket
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
 HOST = "127.0.0.1"
 Direction = Literal["up", "down"]
+Filter = Callable[[bytes], bytes]
 
 _PIECE = 65536
 # SO_LINGER, on, 0 s: close sends RST instead of FIN, and what was not sent yet is lost.
@@ -24,7 +25,8 @@ class Proxy:
     """An async context manager; clients connect to `port` and reach `target` (a port on loopback).
 
     `delay` (seconds) is how long each piece of data waits, in each direction. `accepted` counts connections
-    since the start, `bytes_up` and `bytes_down` what was passed on.
+    since the start, `bytes_up` and `bytes_down` what was passed on. `filter_down`, where set, is asked for a
+    filter for each new connection: it gets each piece from the target, and returns what of it goes on.
     """
 
     def __init__(self, target: int) -> None:
@@ -34,6 +36,7 @@ class Proxy:
         self.accepted = 0
         self.bytes_up = 0
         self.bytes_down = 0
+        self.filter_down: Callable[[], Filter] = lambda: bytes
         self._server: asyncio.Server | None = None
         self._flowing = {"up": asyncio.Event(), "down": asyncio.Event()}
         self._connections: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
@@ -106,7 +109,9 @@ class Proxy:
             await self._flowing["up"].wait()
             there, back = await asyncio.open_connection(HOST, self.target)
             self._connections[task] = (writer, back)
-            await _first_of(self._pump(reader, back, "up"), self._pump(there, writer, "down"))
+            await _first_of(
+                self._pump(reader, back, "up", bytes), self._pump(there, writer, "down", self.filter_down())
+            )
         except (OSError, asyncio.CancelledError):
             pass  # the end of this connection is all that follows
         finally:
@@ -116,10 +121,15 @@ class Proxy:
                     end.close()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        direction: Direction,
+        filtered: Filter,
     ) -> None:
         with suppress(OSError):
             while piece := await reader.read(_PIECE):
+                piece = filtered(piece)
                 if self.delay:
                     await asyncio.sleep(self.delay)  # what this proxy is for
                 await self._flowing[direction].wait()
