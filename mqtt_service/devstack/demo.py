@@ -214,6 +214,8 @@ class Demo:
             await asyncio.sleep(_GLANCE_SECONDS)
         for picture in self._pictures:
             await picture.compare(dashboard)
+            # The same device, at a later wake: what it was told last holds.
+            self._devices[_address(picture.device.options)].next_wake = picture.device.next_wake
         if (address := self._pictures[0].address) is not None:
             self._say(f"until the demo ends, this fetches the first of them: [dim]{address}[/]")
 
