@@ -85,9 +85,11 @@ def _tell(hello: Hello, recorded: HelloRecorded) -> None:
             extra=extra,
         )
     elif recorded.speaks:
+        again = f" ({recorded.redelivered} again: no answer to them came)" if recorded.redelivered else ""
         log.info(
-            "[HELLO] Awake: %d command(s) due, %d picture(s) pending",
+            "[HELLO] Awake: %d command(s) due%s, %d picture(s) pending",
             recorded.commands,
+            again,
             hello.pending_count,
             extra=extra,
         )

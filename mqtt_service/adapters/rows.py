@@ -182,7 +182,7 @@ class HelloRow:
 
 @dataclass(frozen=True, slots=True)
 class HelloRecorded:
-    """What a HELLO began; `commands` are due for the device now.
+    """What a HELLO began; `commands` are due for the device now, `redelivered` of them were sent before.
 
     `refused`: the device is not registered and may not register itself, or the database refused the row
     (`error`). `speaks`: this worker is the one that answers.
@@ -195,6 +195,7 @@ class HelloRecorded:
     is_active: bool = False
     speaks: bool = False
     commands: int = 0
+    redelivered: int = 0
     next_wake_at: datetime | None = None
     error: str | None = None
 

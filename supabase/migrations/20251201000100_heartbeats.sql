@@ -272,7 +272,10 @@ begin
     'device_id', p_device_id, 'device_code', v_device.device_code, 'is_active', coalesce(v_device.is_active, false),
     'speaks', v_heard.speaks, 'next_wake_at', v_next_wake_at,
     'commands', case when v_device.is_active
-      then mqtt_private.fn_count_open_commands(p_device_id, null, p_now) else 0 end);
+      then mqtt_private.fn_count_open_commands(p_device_id, null, p_now) else 0 end,
+    'redelivered', (
+      select count(*) from public.device_commands
+      where device_id = p_device_id and v_device.is_active and due_at <= p_now and redelivery_count > 0));
 end
 $$;
 
@@ -283,9 +286,11 @@ $$;
 -- wifi_rssi?, location?, shared?}]; volts, dBm. p_register: whether a device that nobody knows is registered, at most
 -- p_registrations_per_minute over all workers. p_redelivery_limit: how often a command that is not answered is
 -- delivered again on wake. p_lease_seconds: for how long p_worker speaks, unless it holds the visit (fn_hold_visits).
--- Returns, in order, [{ref, result, device_id, device_code, is_active, speaks, commands, next_wake_at, error?}].
+-- Returns, in order, [{ref, result, device_id, device_code, is_active, speaks, commands, redelivered, next_wake_at,
+-- error?}].
 -- result: known; created; refused (nothing is written; error says why where it was the database). speaks: p_worker
--- answers in this visit. commands: how many are due or leased for the device now.
+-- answers in this visit. commands: how many are due or leased for the device now; redelivered: how many of them were
+-- sent before, and no answer to them came.
 -- Never activates a device, never owes it a welcome. Sent again under the same refs, when the response was lost, it
 -- begins no further visits and delivers nothing a second time; speaks is what holds by then.
 --
@@ -368,7 +373,7 @@ language sql stable set search_path = ''
 as $$
   select jsonb_build_object(
     'ref', p_hello -> 'ref', 'result', 'refused', 'device_id', null, 'device_code', null, 'is_active', false,
-    'speaks', false, 'commands', 0, 'error', p_error,
+    'speaks', false, 'commands', 0, 'redelivered', 0, 'error', p_error,
     'next_wake_at', mqtt_private.fn_wake_of_speaker(p_hello ->> 'topic_id', p_now))
 $$;
 

@@ -63,7 +63,7 @@ def test_a_hello_writes_when_and_how_the_device_was_heard(queue: Queue) -> None:
     )  # fmt: skip
     assert answer == {
         "ref": "r7", "result": "known", "device_id": str(device), "device_code": "CODE-AA:BB:CC:DD:EE:FF",
-        "is_active": True, "speaks": True, "commands": 0, "next_wake_at": answer["next_wake_at"],
+        "is_active": True, "speaks": True, "commands": 0, "redelivered": 0, "next_wake_at": answer["next_wake_at"],
     }  # fmt: skip
     row = device_of(queue, answer)
     assert (row["mqtt_root"], row["mqtt_id"]) == ("ESP32CAM", "aabbccddeeff")
@@ -265,7 +265,7 @@ def test_with_registration_off_nothing_is_written_and_the_device_is_told_when_to
     assert answer.pop("next_wake_at") == _default_wake(queue)
     assert answer == {
         "ref": "r1", "result": "refused", "device_id": None, "device_code": None, "is_active": False,
-        "speaks": False, "commands": 0, "error": None,
+        "speaks": False, "commands": 0, "redelivered": 0, "error": None,
     }  # fmt: skip
     for table in ("devices", "device_history"):
         assert queue.rows(f"select from {table}") == []

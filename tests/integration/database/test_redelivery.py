@@ -57,12 +57,14 @@ def test_what_can_be_repeated_without_harm_is_delivered_again_under_its_id(
     command = sent(queue, device, command_type)
     asleep(queue)
     before = queue.row(command)
-    assert queue.hello("d1")["commands"] == 1
+    queue.command(device, "reboot")
+    hello = queue.hello("d1")
+    assert (hello["commands"], hello["redelivered"]) == (2, 1)
     after = queue.row(command)
     changed = {column for column in after if after[column] != before[column]}
     assert changed == {"status", "due_at", "redelivery_count", "updated_at"}
     assert (after["status"], after["redelivery_count"], after["retry_count"]) == ("pending", 1, 0)
-    [handed] = queue.claim()["commands"]
+    handed = queue.claim()["commands"][0]
     assert (handed["command_id"], handed["attempt"]) == (str(command), 2)
 
 
