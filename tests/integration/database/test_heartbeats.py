@@ -63,7 +63,8 @@ def test_a_hello_writes_when_and_how_the_device_was_heard(queue: Queue) -> None:
     )  # fmt: skip
     assert answer == {
         "ref": "r7", "result": "known", "device_id": str(device), "device_code": "CODE-AA:BB:CC:DD:EE:FF",
-        "is_active": True, "speaks": True, "commands": 0, "redelivered": 0, "next_wake_at": answer["next_wake_at"],
+        "is_active": True, "speaks": True, "commands": 0, "redelivered": 0,
+        "next_wake_at": answer["next_wake_at"],
     }  # fmt: skip
     row = device_of(queue, answer)
     assert (row["mqtt_root"], row["mqtt_id"]) == ("ESP32CAM", "aabbccddeeff")
