@@ -86,6 +86,7 @@ class Camera:
         self._taken = 0
         self._unannounced: deque[Pending] = deque()
         self._uploads: asyncio.Queue[_Upload] = asyncio.Queue()
+        self._resets = 0
         self._busy = False
 
     @property
@@ -106,7 +107,9 @@ class Camera:
 
     def reset(self) -> None:
         """Forget what is under way, as sleep and a reboot do: what is on the card is pending then."""
-        self._uploads = asyncio.Queue()
+        while not self._uploads.empty():
+            self._uploads.get_nowait()
+        self._resets += 1
         self._busy = False
         self._unannounced.clear()
         self.card.reset()
@@ -173,7 +176,7 @@ class Camera:
         while True:
             upload = await self._uploads.get()
             self._busy = True
-            await self._transmit(upload, self._uploads)
+            await self._transmit(upload, self._resets)
             self._busy = False
             self._on_sent()
 
@@ -204,10 +207,10 @@ class Camera:
         chunks = chunk_ids(pending.picture, self._options.form)
         self._uploads.put_nowait(_Upload(pending, [*before, *chunks]))
 
-    async def _transmit(self, upload: _Upload, queue: asyncio.Queue[_Upload]) -> None:
+    async def _transmit(self, upload: _Upload, resets: int) -> None:
         pending = upload.pending
         for chunk in self._leaving(upload.chunks):
-            if queue is not self._uploads or self.card.get(pending.picture.name) is not pending:
+            if resets != self._resets or self.card.get(pending.picture.name) is not pending:
                 return  # rebooted or confirmed meanwhile
             if chunk != _METADATA:
                 # Before it is sent: its PUBACK and the ACK_OK for the whole may come in one read.

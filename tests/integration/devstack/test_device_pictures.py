@@ -152,6 +152,15 @@ async def test_a_device_that_waits_sends_chunks_when_its_metadata_is_answered(se
         assert b"".join(map(content, chunks)) == data_of(device, FIRST)
 
 
+async def test_a_device_that_rebooted_while_it_was_idle_still_uploads(service: Service) -> None:
+    async with service.device(camera=camera()) as device:
+        await service.hears("status")
+        await service.commands(device, reboot=True)
+        await service.hears("status")
+        await service.commands(device, capture_image=True)
+        await service.hears_picture()
+
+
 async def test_a_picture_that_is_not_on_the_card_is_a_failure(service: Service) -> None:
     async with service.device(camera=camera()) as device:
         await service.commands(device, send_image="other.jpg")
