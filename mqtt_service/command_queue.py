@@ -321,8 +321,9 @@ class CommandQueueProcessor:
         for expired in claim.expired:
             COMMANDS.labels("expired").inc()
             log.warning(
-                "[CommandQueue] ⌛ %s expired before the device answered",
+                "[CommandQueue] ⌛ %s %s",
                 expired.command_type,
+                expired.error,
                 extra=context(command=expired.command_id, device=expired.device_code or expired.device_id),
             )
 

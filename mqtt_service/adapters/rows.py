@@ -28,12 +28,13 @@ class FailedCommand:
 
 @dataclass(frozen=True, slots=True)
 class ExpiredCommand:
-    """A command whose time went by before a device answered."""
+    """A command whose time went by before a device answered; `error` says whether it had been delivered."""
 
     command_id: UUID
     device_id: UUID
     device_code: str | None
     command_type: str
+    error: str = "expired before the device answered"
 
 
 @dataclass(frozen=True, slots=True)

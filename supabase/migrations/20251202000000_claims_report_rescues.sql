@@ -1,6 +1,6 @@
 -- The claim also says which of the commands that it hands out another worker had leased and never settled: that worker
--- died, hung, or lost its way to the database, and its log may not tell. What a claim takes and how stands in the
--- migration of the command queue.
+-- died, hung, or lost its way to the database, and its log may not tell. And it says of expired commands whether they
+-- had been delivered. What a claim takes and how stands in the migration of the command queue.
 
 -- Commands whose lease ran out in another worker's hands: {command_id: that worker}.
 create or replace function mqtt_private.fn_find_lapsed_commands(p_worker text, p_now timestamptz) returns jsonb
@@ -26,6 +26,18 @@ begin
       from unnest(p_claimed) as claimed (id)
       where p_lapsed ? claimed.id::text
       group by 1) rescued);
+end
+$$;
+
+-- These expired commands with what their rows say of it (error).
+create or replace function mqtt_private.fn_explain_expired_commands(p_expired jsonb) returns jsonb
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(jsonb_agg(element || jsonb_build_object('error', c.last_error)), '[]')
+    from jsonb_array_elements(p_expired) as e (element)
+    join public.device_commands c on c.command_id = (element ->> 'command_id')::uuid);
 end
 $$;
 
@@ -82,7 +94,8 @@ begin
   perform mqtt_private.fn_fail_stale_images(v_now);
 
   return jsonb_build_object(
-    'now', v_now, 'commands', v_commands, 'failed', v_failed || v_broken, 'expired', v_expired,
+    'now', v_now, 'commands', v_commands, 'failed', v_failed || v_broken,
+    'expired', mqtt_private.fn_explain_expired_commands(v_expired),
     'rescued', mqtt_private.fn_count_rescued_commands(v_lapsed, v_new),
     'more', v_remain and cardinality(v_ids || v_new) > 0, -- else asking again at once would gain nothing
     'welcome_due', exists (select from public.devices where welcome_due and is_active),
@@ -102,6 +115,7 @@ begin
   foreach v_function in array array[
     'mqtt_private.fn_find_lapsed_commands(text, timestamptz)',
     'mqtt_private.fn_count_rescued_commands(jsonb, uuid[])',
+    'mqtt_private.fn_explain_expired_commands(jsonb)',
     'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);

@@ -75,6 +75,7 @@ async def test_while_the_broker_is_away_commands_wait_uncounted_and_then_flow_in
                 return await bench.database.statuses() == waiting
 
             await eventually(swept, "the expiry of what nobody can be told", _AWAY + 10)
+            assert len(worker.said("⌛ reboot expired: it could not be delivered in time")) == _EXPIRING
             await asyncio.sleep(gone + _AWAY - asyncio.get_running_loop().time())  # the length of the outage
             assert await bench.database.statuses() == waiting
             assert await bench.database.count("lease_worker is not null or retry_count > 0") == 0

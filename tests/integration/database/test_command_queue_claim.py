@@ -324,8 +324,10 @@ def test_a_sent_command_that_is_not_answered_expires(queue: Queue) -> None:
     command = queue.command(queue.device("d1"))
     queue.settle(queue.claim()["commands"])
     queue.change(command, "issued_at = now() - interval '25 h'")
-    assert ids(queue.claim()["expired"]) == [command]
-    assert "did not answer" in queue.row(command)["last_error"]
+    [expired] = queue.claim()["expired"]
+    assert (expired["command_id"], expired["device_code"]) == (str(command), "CODE-d1")
+    assert "did not answer" in expired["error"]
+    assert queue.row(command)["last_error"] == expired["error"]
 
 
 def test_a_failing_command_expires_with_its_last_failure_and_a_finally_failed_one_stays(queue: Queue) -> None:

@@ -1,0 +1,204 @@
+"""Supabase is away while devices answer: each answer reaches its row, or its command comes again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from mqtt_service.devstack.stack import Stack
+from tests.faults.bench.drills import drill, report
+from tests.faults.bench.fleet import Fleet, Heard
+from tests.faults.bench.processes import WorkerProcess
+from tests.faults.bench.rig import Bench, running_bench
+from tests.integration.worker.harness import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Way = Literal["refuses", "swallows", "restarts"]
+
+_AWAY = drill(2.0, 60.0)
+_DEVICES = drill(20, 100)
+_EACH = drill(5, 10)
+_ANSWERS = _DEVICES * _EACH
+# The longest pause between two attempts, and a time-out before it.
+_BACK = drill(20.0, 60.0)
+_OVERFLOW = 200
+_SENT_TO = """
+status = 'sent' and device_id = (select device_id from public.devices where device_mac = %s)
+"""
+
+
+async def _sent(bench: Bench, fleet: Fleet, devices: int, each: int) -> list[Heard]:
+    """So many commands that each device has, and none has answered."""
+    ids = [row["device_id"] for row in await bench.database.add_active_devices(devices)]
+    fleet.answering = False
+    await bench.database.queue_each(ids, each)
+
+    async def all_sent() -> bool:
+        known = await bench.database.statuses() == {"sent": devices * each}
+        return known and len(fleet.heard) == devices * each
+
+    await eventually(all_sent, "commands that are sent", 60)
+    return fleet.firsts()
+
+
+async def _answer_all(fleet: Fleet, heard: list[Heard]) -> None:
+    """Each device answers; returns when the broker has it all."""
+    said = [fleet.answer(message) for message in heard]
+    await eventually(lambda: all(info.is_published() for info in said), "the broker's PUBACKs", 30)
+
+
+async def _answers(fleet: Fleet, number: int) -> None:
+    await eventually(lambda: fleet.answered >= number, f"{number} answers")
+
+
+async def _acknowledged(bench: Bench, commands: int, patience: float) -> float:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+
+    async def landed() -> bool:
+        return await bench.database.statuses() == {"acknowledged": commands}
+
+    await eventually(landed, f"{commands} acknowledged commands", patience)
+    return loop.time() - started
+
+
+@asynccontextmanager
+async def _away(bench: Bench, way: Way) -> AsyncIterator[None]:
+    """Supabase is away for the time of the block, in one of the ways in which it can be."""
+    if way == "refuses":
+        await bench.api.refuse()
+    elif way == "swallows":
+        bench.api.black_hole()
+    else:
+        await bench.stack.postgres.stop()
+    try:
+        yield
+    finally:
+        if way == "refuses":
+            await bench.api.admit()
+        elif way == "swallows":
+            bench.api.flow()
+        else:
+            await bench.stack.postgres.start()
+
+
+async def _is_seen(worker: WorkerProcess) -> None:
+    """What an operator sees of it."""
+    await worker.says(r"\[ACK\] .*Supabase.*; \d+ waiting, next try in")
+    await worker.says(r"\[CommandQueue\] .*Supabase.*; next poll in")
+    document = await worker.becomes("unhealthy")
+    assert document["supabase"]["connected"] is False
+    assert "Supabase" in document["supabase"]["error"]
+
+
+@pytest.mark.parametrize("way", ["refuses", "swallows", "restarts"])
+async def test_answers_that_come_while_supabase_is_away_land_when_it_is_back(bench: Bench, way: Way) -> None:
+    """Take out `patiently` in Batcher._write_patiently: the first failure loses what was in hand.
+
+    Long: 1,000 answers in 60 s.
+    """
+    async with bench.devices() as fleet, bench.worker("worker", SUPABASE_TIMEOUT="1") as worker:
+        heard = await _sent(bench, fleet, _DEVICES, _EACH)
+        async with _away(bench, way):
+            gone = asyncio.get_running_loop().time()
+            await _answer_all(fleet, heard)
+            await _is_seen(worker)
+            await asyncio.sleep(
+                max(gone + _AWAY - asyncio.get_running_loop().time(), 0)
+            )  # the outage's length
+        took = await _acknowledged(bench, _ANSWERS, _BACK)
+        await worker.becomes("healthy")
+        assert "Traceback" not in worker.output
+    report(way=way, away=_AWAY, answers=_ANSWERS, landed_after=round(took, 1))
+
+
+async def test_answers_outlive_a_worker_that_is_killed_while_supabase_is_away(bench: Bench) -> None:
+    """Take out that the MQTT acknowledgement comes after the commit: acknowledge in Inbound.take.
+
+    Or the persistent session: `clean_start=True` in the link's CONNECT. Long: 1,000 answers in 60 s.
+    """
+    async with bench.devices() as fleet:
+        async with bench.worker("worker") as worker:
+            heard = await _sent(bench, fleet, _DEVICES, _EACH)
+            await bench.api.refuse()
+            gone = asyncio.get_running_loop().time()
+            await _answer_all(fleet, heard[: _ANSWERS // 2])
+            await _is_seen(worker)
+            await worker.kill()
+        await _answer_all(fleet, heard[_ANSWERS // 2 :])
+        async with bench.worker("worker", ready=False) as worker:
+            await _is_seen(worker)
+            await asyncio.sleep(
+                max(gone + _AWAY - asyncio.get_running_loop().time(), 0)
+            )  # the outage's length
+            await bench.api.admit()
+            took = await _acknowledged(bench, _ANSWERS, _BACK)
+            await worker.becomes("healthy")
+    report(killed=True, away=_AWAY, answers=_ANSWERS, landed_after=round(took, 1))
+
+
+async def test_backends_that_are_killed_under_load_cost_no_command_and_no_answer(bench: Bench) -> None:
+    """Take out 57P01 and PGRST001 from _RETRYABLE_CODES and 503 from _RETRYABLE_STATUS in api_errors.py."""
+    ids = [row["device_id"] for row in await bench.database.add_active_devices(_DEVICES)]
+    async with bench.devices() as fleet, bench.worker() as worker:
+        for turn in range(drill(2, 40)):
+            await bench.database.queue_each(ids, _EACH)
+            await _answers(fleet, turn * _ANSWERS + 1)
+            await bench.database.all(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where usename = 'authenticator' and pid <> pg_backend_pid()"
+            )
+        await _acknowledged(bench, _ANSWERS * drill(2, 40), 60)
+        await worker.becomes("healthy")
+        assert "Traceback" not in worker.output
+    assert await bench.database.count("retry_count > 0 or attempt <> 1") == 0
+    assert fleet.repeats() == 0
+
+
+async def test_answers_that_the_broker_dropped_cost_a_delivery_on_wake_or_an_expiry_that_says_so(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Take out fn_deliver_again in fn_record_hello: commands without an answer stay sent."""
+    async with running_bench(stack, tmp_path, "max_queued_messages 20") as bench, bench.devices() as fleet:
+        async with bench.worker("worker") as worker:
+            heard = await _sent(bench, fleet, _OVERFLOW // 5, 5)
+            await worker.kill()
+        await _answer_all(fleet, heard)
+        async with bench.worker("worker") as worker:
+            silent = heard[0].topic_id
+
+            async def taken() -> bool:
+                return bool(await bench.database.count("status = 'acknowledged'"))
+
+            await eventually(taken, "what the broker kept")
+            dropped = await bench.database.count("status = 'sent'")
+            assert dropped > _OVERFLOW / 2
+            # Hours later the devices wake, and one has gone for good.
+            await bench.database.all(
+                "update public.device_commands set delivered_at = delivered_at - interval '6 h'"
+            )
+            fleet.answering = True
+            for device in {message.topic_id for message in heard} - {silent}:
+                fleet.say(f"device/{device}/status", {"device_id": device, "status": "Alive"})
+            await worker.says(r"\[HELLO\] Awake: .* again: no answer to them came\)")
+
+            async def only_the_silent_ones() -> bool:
+                left = await bench.database.count("status <> 'acknowledged'")
+                of_silent = await bench.database.count(_SENT_TO, silent)
+                return left == of_silent
+
+            await eventually(only_the_silent_ones, "the answers to what came again", 30)
+            left = await bench.database.count("status = 'sent'")
+            assert left
+            await bench.database.all(
+                "update public.device_commands set expires_at = now() where status = 'sent'"
+            )
+            reason = "expired: it was delivered to the broker, but the device did not answer in time"
+            await worker.says(f"⌛ update_config {reason}", times=left)
+            assert await bench.database.statuses() == {"acknowledged": _OVERFLOW - left, "expired": left}
+            assert await bench.database.count("last_error = %s", reason) == left
+        report(answers=_OVERFLOW, dropped_by_the_broker=dropped, expired=left)
