@@ -33,6 +33,7 @@ from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.provisioning import Provisioner
+from mqtt_service.succession import Succession
 from mqtt_service.supervision import (
     LoopWatch,
     Part,
@@ -68,11 +69,13 @@ class Worker:
         self._settings = settings
         self._worker_id = worker_id
         self._started = asyncio.get_running_loop().time()
+        self._succession = Succession(gateway, settings.mqtt_client_id, worker_id)
         self.link = MqttLink(
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
             on_connected=self._wake,
+            has_successor=self._succession.has_successor,
         )
         self.provisioner = Provisioner(gateway, on_queued=self._wake)
         self.doorbell = Doorbell(
@@ -114,9 +117,13 @@ class Worker:
             "acknowledgements": self.acknowledgements.run,
             **devices,
             "provisioning": self.provisioner.run,
-            "MQTT link": self.link.run,
+            "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
         }
+
+    async def _run_link(self) -> None:
+        await self._succession.has_successor()  # before the broker puts another process out for us
+        await self.link.run()
 
     async def stop(self) -> None:
         """Claim no more, finish what is in hand, then leave the broker; bounded well below 10 s."""

@@ -56,6 +56,7 @@ _ACKNOWLEDGED = TypeAdapter(list[Acknowledged])
 _WELCOMES = TypeAdapter(list[Welcome])
 _INCOMPLETE = TypeAdapter(list[IncompleteDevice])
 _INITIALIZED = TypeAdapter(Initialized)
+_INSTANCE = TypeAdapter(dict[str, str])
 _HELLOS = TypeAdapter(list[HelloRecorded])
 _VISITS = TypeAdapter(list[VisitRow])
 _IMAGES = TypeAdapter(list[ImageRecorded])
@@ -236,6 +237,13 @@ class Gateway:
             p_results=_OUTCOMES.dump_python(list(outcomes), mode="json"),
         )
         return _shaped(_IMAGES_SETTLED, answer, "fn_settle_images")
+
+    async def announce(self, client_id: str, *, starts: bool) -> str:
+        """Tell that this process goes by the client id now (`starts`), or ask; returns who does."""
+        answer = await self._rpc(
+            "fn_announce_worker", p_client_id=client_id, p_worker=self._worker, p_starts=starts
+        )
+        return _shaped(_INSTANCE, answer, "fn_announce_worker")["worker"]
 
     async def find_incomplete_lineage(self, after: UUID | None, limit: int) -> list[IncompleteDevice]:
         """One page of devices whose lineage is incomplete, by device_id, beginning behind `after`."""

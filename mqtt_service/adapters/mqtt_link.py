@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mqtt_service.adapters import mqtt_reasons as reasons
 from mqtt_service.adapters.mqtt_client import V5, V311
 from mqtt_service.adapters.mqtt_connection import Connection
 from mqtt_service.adapters.mqtt_inbound import AckOrder, Inbound
@@ -56,7 +57,8 @@ class MqttLink:
 
     A message is acknowledged to the broker once `handler` has returned for it; see mqtt_inbound.py for one
     that raises. `on_connected` is called each time the link comes up. `taken_over` is set when another
-    client with our id has connected: the link then stays down, since to reconnect would be to fight.
+    client with our id has connected: the link then stays down, since to reconnect would be to fight. Brokers
+    that put a client out without a word do not tell: then `has_successor` is asked before the next attempt.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class MqttLink:
         handler: Handler,
         *,
         on_connected: Callable[[], None] = lambda: None,
+        has_successor: Callable[[], Awaitable[bool]] | None = None,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -73,6 +76,7 @@ class MqttLink:
         self._options = options
         self._subscriptions = tuple(subscriptions)
         self._on_connected = on_connected
+        self._has_successor = has_successor
         self._jitter = jitter
         self._sleep = sleep
         self._inbound = Inbound(handler, options.max_inbound, sleep)
@@ -126,9 +130,17 @@ class MqttLink:
             brief = 0 if stable else brief + self._connections - connections
             if brief >= _SUSPICIOUS:
                 self._suspect_a_namesake(brief)
+            if self._connections > connections and await self._is_succeeded():
+                reason = reasons.taken_over(self._options)
             await self._after(reason, failures)
         if self.taken_over.is_set():
             await asyncio.get_running_loop().create_future()
+
+    async def _is_succeeded(self) -> bool:
+        """Whether another process goes by our client id now; False while nobody can tell."""
+        if self._has_successor is None or self._closing:
+            return False
+        return await self._has_successor()
 
     async def close(self) -> None:
         """Finish handling what was received, take leave of the broker, and stay away; takes 2 s at most."""

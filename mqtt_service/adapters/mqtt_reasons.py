@@ -75,12 +75,17 @@ def refused_publish(topic: str, reason: ReasonCode) -> ServiceError:
 def broker_disconnected(options: MqttOptions, reason: ReasonCode) -> ServiceError:
     """What the broker's DISCONNECT means."""
     if reason.value == _TAKEN_OVER:
-        return SessionTakenOverError(
-            f"another client has connected to {options.address} as {options.client_id}; leaving to it"
-        )
+        return taken_over(options)
     if reason.value in {_NOT_AUTHORIZED, _BANNED}:
         return PermanentError(f"{options.address} put us out ({reason}); check the broker's access rules")
     return BrokerUnavailableError(f"{options.address} closed the connection: {reason}")
+
+
+def taken_over(options: MqttOptions) -> ServiceError:
+    """What it means that another client has our id."""
+    return SessionTakenOverError(
+        f"another client has connected to {options.address} as {options.client_id}; leaving to it"
+    )
 
 
 def connection_lost(options: MqttOptions, *, answered: bool) -> ServiceError:

@@ -22,6 +22,7 @@ STOREYS = (
     {"adapters"},
     {
         "settling",
+        "succession",
         "command_queue",
         "provisioning",
         "acknowledgements",

@@ -1,0 +1,50 @@
+"""Which process goes by our MQTT client id: a newer one is our successor, and we are to leave.
+
+On a rolling deploy the new process takes the broker's session. Where the broker does not tell the old one why
+it was put out, the database does. It is never waited for long: a worker connects to its broker, whatever
+Supabase does.
+"""
+
+import asyncio
+import logging
+
+from mqtt_service.adapters.gateway import Gateway
+from mqtt_service.errors import ServiceError
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 2.0
+
+
+class Succession:
+    """Announces this process, `worker`, under `client_id`, and asks who goes by it."""
+
+    def __init__(self, gateway: Gateway, client_id: str, worker: str) -> None:
+        self._gateway = gateway
+        self._client_id = client_id
+        self._worker = worker
+        self._announced = False
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def has_successor(self) -> bool:
+        """Whether a newer process goes by the id; False where the database cannot tell within 2 s.
+
+        The first call that reaches the database announces this process instead.
+        """
+        # A call that hangs is asked again for its answer, not made twice: requests are not cut short.
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        done, _ = await asyncio.wait({self._asking}, timeout=_PATIENCE)
+        if not done:
+            return False
+        self._asking = None
+        return done.pop().result()
+
+    async def _ask(self) -> bool:
+        try:
+            newest = await self._gateway.announce(self._client_id, starts=not self._announced)
+        except ServiceError as error:
+            log.debug("[MQTT] Whether another process has our client id is not known: %s", error)
+            return False
+        self._announced = True
+        return newest != self._worker
