@@ -25,13 +25,13 @@ from tests.integration.worker.harness import COMPANY, PROGRAM, SITE, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(drill(280, 3600))]
 
-DEVICES = drill(12, 200)
+DEVICES = drill(8, 200)
 WORKERS = 3
-SECONDS = drill(40.0, 1800.0)
-BETWEEN_FAULTS = drill(5.0, 20.0)
+SECONDS = drill(20.0, 1800.0)
+BETWEEN_FAULTS = drill(4.0, 20.0)
 SLEEP = drill(4.0, 60.0)
 COMMANDS_PER_SECOND = drill(4, 10)
-TTL = drill(30.0, 240.0)
+TTL = drill(20.0, 240.0)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TYPES = ("update_config", "capture_image", "reboot")
 
