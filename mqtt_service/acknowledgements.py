@@ -5,6 +5,7 @@ answer that the broker accepted is in its row, or comes again.
 """
 
 import asyncio
+import hashlib
 import logging
 from collections import OrderedDict
 from itertools import count
@@ -86,7 +87,7 @@ class AcknowledgementHandler:
         try:
             if answer.command_id is None:
                 await self._queue.sent_is_known(answer.device)
-            result = await self._batcher.submit(self._row(answer, ref))
+            result = await self._batcher.submit(self._row(answer, ref, message))
         except asyncio.CancelledError:
             self._cancelled[key] = ref
             if len(self._cancelled) > _MOST_CANCELLED:
@@ -107,7 +108,7 @@ class AcknowledgementHandler:
         """For how many seconds the oldest answer has waited for the database."""
         return self._batcher.longest_wait
 
-    def _row(self, answer: Acknowledgement, ref: str) -> AcknowledgementRow:
+    def _row(self, answer: Acknowledgement, ref: str, message: InboundMessage) -> AcknowledgementRow:
         return AcknowledgementRow(
             ref=ref,
             topic_root=answer.root,
@@ -118,7 +119,17 @@ class AcknowledgementHandler:
             message=answer.message,
             response=answer.response,
             shared=self._shared,
+            delivery=self._delivery(message),
+            redelivered=message.duplicate,
         )
+
+    def _delivery(self, message: InboundMessage) -> str | None:
+        """What names the message in the session of our client id: its packet id, and what it says."""
+        if message.packet_id is None:
+            return None
+        client_id = self._worker.rpartition(":")[0]
+        digest = hashlib.sha256(message.topic.encode(errors="replace") + b"\0" + message.payload).hexdigest()
+        return f"{client_id}#{message.packet_id}#{digest[:16]}"
 
 
 _UNMATCHED = {

@@ -224,7 +224,7 @@ class Connection:
         if message.retain:
             self._client.ack(message.mid, message.qos)
             return
-        self._receive(_inbound(message), message.mid, self.order)
+        self._receive(_inbound(message, self._options.max_inbound), message.mid, self.order)
 
     def disconnected(self, reason: ReasonCode) -> None:
         """The broker put us out."""
@@ -255,9 +255,10 @@ def _subscribe_options(topic: str) -> SubscribeOptions:
     )
 
 
-def _inbound(message: mqtt.MQTTMessage) -> InboundMessage:
+def _inbound(message: mqtt.MQTTMessage, window: int) -> InboundMessage:
     try:
         topic = message.topic
     except UnicodeDecodeError:
         topic = "\ufffd"
-    return InboundMessage(topic, bytes(message.payload), message.qos, message.dup)
+    packet_id = message.mid if message.qos and message.mid > window else None
+    return InboundMessage(topic, bytes(message.payload), message.qos, message.dup, packet_id)

@@ -1,6 +1,8 @@
 """Inbound messages: handled first, acknowledged to the broker after that.
 
 Each is handled in a task of its own, started in the order of arrival.
+One that was handled, and whose acknowledgement did not reach the broker, comes again with the same packet id
+and bytes: it is acknowledged and not handled twice.
 A handler that raises gets the message again after a pause, without end for RetryableError. Anything else is a
 fault of the code: after some attempts the message is given up with an error in the log, since a message that
 can never be handled would otherwise take a place in the broker's window for ever.
@@ -78,6 +80,8 @@ class Inbound:
         self._sleep = sleep
         self._tasks: dict[asyncio.Task[None], _Delivery] = {}
         self._waiting: deque[_Delivery] = deque()
+        # By packet id, the message that was last handled under it: at most 65,535 small numbers.
+        self._handled: dict[int, int] = {}
 
     def take(self, message: InboundMessage, mid: int, order: AckOrder) -> bool:
         """Have a message handled; False if there is no room for it."""
@@ -86,11 +90,19 @@ class Inbound:
             if room:
                 self._start(_Delivery(message, None, None))
             return room
+        if message.duplicate and self._handled.get(mid) == _fingerprint(message):
+            order.handled(order.enter(mid))
+            return True
         if len(self._waiting) >= _MOST_WAITING * self._limit:
             return False
+        self._handled.pop(mid, None)
         self._waiting.append(_Delivery(message, order, order.enter(mid)))
         self._start_waiting()
         return True
+
+    def begin_session(self) -> None:
+        """The broker begins a session, and with it the packet ids anew."""
+        self._handled.clear()
 
     def forget(self, order: AckOrder) -> None:
         """Stop handling what came over a connection that is gone: the broker delivers it again."""
@@ -119,15 +131,17 @@ class Inbound:
         self._start_waiting()
         if not task.cancelled():
             task.result()
+            if delivery.place is not None:
+                self._handled[delivery.place.mid] = _fingerprint(delivery.message)
             delivery.acknowledge()
 
     async def _deliver(self, message: InboundMessage) -> None:
         attempt = 1
-        while not await self._handled(message, attempt):
+        while not await self._try(message, attempt):
             await self._sleep(min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE))
             attempt += 1
 
-    async def _handled(self, message: InboundMessage, attempt: int) -> bool:
+    async def _try(self, message: InboundMessage, attempt: int) -> bool:
         """Try once; True when the message is done with."""
         try:
             await self._handler(message)
@@ -139,3 +153,7 @@ class Inbound:
             log.exception("[MQTT] Handling a message on %r failed; it is %s", message.topic, what)
             return attempt >= _ATTEMPTS
         return True
+
+
+def _fingerprint(message: InboundMessage) -> int:
+    return hash((message.topic, message.payload))

@@ -103,9 +103,10 @@ class MqttLink:
     def describe(self) -> LinkStatus:
         """The link now."""
         version = "MQTT 5" if self._protocol == V5 else "MQTT 3.1.1"
-        return LinkStatus(
-            self._options.host, self._options.port, self.connected, version, self._last_error, self._since
-        )
+        error = self._last_error
+        if self._connection is not None and self._connection.ended.done():  # perhaps this very moment
+            error = str(self._connection.ended.result())
+        return LinkStatus(self._options.host, self._options.port, self.connected, version, error, self._since)
 
     async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
         """Publish at QoS 1, never retained, and return when the broker has it.
@@ -203,7 +204,10 @@ class MqttLink:
         self._since = datetime.now(UTC)
         downgraded = "" if self._protocol == V5 else " (MQTT 3.1.1)"
         log.info("[MQTT] ✅ Connected to %s%s", self._options.address, downgraded)
-        if self._connections > 1 and not connection.ready.result().session_present:
+        session_present = connection.ready.result().session_present
+        if not session_present:
+            self._inbound.begin_session()
+        if self._connections > 1 and not session_present:
             log.warning(
                 "[MQTT] The broker did not keep our session: what devices said meanwhile did not reach us"
             )

@@ -38,12 +38,17 @@ class MqttOptions:
 
 @dataclass(frozen=True, slots=True)
 class InboundMessage:
-    """A message from the broker; `duplicate`: it may have been delivered before."""
+    """A message from the broker; `duplicate`: it may have been delivered before.
+
+    `packet_id` is then the same as before. It is None where it says little: some brokers take the lowest
+    free number, so that one message after the other has it; one above `max_inbound` shows that they count.
+    """
 
     topic: str
     payload: bytes
     qos: int
     duplicate: bool
+    packet_id: int | None = None
 
 
 Handler = Callable[[InboundMessage], Awaitable[None]]

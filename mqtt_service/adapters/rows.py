@@ -95,7 +95,8 @@ class AcknowledgementRow:
     """A device's answer: the input of `fn_acknowledge_commands`.
 
     `ref` names this message of this process: the database uses an answer with the same ref once. `shared`:
-    no other worker hears it.
+    no other worker hears it. `delivery` names it over all processes of its client id, where that can be done;
+    `redelivered`: one of them may have had it.
     """
 
     ref: str
@@ -107,6 +108,8 @@ class AcknowledgementRow:
     message: str | None
     response: Mapping[str, Any]
     shared: bool = False
+    delivery: str | None = None
+    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
