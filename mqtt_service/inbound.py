@@ -19,7 +19,7 @@ from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS
 from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import ImageRefusedError
-from mqtt_service.protocol.images import ImageChunk, ImageMetadata, parse_data
+from mqtt_service.protocol.images import ImageChunk, ImageMetadata, ImageNameError, parse_data
 from mqtt_service.protocol.topics import Topic, parse_topic
 from mqtt_service.visits import Visits
 
@@ -58,7 +58,11 @@ class Inbound:
             await self._picture(topic, payload)
 
     async def _picture(self, topic: Topic, payload: bytes) -> None:
-        data = parse_data(topic, payload, now=self.pictures.now())
+        try:
+            data = parse_data(topic, payload, now=self.pictures.now())
+        except ImageNameError as error:
+            await self._refuse(topic.device, error.shown, error)
+            raise
         if data.claimed_device is not None:
             FOREIGN_IDS.inc()
         try:
@@ -67,8 +71,17 @@ class Inbound:
             else:
                 await self._metadata(data)
         except ImageRefusedError as error:
-            await self.pictures.refuse(data.device, data.name, error)
-            self.visits.heard(data.device).progress()
+            await self._refuse(data.device, data.name, error)
+
+    async def _refuse(self, device: str, name: str, error: RemoteProtocolError) -> None:
+        try:
+            recorded = await self.pictures.refuse(device, name, error)
+        except PermanentError as refusal:
+            DROPPED_MESSAGES.labels("refused").inc()
+            log.warning("[IMAGE] %s dropped: %s", name, refusal, extra=context(device=device))
+            return
+        if recorded is not None and recorded.result != "unknown_device":
+            self.visits.heard(device).joined(recorded)
 
     def _chunk(self, chunk: ImageChunk) -> None:
         assembly = self.pictures.chunk(chunk)

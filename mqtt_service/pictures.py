@@ -5,18 +5,18 @@
     store      the whole picture goes into Storage, then its row says `complete`
     fail       its row says why; the device keeps its copy, and offers it again when it wakes next
 
-Nothing here speaks to a device: visits.py does, and only after `store` has returned may it say ACK_OK.
+Nothing here speaks to a device: visit.py does, and only after `store` has returned may it say ACK_OK.
 """
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 
@@ -27,12 +27,13 @@ from mqtt_service.backoff import WaitAsAsked
 from mqtt_service.batching import Batcher
 from mqtt_service.errors import (
     ProjectMisconfiguredError,
+    RemoteProtocolError,
     ServiceError,
     SupabaseUnavailableError,
 )
 from mqtt_service.log import context
 from mqtt_service.metrics import BUFFERED_BYTES, CHUNKS, DROPPED_MESSAGES, IMAGES
-from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, ImageRefusedError, Limits
+from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
 from mqtt_service.protocol.topics import device_key
 
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 _BATCH = 200
 _MOST_FINISHED = 10_000
 _UPLOADS = 8
+# The same metadata without a time of capture, so soon after, is an echo; later it may be another picture's.
+_ECHO = 30.0
 # A device waits for its ACK_OK with its radio on: what Storage does not take by then is offered again.
 _STORE_PATIENCE = 60.0
 
@@ -49,17 +52,21 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A picture that is done with; `settled` is None where it failed."""
+    """A picture that is done with, since a time of the event loop; `row` is None unless it is stored.
 
-    document: Mapping[str, Any]
-    settled: ImageSettled | None
+    `digest` is of the metadata, which may be large, and is None where none came.
+    """
+
+    since: float
+    digest: bytes | None
+    row: ImageRecorded | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
     """A picture's row; `with_metadata`: it holds what the device announced."""
 
-    assembly: Assembly | None
+    assembly: Assembly
     row: ImageRecorded
     with_metadata: bool
 
@@ -128,19 +135,29 @@ class Pictures:
         """Record an announced picture. Raises ImageRefusedError at a bound, PermanentError if refused."""
         key = (device_key(metadata.device), metadata.name)
         finished = self._finished.get(key)
-        if finished is not None and finished.settled and finished.document == metadata.document:
-            return _stored_before(finished.settled)
+        if finished is not None and finished.row is not None and self._is_that(finished, metadata):
+            return finished.row
         self._finished.pop(key, None)
         assembly = self._buffer.metadata(metadata, asyncio.get_running_loop().time())
         known = self._recorded.get(key)
         if known is not None and known.assembly is assembly and known.with_metadata:
             return known.row
         recorded = await self._rows.submit(self._row(metadata))
+        if self._buffer.get(*key) is not assembly:
+            return recorded
         if recorded.result == "receiving":
             self._recorded[key] = _Recorded(assembly, recorded, with_metadata=True)
+        elif recorded.result == "complete":
+            self._finish(key, recorded)
         elif recorded.result != "silent":
             self.discard(key)
         return recorded
+
+    @staticmethod
+    def _is_that(finished: Finished, metadata: ImageMetadata) -> bool:
+        """Whether a picture that is stored is announced again; without a time, only its bytes could tell."""
+        echo = finished.since > asyncio.get_running_loop().time() - _ECHO
+        return (metadata.captured_at is not None or echo) and finished.digest == _digest(metadata)
 
     async def record(self, device: str, name: str) -> ImageRecorded:
         """The row of a picture, also of one whose metadata did not come."""
@@ -152,8 +169,9 @@ class Pictures:
         if assembly is not None and assembly.metadata is not None:
             return await self.announce(assembly.metadata)
         recorded = await self._rows.submit(ImageRow(self._ref(), device, name))
-        if recorded.result == "receiving":
-            assembly = self._completed(key, recorded)
+        assembly = self._completed(key, recorded)
+        # What nothing came of has no memory to free, so nothing would ever drop its row from here.
+        if assembly is not None and recorded.result == "receiving":
             told = recorded.total_chunks is not None
             self._recorded[key] = _Recorded(assembly, recorded, with_metadata=told)
         return recorded
@@ -187,22 +205,28 @@ class Pictures:
             await self._outcomes.submit(outcome)
 
     async def store(self, key: Key, recorded: ImageRecorded) -> ImageSettled | None:
-        """Store a picture that is whole; returns what the database says, None if it failed.
+        """Store the picture of this row, which is whole; returns what the database says, None if it failed.
 
         None too if the device began another picture of that name meanwhile: that one is not stored, so
         nothing may be confirmed by name.
         """
         assembly = self._buffer.get(*key)
-        if assembly is None or recorded.image_id is None or recorded.storage_path is None:
+        known = self._recorded.get(key)
+        if assembly is None or known is None or known.assembly is not assembly or known.row is not recorded:
+            return None
+        return await self._store_as(recorded, key, assembly)
+
+    async def _store_as(self, recorded: ImageRecorded, key: Key, assembly: Assembly) -> ImageSettled | None:
+        if recorded.image_id is None or recorded.storage_path is None:
             return None
         try:
             picture = assembly.assemble()
             await self._put(recorded.storage_path, picture)
         except ImageFaultError as error:
-            await self.fail(key, recorded, str(error))
+            await self._fail(key, assembly, recorded, str(error))
             return None
         except ServiceError as error:
-            await self.fail(key, recorded, f"it could not be stored: {error}")
+            await self._fail(key, assembly, recorded, f"it could not be stored: {error}")
             return None
         digest = hashlib.sha256(picture).hexdigest()
         settled = await self._outcomes.submit(
@@ -214,7 +238,11 @@ class Pictures:
                 sha256=digest,
             )
         )
-        IMAGES.labels(settled.result if settled.result == "duplicate" else "complete").inc()
+        if settled.result == "unknown":
+            await self._store.remove(recorded.storage_path)
+            self._give_up(key, assembly, recorded, "its row was deleted meanwhile")
+            return None
+        IMAGES.labels(settled.result).inc()
         if settled.result == "duplicate":
             await self._store.remove(recorded.storage_path)
         log.info(
@@ -226,12 +254,53 @@ class Pictures:
         )
         if self._buffer.get(*key) is not assembly:
             return None
-        self._finish(key, settled)
+        self._finish(key, _as_stored(recorded, settled))
         return settled
 
     async def fail(self, key: Key, recorded: ImageRecorded, why: str, requests: int = 0) -> None:
         """Give a picture up for now: the row says why, memory is freed, the device keeps its copy."""
-        assembly = self._buffer.get(*key)
+        await self._fail(key, self._buffer.get(*key), recorded, why, requests)
+
+    async def _fail(
+        self, key: Key, assembly: Assembly | None, recorded: ImageRecorded, why: str, requests: int = 0
+    ) -> None:
+        await self._write_failure(recorded, assembly, why, requests)
+        self._give_up(key, assembly, recorded, why)
+
+    async def refuse(self, device: str, name: str, error: RemoteProtocolError) -> ImageRecorded | None:
+        """A bound was hit: the row, which is returned, says which; chunks that still come are dropped.
+
+        None where it was refused before, and not announced again since.
+        """
+        key = (device_key(device), name)
+        if key in self._finished:
+            return None
+        # Before the first wait, since chunks go on coming.
+        self._finish(key, None)
+        IMAGES.labels("refused").inc()
+        log.warning("[IMAGE] ❌ Refused: %s", error, extra=context(device=device))
+        recorded = await self._rows.submit(ImageRow(self._ref(), device, name))
+        await self._write_failure(recorded, None, str(error))
+        return recorded
+
+    async def _write_failure(
+        self, recorded: ImageRecorded, assembly: Assembly | None, why: str, requests: int = 0
+    ) -> None:
+        if recorded.image_id is None:
+            return
+        await self._outcomes.submit(
+            ImageOutcome(
+                recorded.image_id,
+                "failed",
+                assembly.received if assembly else 0,
+                missing_requests=requests,
+                error=why,
+                missing=assembly.missing() if assembly and assembly.metadata else (),
+            )
+        )
+
+    def _give_up(self, key: Key, assembly: Assembly | None, recorded: ImageRecorded, why: str) -> None:
+        """Count a failure and free the picture, unless the device began another of that name meanwhile."""
         IMAGES.labels("failed").inc()
         log.warning(
             "[IMAGE] ❌ %s failed: %s; the device keeps it and offers it again",
@@ -239,29 +308,8 @@ class Pictures:
             why,
             extra=context(device=recorded.device_code or key[0]),
         )
-        if recorded.image_id is not None:
-            await self._outcomes.submit(
-                ImageOutcome(
-                    recorded.image_id,
-                    "failed",
-                    assembly.received if assembly else 0,
-                    missing_requests=requests,
-                    error=why,
-                    missing=assembly.missing() if assembly and assembly.metadata else (),
-                )
-            )
-        self._finish(key, None)
-
-    async def refuse(self, device: str, name: str, error: ImageRefusedError) -> None:
-        """A bound was hit: the row says which, once a picture; later chunks of it are dropped."""
-        key = (device_key(device), name)
-        if key in self._finished:
-            return
-        # Before the first wait, since chunks go on coming.
-        self._finish(key, None)
-        IMAGES.labels("refused").inc()
-        recorded = await self._rows.submit(ImageRow(self._ref(), device, name))
-        await self.fail(key, recorded, str(error))
+        if self._buffer.get(*key) is assembly:
+            self._finish(key, None)
 
     def forget(self, key: Key) -> None:
         """Another worker has stored this picture: what still comes of it is late."""
@@ -284,11 +332,11 @@ class Pictures:
             self._recorded.pop((assembly.device_key, assembly.name), None)
         BUFFERED_BYTES.set(self._buffer.buffered_bytes)
 
-    def _finish(self, key: Key, settled: ImageSettled | None) -> None:
+    def _finish(self, key: Key, row: ImageRecorded | None) -> None:
         assembly = self._buffer.get(*key)
-        document = assembly.metadata.document if assembly and assembly.metadata else {}
+        digest = _digest(assembly.metadata) if row and assembly and assembly.metadata else None
         self.discard(key)
-        self._finished[key] = Finished(document, settled)
+        self._finished[key] = Finished(asyncio.get_running_loop().time(), digest, row)
         if len(self._finished) > _MOST_FINISHED:
             self._finished.popitem(last=False)
 
@@ -304,8 +352,12 @@ class Pictures:
             ),
             reraise=True,
         )
+        await retrying(self._upload, path, picture)
+
+    async def _upload(self, path: str, picture: bytes) -> None:
+        """Try once; a picture that waits for its next try keeps no other from Storage."""
         async with self._uploads:
-            await retrying(self._store.put, path, picture)
+            await self._store.put(path, picture)
 
     def _ref(self) -> str:
         return f"{self._worker}:{next(self._refs)}"
@@ -330,11 +382,16 @@ class Pictures:
         )
 
 
-def _stored_before(settled: ImageSettled) -> ImageRecorded:
-    return ImageRecorded(
-        ref="",
+def _as_stored(recorded: ImageRecorded, settled: ImageSettled) -> ImageRecorded:
+    """What the database would say of the picture from now on."""
+    return replace(
+        recorded,
         result="complete",
         image_id=settled.image_id,
         storage_path=settled.storage_path,
         next_wake_at=settled.next_wake_at,
     )
+
+
+def _digest(metadata: ImageMetadata) -> bytes:
+    return hashlib.sha256(json.dumps(metadata.document, sort_keys=True).encode()).digest()

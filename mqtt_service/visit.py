@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 REPLY_EXPIRY = 60
 _MOST_ASKS = 3
 _LOOK_AT_COMMANDS = 2.0
+_LAST_WORDS = 10.0
 _MOST_SHOWN = 20
 _BRING_PICTURES = frozenset({"capture_image", "send_image"})
 
@@ -148,6 +149,8 @@ class Visit:
     def told(self, row: VisitRow) -> None:
         """The database says how the visit stands."""
         self.told_at = self._loop.time()
+        if row.took_over:
+            self.address = (row.topic_root, self.address[1])
         if row.took_over and not self._row.speaks:
             self._pending = deque(row.pending_names)
             self._unnamed = 0 if self._pending else row.pending_count
@@ -162,16 +165,24 @@ class Visit:
 
     async def announced(self, metadata: ImageMetadata, recorded: ImageRecorded) -> None:
         """A picture's metadata is in its row; the device is answered, if that is ours to do."""
-        if recorded.result in {"receiving", "complete"}:
-            self._speak_for(recorded)
-        elif recorded.result == "silent":
-            self.known = True
-        with suppress(_SilencedError):
+        self.joined(recorded)
+        try:
             if recorded.result == "complete":
                 await self._confirm(metadata.name, recorded.next_wake_at)
             elif recorded.result == "receiving":
-                self._done.discard(metadata.name)
                 await self._invite(metadata.name)
+        except _SilencedError:
+            pass
+        except ServiceError as error:
+            log.warning("[VISIT] %s", error, extra=self._context())
+
+    def joined(self, recorded: ImageRecorded) -> None:
+        """A picture of the device is in its row, which tells who speaks and where the device listens."""
+        if recorded.result in {"receiving", "complete"}:
+            self._speak_for(recorded)
+        elif recorded.result == "silent" and not self.known:
+            self.address = (recorded.topic_root, self.address[1])
+            self.known = True
         self._news.set()
 
     def command_sent(self) -> None:
@@ -196,16 +207,24 @@ class Visit:
             async with asyncio.timeout(self._options.longest):
                 await self._until_over()
         except TimeoutError:
-            log.warning("[VISIT] Given up after %.0f s", self._options.longest, extra=self._context())
-            with suppress(_SilencedError):
-                await self._send_to_sleep()
+            await self._break_off(f"it took longer than {self._options.longest:.0f} s")
         except ServiceError as error:
-            log.warning("[VISIT] Given up: %s", error, extra=self._context())
-        except Exception:
-            log.exception("[VISIT] Failed; the device is told when to wake", extra=self._context())
-            with suppress(_SilencedError, ServiceError):
-                await self._send_to_sleep()
+            await self._break_off(str(error))
+        except Exception as error:
+            log.exception("[VISIT] A fault of this service", extra=self._context())
+            await self._break_off(f"a fault of this service, please report it: {error!r}")
         self._over(self)
+
+    async def _break_off(self, why: str) -> None:
+        """Nothing more can be done: the device is told to sleep, and its pictures' rows say why."""
+        log.warning("[VISIT] Given up: %s", why, extra=self._context())
+        with suppress(_SilencedError, ServiceError):
+            await self._send_to_sleep()
+        with suppress(_SilencedError, ServiceError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                for assembly in self._pictures.of_device(self.key) if self.speaks else ():
+                    recorded = await self._record(assembly.name)
+                    await self._pictures.fail((self.key, assembly.name), recorded, f"not finished: {why}")
 
     async def _until_over(self) -> None:
         while not self._row.ended:
@@ -233,13 +252,12 @@ class Visit:
             self._row = VisitRow(*self.address, ended=True)
             return
         recorded = await self._pictures.record(self.address[1], unfinished[0].name)
-        if recorded.result == "silent":
-            self.known = True
-        elif recorded.result in {"unknown_device", "refused"}:
-            log.warning("[VISIT] Chunks of a device that is not registered: dropped", extra=self._context())
+        if recorded.result in {"unknown_device", "refused"}:
+            reason = recorded.error or "the device is not registered and may not register itself"
+            log.warning("[VISIT] Chunks dropped: %s", reason, extra=self._context())
             self._row = VisitRow(*self.address, ended=True)
         else:
-            self._speak_for(recorded)
+            self.joined(recorded)
 
     def _speak_for(self, recorded: ImageRecorded) -> None:
         """A picture was recorded by us, so the visit is ours."""
@@ -284,8 +302,8 @@ class Visit:
     async def _next_picture(self) -> str | None:
         """What it is sending, else what it said is pending, else whatever it has."""
         for assembly in self._pictures.of_device(self.key):
-            if assembly.name not in self._done:
-                return assembly.name
+            self._done.discard(assembly.name)  # another picture of that name: what is done with is not there
+            return assembly.name
         while self._pending:
             name = self._pending.popleft()
             if not self._is_settled(name):
@@ -323,9 +341,17 @@ class Visit:
                 return
             asks += 1
             await self._ask_again(name, asks)
-        if name in self._done:
+        if name not in self._done:
+            await self._store(name)
+
+    async def _store(self, name: str) -> None:
+        """Have a picture that is whole stored, and confirm it."""
+        key = (self.key, name)
+        recorded = await self._record(name)
+        if recorded.result == "complete":
+            await self._confirm(name, recorded.next_wake_at)
             return
-        settled = await self._pictures.store(key, await self._record(name))
+        settled = await self._pictures.store(key, recorded)
         if settled is None:
             self._knows_its_wake = False
             if self._pictures.get(key) is None:
@@ -374,7 +400,11 @@ class Visit:
         assembly = self._pictures.get((self.key, name))
         if self._nobody_listens and (assembly is None or not assembly.received):
             raise _AsleepError
-        await self._pictures.fail((self.key, name), await self._record(name), _what_lacks(assembly), asks)
+        recorded = await self._record(name)
+        if recorded.result == "complete":  # another worker stored it in this visit
+            await self._confirm(name, recorded.next_wake_at)
+            return
+        await self._pictures.fail((self.key, name), recorded, _what_lacks(assembly), asks)
         self._done.add(name)
         self._knows_its_wake = False
 
@@ -388,14 +418,12 @@ class Visit:
     async def _confirm(self, name: str, next_wake: datetime | None) -> None:
         """The picture is safe: the device may delete it."""
         self._done.add(name)
-        moment = next_wake or self._row.next_wake_at
-        if moment is None:
-            raise PermanentError(
-                "the database named no next wake time; apply the files in supabase/migrations"
-            )
-        payload = encode_ack_ok(self.address[1], name, moment, self._options.wake_format)
-        await self._say(ack_topic(*self.address), payload)
-        self._knows_its_wake = True
+        payload = encode_ack_ok(self.address[1], name, self._next_wake(next_wake), self._options.wake_format)
+        # What is there under that name again is another picture, which is not safe.
+        said = await self._say(
+            ack_topic(*self.address), payload, unless=lambda: self._pictures.get((self.key, name)) is not None
+        )
+        self._knows_its_wake = self._knows_its_wake or said
 
     async def _invite(self, name: str) -> None:
         """Metadata is answered by `send_image` (PROTOCOL.md, "The upload", 1).
@@ -425,13 +453,21 @@ class Visit:
     # How it speaks and waits ------------------------------------------------------------------------------
 
     async def _say_command(self, kind: str, payload: bytes) -> None:
-        await self._say(command_topic(*self.address), payload)
-        self._unanswered.append(kind)
+        self._unanswered.append(kind)  # before it is sent: the answer can overtake the PUBACK
+        try:
+            await self._say(command_topic(*self.address), payload)
+        except BaseException:
+            with suppress(ValueError):
+                self._unanswered.remove(kind)
+            raise
 
-    async def _say(self, topic: str, payload: bytes) -> None:
-        """Publish, waiting for the broker if need be. Raises _SilencedError when this is not ours to say."""
+    async def _say(self, topic: str, payload: bytes, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Publish, waiting for the broker if need be; False where `unless` came true before that.
+
+        Raises _SilencedError when this is not ours to say.
+        """
         delay = FIRST_DELAY
-        while True:
+        while not unless():
             self._check()
             try:
                 result = await self._link.publish(topic, payload, expiry_seconds=REPLY_EXPIRY)
@@ -441,7 +477,8 @@ class Visit:
             else:
                 self._nobody_listens = result.no_subscriber
                 self._last_heard = self._loop.time()
-                return
+                return True
+        return False
 
     def _check(self) -> None:
         if not self.speaks:

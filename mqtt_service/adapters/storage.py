@@ -42,6 +42,8 @@ class PictureStore:
             raise api_errors.from_network_error(error, "the upload of a picture") from error
         except StorageApiError as error:
             raise _translated(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SupabaseUnavailableError(f"the answer to an upload is not Storage's: {error!r}") from error
 
     async def remove(self, path: str) -> None:
         """Remove a file that no row names; one that stays does no harm, so a failure is only logged."""

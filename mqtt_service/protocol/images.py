@@ -45,6 +45,14 @@ _CHUNK_SIZE = ("max_chunk_size", "max_chunks_size")
 _TOTAL = ("total_chunks_count", "total_chunk_count")
 
 
+class ImageNameError(RemoteProtocolError):
+    """A picture's name is too long to be kept; `shown` is its beginning."""
+
+    def __init__(self, shown: str, message: str) -> None:
+        self.shown = shown
+        super().__init__(message)
+
+
 @dataclass(frozen=True, slots=True)
 class Readings:
     """What a device measured beside a picture: °C, %RH, hPa, kΩ, as sent."""
@@ -93,6 +101,7 @@ class ImageChunk:
 def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata | ImageChunk:
     """Read a message on `…/data`; raises RemoteProtocolError when it is neither metadata nor a chunk.
 
+    ImageNameError, which is one, says that a picture cannot be taken for its name.
     `now` is aware. A capture before 2020 or more than two days ahead of it was timed by a wrong clock.
     """
     if topic.channel != "data":
@@ -160,13 +169,14 @@ def _name(document: dict[str, Any]) -> str:
     name = document.get("image_name")
     if not isinstance(name, str) or not name:
         raise RemoteProtocolError("the message has no image_name; it is dropped")
-    if len(name) > _LONGEST_TEXT:
-        raise RemoteProtocolError(
-            f"image_name {name[:20]!r}… is {len(name)} characters, the limit is {_LONGEST_TEXT}; dropped"
-        )
     if _UNUSABLE_IN_NAMES.search(name):
         raise RemoteProtocolError(
             f"image_name {name!r:.60} contains control characters; the message is dropped"
+        )
+    if len(name) > _LONGEST_TEXT:
+        raise ImageNameError(
+            name[: _LONGEST_TEXT - 1] + "…",
+            f"image_name {name[:20]!r}… is {len(name)} characters, the limit is {_LONGEST_TEXT}; dropped",
         )
     return name
 

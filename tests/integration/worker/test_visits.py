@@ -338,3 +338,30 @@ async def test_messages_of_every_broken_kind_leave_the_worker_as_it_was(stack: S
         side.say(f"device/{device}/status", json.dumps({"status": "alive"}).encode())
         await told(side, "device", device, "next_wake")
         assert worker.snapshot().ready
+
+
+async def test_a_picture_whose_name_is_too_long_has_a_row_that_says_so_and_the_device_sleeps(
+    stack: Stack, database: Rows
+) -> None:
+    device = new_id()
+    name = "../" * 3_000 + "a.jpg"
+    async with running_worker(stack, image_silence=0.3) as worker, wire(stack, *TOPICS) as side:
+        send(side, device, [metadata(name, PICTURE), *chunks(name, PICTURE)[:2]])
+        await told(side, "device", device, "next_wake")
+        row = await image_of(database, device, "failed")
+        await eventually(lambda: not worker.visits.of(device), "the end of the visit")
+    assert row["image_name"] == name[:254] + "…"
+    assert "9005 characters, the limit is 255" in row["last_error"]
+
+
+async def test_a_picture_beyond_a_bound_has_a_row_that_says_which_and_the_device_sleeps(
+    stack: Stack, database: Rows
+) -> None:
+    device = new_id()
+    async with running_worker(stack, image_max_chunks=3) as worker, wire(stack, *TOPICS) as side:
+        send(side, device, [metadata("a.jpg", PICTURE), *chunks("a.jpg", PICTURE)])
+        await told(side, "device", device, "next_wake")
+        row = await image_of(database, device, "failed")
+        await eventually(lambda: not worker.visits.of(device), "the end of the visit")
+        assert worker.pictures.of_device(device) == []
+    assert "announced with 7 chunks, the limit is 3" in row["last_error"]
