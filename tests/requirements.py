@@ -20,6 +20,10 @@ _SETTINGS = {"supabase": "SUPABASE_CLI", "supabase-js": "SUPABASE_JS_DIR"}
 _FILES = {
     "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
     "pgtap": "/usr/share/postgresql/15/extension/pgtap.control",
+    # Debian puts it into a folder that is named after the machine's architecture.
+    "libfaketime": next(
+        map(str, Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "/usr/lib/faketime"
+    ),
 }
 
 
@@ -27,7 +31,8 @@ def find_program(name: str) -> str | None:
     """Where a program lies, or None if this machine lacks it.
 
     `supabase` is the official command line (SUPABASE_CLI, else on PATH), `supabase-js` the folder in whose
-    node_modules that library lies (SUPABASE_JS_DIR), `postgresql-15` the server and `pgtap` its extension.
+    node_modules that library lies (SUPABASE_JS_DIR), `postgresql-15` the server and `pgtap` its extension,
+    `libfaketime` a library to preload.
     """
     setting = _SETTINGS.get(name)
     if setting is not None and os.environ.get(setting):

@@ -83,9 +83,7 @@ async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(
 
 
 async def test_a_new_process_with_another_client_id_overlaps_unnoticed(bench: Bench) -> None:
-    """Fails where `CommandQueueProcessor.stop` does not wait for what is in hand: leases stay, and their
-    commands are published again.
-    """
+    """Fails without `busy` in fn_lease_due_commands: a device's commands overtake each other."""
     async with bench.devices() as fleet, bench.worker("old") as old, load(bench) as end:
         await under_way(fleet)
         async with bench.worker("new") as new:
@@ -94,9 +92,24 @@ async def test_a_new_process_with_another_client_id_overlaps_unnoticed(bench: Be
             assert await leases_of(bench, old) == 0
             await under_way(fleet)
             count = await end()
+        assert await in_order(bench, fleet)
         assert fleet.repeats() <= given_back(old) + given_back(new)
         report(commands=count, repeats=fleet.repeats(), stopped_in=f"{took:.1f} s")
     assert await bench.database.count("retry_count > 0") == 0
+
+
+async def in_order(bench: Bench, fleet: Fleet) -> bool:
+    """Whether each device heard its commands in the order of issue."""
+    issued: dict[str, list[str]] = {}
+    for row in await bench.database.all(
+        "select command_id::text, device_mac"
+        " from public.device_commands join public.devices using (device_id) order by issue_number"
+    ):
+        issued.setdefault(row["device_mac"], []).append(row["command_id"])
+    heard: dict[str, list[str]] = {}
+    for message in fleet.firsts():
+        heard.setdefault(message.topic_id, []).append(message.command_id)
+    return heard == issued
 
 
 async def leases_of(bench: Bench, worker: WorkerProcess) -> int:
@@ -104,9 +117,7 @@ async def leases_of(bench: Bench, worker: WorkerProcess) -> int:
 
 
 async def test_sigterm_at_any_moment_ends_within_10_s_and_gives_every_lease_back(bench: Bench) -> None:
-    """Fails where `CommandQueueProcessor.stop` does not wait for the turn that is under way, or where
-    `Worker.stop` does not stop the queue at all.
-    """
+    """Fails where `Worker.stop` does not stop the queue and wait for it: leases stay."""
     dice = random.Random(9)
     ends: list[End] = []
     async with bench.devices() as fleet, load(bench) as end:
