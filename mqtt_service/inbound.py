@@ -16,7 +16,7 @@ from mqtt_service.errors import PermanentError, RemoteProtocolError
 from mqtt_service.handover import Handover
 from mqtt_service.hellos import HelloHandler
 from mqtt_service.log import context
-from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS
+from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, UNUSABLE_VALUES
 from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import ImageRefusedError
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, ImageNameError, parse_data
@@ -92,6 +92,8 @@ class Inbound:
             visit.progress()
 
     async def _metadata(self, metadata: ImageMetadata) -> None:
+        for kind in metadata.unusable:
+            UNUSABLE_VALUES.labels(kind).inc()
         await self.visits.ended(metadata.device)
         recorded = await self._announce(metadata)
         if recorded is None:

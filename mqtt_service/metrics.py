@@ -39,6 +39,13 @@ CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were take
 BUFFERED_BYTES = Gauge(
     "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
 )
+UNUSABLE_VALUES = Counter(
+    "mqtt_service_unusable_values",
+    "What pictures' metadata named and could not be used: reading (no finite number), time (before 2020, far "
+    "ahead, or no time). The picture is taken without it.",
+    ["kind"],
+    registry=REGISTRY,
+)
 HANDOVER = Counter(
     "mqtt_service_handover",
     "Inbound messages for the edge function: taken, refused (by it), given_up (after several attempts), "
@@ -57,6 +64,8 @@ for _result in ("known", "created", "refused"):
     HELLOS.labels(_result)
 for _result in ("complete", "failed", "duplicate", "refused"):
     IMAGES.labels(_result)
+for _kind in ("reading", "time"):
+    UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
 for _reason in ("malformed", "own", "reply", "refused", "late"):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.messages import claimed_device
@@ -68,7 +68,8 @@ class ImageMetadata:
     """A device announces a picture of `size` bytes in `total_chunks` chunks.
 
     `captured_at` has a time zone (UTC), and is None where the device's clock was not set; `captured_text` is
-    what the device said. `document` is the whole message, as JSON that Postgres can store.
+    what the device said. `document` is the whole message, as JSON that Postgres can store. `unusable`: one
+    item for each reading, and the time, that was named and could not be read.
     """
 
     root: Root
@@ -84,6 +85,7 @@ class ImageMetadata:
     error_code: int | None
     claimed_device: str | None
     document: Mapping[str, Any]
+    unusable: tuple[Literal["reading", "time"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,21 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
         error_code=_integer(document.get("error"), -_LARGEST_INTEGER),
         claimed_device=claimed_device(topic, document),
         document=document,
+        unusable=_unusable(document, now),
     )
+
+
+def _unusable(document: dict[str, Any], now: datetime) -> tuple[Literal["reading", "time"], ...]:
+    readings = _readings(document)
+    places = _places_of_readings(document)
+    unread: list[Literal["reading", "time"]] = [
+        "reading"
+        for key in Readings.__slots__
+        if getattr(readings, key) is None and any(key in place for place in places)
+    ]
+    if any(key in document for key in _CAPTURED) and _moment(_first(document, _CAPTURED), now) is None:
+        unread.append("time")
+    return tuple(unread)
 
 
 def _first(document: dict[str, Any], keys: tuple[str, ...]) -> object:
@@ -268,9 +284,13 @@ def _total(value: object) -> int:
 
 
 def _readings(document: dict[str, Any]) -> Readings:
-    nested = document.get("sensor_data")
-    places = (document, nested) if isinstance(nested, dict) else (document,)
+    places = _places_of_readings(document)
     return Readings(*(_reading(places, key) for key in Readings.__slots__))
+
+
+def _places_of_readings(document: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    nested = document.get("sensor_data")
+    return (document, nested) if isinstance(nested, dict) else (document,)
 
 
 def _reading(places: tuple[dict[str, Any], ...], key: str) -> float | None:

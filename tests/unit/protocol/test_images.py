@@ -458,3 +458,20 @@ def test_any_document_is_a_picture_that_can_be_stored_or_a_remote_fault(
     except RemoteProtocolError:
         return
     require_storable(answer)
+
+
+@pytest.mark.parametrize(
+    ("said", "unusable"),
+    [
+        ('"temperature": 25.5, "timestamp": "2026-05-01T08:00:00Z"', ()),
+        ('"temperature": NaN, "humidity": "wet"', ("reading", "reading")),
+        ('"sensor_data": {"pressure": nan}', ("reading",)),
+        ('"capture_timestamp": "1970-01-01T00:00:00Z"', ("time",)),
+        ('"timestamp": 0, "gas_resistance": 1e999', ("reading", "time")),
+    ],
+)
+def test_what_metadata_names_and_cannot_be_read_is_told(said: str, unusable: tuple[str, ...]) -> None:
+    payload = f'{{"image_name": "a.jpg", "total_chunks_count": 3, {said}}}'.encode()
+    parsed = parse_data(DATA, payload, now=datetime(2026, 5, 1, 9, tzinfo=UTC))
+    assert isinstance(parsed, ImageMetadata)
+    assert parsed.unusable == unusable
