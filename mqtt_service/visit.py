@@ -275,12 +275,17 @@ class Visit:
 
     async def _attend(self) -> None:
         await self._let_commands_finish()
+        asks = 0
         while True:
             while (name := await self._next_picture()) is not None:
                 await self._take(name)
             if self._knows_its_wake or self._row.told_wake:
                 return
             await self._send_to_sleep()  # what it began to send meanwhile is still taken
+            if self._nobody_listens and asks < _MOST_ASKS:
+                asks += 1
+                self._knows_its_wake = False  # its HELLO can be faster than its subscription
+                await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
 
     async def _let_commands_finish(self) -> None:
         """Commands go first; one that is not answered in time does not keep the device awake."""

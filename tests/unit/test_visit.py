@@ -141,6 +141,25 @@ async def test_a_device_that_is_gone_is_not_asked_for_ever_and_its_pictures_are_
     assert not brief.gateway.outcomes
 
 
+async def test_a_device_whose_hello_was_faster_than_its_subscription_is_told_to_sleep_again(
+    brief: Bench,
+) -> None:
+    def begins_to_listen(_: object) -> None:
+        brief.link.nobody_listens = len(brief.link.said) < 2
+
+    brief.link.hear = begins_to_listen
+    visit = brief.visit(row())
+    await brief.ended(visit)
+    assert brief.link.told("next_wake") == ["5:30PM"] * 2
+
+
+async def test_a_device_that_never_listens_is_told_to_sleep_a_bounded_number_of_times(brief: Bench) -> None:
+    brief.link.nobody_listens = True
+    visit = brief.visit(row())
+    await brief.ended(visit)
+    assert brief.link.told("next_wake") == ["5:30PM"] * 4
+
+
 async def test_the_same_metadata_twice_is_one_picture(parts: Bench) -> None:
     visit = parts.visit(row())
     await parts.send(visit, metadata(), chunk(0), chunk(1))
