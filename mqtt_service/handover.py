@@ -70,6 +70,7 @@ class Handover:
         self._empty.set()
         self._drops = _Notice(clock)
         self._delays = _Notice(clock)
+        self._losses = _Notice(clock)
 
     @property
     def alone(self) -> bool:
@@ -187,9 +188,8 @@ class Handover:
 
     def _lost(self, device: str, entry: _Entry, error: Exception, how: str) -> None:
         self.last_error = str(error)
-        log.warning(
-            "[EDGE] A message on %r was %s: %s", entry.message.topic, how, error, extra=context(device=device)
-        )
+        log.debug("[EDGE] %r was %s", entry.message.topic, how, extra=context(device=device))
+        self._losses.note(f"A message on {entry.message.topic!r} was {how}: {error}")
 
 
 class _Notice:

@@ -40,6 +40,7 @@ class Snapshot:
     supabase_error: str | None
     realtime_connected: bool
     realtime_error: str | None
+    edge_error: str | None
     worker: str
     uptime: float
 
@@ -60,10 +61,10 @@ class Snapshot:
 
     @property
     def verdict(self) -> Verdict:
-        """`degraded`: all work is done, but at the pace of the poll, since Realtime is silent."""
+        """`degraded`: commands flow, but at the pace of the poll, or the edge function takes nothing."""
         if not self.ready:
             return "unhealthy"
-        return "healthy" if self.realtime_connected else "degraded"
+        return "healthy" if self.realtime_connected and not self.edge_error else "degraded"
 
 
 def health_document(snapshot: Snapshot) -> dict[str, object]:
@@ -84,6 +85,7 @@ def health_document(snapshot: Snapshot) -> dict[str, object]:
             "error": snapshot.supabase_error,
         },
         "realtime": {"connected": snapshot.realtime_connected, "error": snapshot.realtime_error},
+        "edgeFunction": {"error": snapshot.edge_error},
         "commandQueue": {
             "running": snapshot.queue_running,
             "pollInterval": round(snapshot.poll_interval * 1000),

@@ -158,6 +158,7 @@ class Worker:
             supabase_error=self._supabase_error(),
             realtime_connected=realtime.connected,
             realtime_error=realtime.last_error,
+            edge_error=self.handover.last_error if self.handover else None,
             worker=self._worker_id,
             uptime=now - self._started,
         )

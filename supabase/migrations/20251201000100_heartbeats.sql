@@ -155,12 +155,16 @@ begin
   update public.device_commands
   set status = 'pending', due_at = p_now, redelivery_count = redelivery_count + 1
   where command_id = any (array(
-    select command_id from public.device_commands
-    where device_id = p_device_id and status = 'sent' and redelivery_count < p_limit
-      and (no_listener
-        or command_type in ('send_image', 'set_wake_schedule', 'update_config')
-          and coalesce(delivered_at, '-infinity') < p_now - interval '10 seconds')
-    for update skip locked));
+    select c.command_id from public.device_commands c
+    where c.device_id = p_device_id and c.status = 'sent' and c.redelivery_count < p_limit
+      and (c.no_listener
+        or c.command_type in ('send_image', 'set_wake_schedule', 'update_config')
+          and coalesce(c.delivered_at, '-infinity') < p_now - interval '10 seconds')
+      and not (c.command_type = 'set_wake_schedule' and exists ( -- a newer schedule is not to be undone
+        select from public.device_commands newer
+        where newer.device_id = p_device_id and newer.command_type = 'set_wake_schedule'
+          and newer.issued_at > c.issued_at and newer.status in ('pending', 'sent', 'acknowledged')))
+    for update of c skip locked));
 end
 $$;
 

@@ -12,7 +12,7 @@ WORKING = Snapshot(
     mqtt_connected=True, mqtt_host="broker.example", mqtt_port=8883, mqtt_error=None,
     queue_running=True, poll_interval=5.0, seconds_since_poll=1.0,
     last_poll_at=datetime(2026, 1, 2, tzinfo=UTC), supabase_error=None,
-    realtime_connected=True, realtime_error=None, worker="w1", uptime=3600.4,
+    realtime_connected=True, realtime_error=None, edge_error=None, worker="w1", uptime=3600.4,
 )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ async def get(snapshot: Snapshot, path: str) -> httpx.Response:
     [
         ({}, "healthy", 200),
         ({"realtime_connected": False}, "degraded", 200),
+        ({"edge_error": "the edge function answered 404"}, "degraded", 200),
         ({"mqtt_connected": False}, "unhealthy", 503),
         ({"queue_running": False}, "unhealthy", 503),
         ({"seconds_since_poll": None}, "unhealthy", 503),

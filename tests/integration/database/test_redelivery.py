@@ -50,6 +50,16 @@ def asleep(queue: Queue) -> None:
     queue.pass_time("1 h")
 
 
+def test_an_older_schedule_never_comes_after_a_newer_one(queue: Queue, device: UUID) -> None:
+    older = sent(queue, device, "set_wake_schedule")
+    asleep(queue)
+    newer = sent(queue, device, "set_wake_schedule")
+    asleep(queue)
+    queue.hello("d1")
+    assert queue.row(older)["status"] == "sent"
+    assert queue.row(newer)["status"] == "pending"
+
+
 @pytest.mark.parametrize("command_type", REPEATABLE)
 def test_what_can_be_repeated_without_harm_is_delivered_again_under_its_id(
     queue: Queue, device: UUID, command_type: str
