@@ -35,6 +35,9 @@ CLAIM_LIMIT = 200
 _PUBACK_PATIENCE = 2.0
 _MOST_UNSETTLED = 3 * CLAIM_LIMIT
 _MOST_DOUBLINGS = 16
+# MQTT counts a message's life in whole seconds.
+_LEAST_LIFE = 1.0
+_TIME_IS_OVER = "its time was over before it could be sent"
 # After this part of its lease a command is not published any more: a successor may hold it soon.
 _USABLE_LEASE = 0.8
 
@@ -220,61 +223,61 @@ class CommandQueueProcessor:
                 )
             )
         if claim.commands:
-            await self._publish_all(claim.commands, deadline=started + _USABLE_LEASE * self._options.lease)
+            await self._publish_all(claim.commands, claimed_at=started)
         if claim.more and claim.commands:
             return 0.0
         # Zero says that a due row is not ours to take yet; asking again at once would not change that.
         return min(self._options.poll_interval, claim.seconds_to_next_due or self._options.poll_interval)
 
-    async def _publish_all(self, commands: Sequence[Command], deadline: float) -> None:
-        """Publish in order for each device, devices side by side."""
+    async def _publish_all(self, commands: Sequence[Command], claimed_at: float) -> None:
+        """Publish in order for each device, devices side by side; `claimed_at` is the loop's time."""
         log.info("[CommandQueue] Processing %d pending command(s)", len(commands))
         # A stable sort: within a device, the order of the claim stays.
         by_device = sorted(commands, key=lambda command: str(command.device_id))
         released: Counter[str] = Counter()
         async with asyncio.TaskGroup() as group:
             for _, of_device in groupby(by_device, key=lambda command: command.device_id):
-                group.create_task(self._publish_in_order(list(of_device), deadline, released))
+                group.create_task(self._publish_in_order(list(of_device), claimed_at, released))
         for reason, number in released.items():
             log.warning("[CommandQueue] %d command(s) wait, uncounted: %s", number, reason)
 
     async def _publish_in_order(
-        self, commands: Sequence[Command], deadline: float, released: Counter[str]
+        self, commands: Sequence[Command], claimed_at: float, released: Counter[str]
     ) -> None:
         """Publish one device's commands; when one is given back, so are those behind it.
 
-        `released` counts those by the reason why.
+        But for one whose time is over: the next claim expires it. `released` counts by the reason why.
         """
         reason: str | None = None
         for command in commands:
-            if reason is not None:
-                released[reason] += 1
-                self._settler.settle(
-                    Settlement(command.command_id, command.attempt, "released", reason), command
-                )
-                continue
-            with self._sending_to(command):
-                settlement = await self._publish(command, deadline)
+            back = _TIME_IS_OVER if _seconds_left(command, claimed_at) < _LEAST_LIFE else reason
+            if back is not None:
+                settlement = Settlement(command.command_id, command.attempt, "released", back)
                 self._settler.settle(settlement, command)
+            else:
+                with self._sending_to(command):
+                    settlement = await self._publish(command, claimed_at)
+                    self._settler.settle(settlement, command)
+                reason = settlement.error if settlement.outcome == "released" else None
             if settlement.outcome == "released":
-                reason = settlement.error or "no reason given"
-                released[reason] += 1
+                released[settlement.error or "no reason given"] += 1
         if reason is not None:
             # The next claim must find them in their old place, before the device's later commands.
             await self.published_is_settled()
 
-    async def _publish(self, command: Command, deadline: float) -> Settlement:
+    async def _publish(self, command: Command, claimed_at: float) -> Settlement:
         """Publish one command; a fault of our code is its failure, and nobody else's."""
         try:
-            return await self._try_to_publish(command, deadline)
+            return await self._try_to_publish(command, claimed_at)
         except Exception as error:
             log.exception("[CommandQueue] A fault of this service; that command alone fails")
             reason = f"a fault of this service, please report it: {error!r}"
             return Settlement(command.command_id, command.attempt, "failed", reason)
 
-    async def _try_to_publish(self, command: Command, deadline: float) -> Settlement:
+    async def _try_to_publish(self, command: Command, claimed_at: float) -> Settlement:
         key = (command.command_id, command.attempt)
-        remaining = deadline - asyncio.get_running_loop().time()
+        usable_until = claimed_at + _USABLE_LEASE * self._options.lease
+        remaining = usable_until - asyncio.get_running_loop().time()
         if not self.running or remaining <= 0:
             return Settlement(
                 *key, "released", "the lease is ending" if self.running else "the worker is stopping"
@@ -284,12 +287,11 @@ class CommandQueueProcessor:
             payload = encode_command(command, wake_format=self._options.wake_format)
         except LocalProtocolError as error:
             return Settlement(*key, "failed", f"not sent: {error}", retry=False)
+        left = _seconds_left(command, claimed_at)
         try:
-            async with asyncio.timeout(remaining) as timeout:
+            async with asyncio.timeout(min(remaining, left)) as timeout:
                 self._publishing.add(timeout)
-                result = await self._link.publish(
-                    topic, payload, expiry_seconds=max(1, int(command.seconds_to_expiry))
-                )
+                result = await self._link.publish(topic, payload, expiry_seconds=int(left))
         except (BrokerUnavailableError, TimeoutError) as error:
             return Settlement(*key, "released", str(error) or "the broker did not acknowledge in time")
         except PermanentError as error:
@@ -326,6 +328,11 @@ class CommandQueueProcessor:
                 expired.error,
                 extra=context(command=expired.command_id, device=expired.device_code or expired.device_id),
             )
+
+
+def _seconds_left(command: Command, claimed_at: float) -> float:
+    """Until the command expires; it may have waited in our hands since the claim."""
+    return command.seconds_to_expiry - (asyncio.get_running_loop().time() - claimed_at)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

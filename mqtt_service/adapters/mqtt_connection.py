@@ -6,6 +6,7 @@ whoever waits for a PUBACK when that ends learns that the outcome is unknown.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ class Connection:
     async def publish(self, topic: str, payload: bytes, expiry_seconds: int | None) -> PublishResult:
         """Publish at QoS 1, never retained, and return at PUBACK; see `MqttLink.publish`."""
         self._check_size(topic, payload)
+        asked = time.monotonic()
         await self._slots.acquire()
+        if expiry_seconds is not None:
+            expiry_seconds -= int(time.monotonic() - asked)
         try:
             acknowledged = self._send(topic, payload, expiry_seconds)
         except BaseException:

@@ -129,3 +129,34 @@ async def test_the_brokers_receive_maximum_holds_also_right_after_a_reconnect(
             await worker.becomes("healthy")
             assert len(worker.said(r"\[MQTT\] ❌ ")) == 1
     assert "Receive Maximum" not in (tmp_path / "mosquitto.log").read_text(encoding="utf-8")
+
+
+async def test_a_command_whose_time_ends_while_the_broker_is_slow_is_not_published(bench: Bench) -> None:
+    """Take out _TIME_IS_OVER in CommandQueueProcessor._publish_in_order."""
+    (device,) = await bench.database.add_active_devices(1)
+    async with bench.devices() as fleet, bench.worker(LEASE_DURATION="60") as worker:
+        bench.mqtt.black_hole("down")
+        await bench.database.all(
+            "insert into public.device_commands (device_id, command_type, command_payload, expires_at)"
+            " select %s, 'update_config', jsonb_build_object('n', n),"
+            "   case n when 2 then now() + interval '3 s' end"
+            " from generate_series(1, 3) n",
+            device["device_id"],
+        )
+        await _heard(fleet, 1)
+        assert await bench.database.count("lease_worker is not null and expires_at > now()") == 1
+
+        async def over() -> bool:
+            return await bench.database.count("expires_at <= now()") == 1
+
+        await eventually(over, "the end of the second command's time")
+        bench.mqtt.flow()
+        await _heard(fleet, 2)
+
+        async def settled() -> bool:
+            return await bench.database.statuses() == {"acknowledged": 2, "expired": 1}
+
+        await eventually(settled, "two answers and an expiry")
+        assert worker.said(r"1 command\(s\) wait, uncounted: its time was over before it could be sent")
+        assert worker.said("⌛ update_config expired: it could not be delivered in time")
+    assert fleet.numbers() == {device["device_mac"]: [1, 3]}
