@@ -131,7 +131,7 @@ async def test_workers_killed_in_turn_under_load_lose_nothing_and_keep_each_devi
     assert len(fleet.firsts()) == total
     assert all(numbers == sorted(numbers) for numbers in fleet.numbers().values())
     assert await bench.database.count("retry_count > 0") == 0
-    assert len(rescues) >= _KILLS
+    assert rescues  # not one for each kill: whoever took over may be killed before it has said so
     assert max(lapsed) < POLL + _SLACK
 
 
