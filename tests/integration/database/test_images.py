@@ -85,6 +85,7 @@ def test_an_announced_picture_is_received_into_a_row_of_its_own(queue: Queue, de
         "ref": "r1", "result": "receiving", "device_id": str(device), "device_code": "CODE-d1",
         "topic_root": "ESP32CAM", "image_id": str(row["image_id"]), "storage_path": row["upload_path"],
         "next_wake_at": answer["next_wake_at"],
+        "captured_at": "2025-08-29T08:00:00+00:00", "image_size": 4153, "total_chunks": 33,
     }  # fmt: skip
     assert datetime.fromisoformat(answer["next_wake_at"]) > queue.now()
     assert (row["status"], row["image_name"], row["captured_at"]) == (
@@ -202,7 +203,7 @@ def test_a_name_at_another_time_is_another_picture(queue: Queue) -> None:
 def test_a_picture_that_is_there_is_complete_at_once_and_stays_untouched(queue: Queue) -> None:
     settled = stored(queue, captured_at=MORNING)
     before = images(queue)
-    answer = queue.image("d1", captured_at=MORNING, image_size=1)
+    answer = queue.image("d1", captured_at=MORNING, location="elsewhere")
     assert (answer["result"], answer["image_id"]) == ("complete", settled["image_id"])
     assert answer["storage_path"] == settled["storage_path"]
     assert datetime.fromisoformat(answer["next_wake_at"]) > queue.now()
@@ -714,3 +715,25 @@ def test_a_picture_from_a_device_without_a_visit_is_answered_for_its_own_schedul
     for moment in (queue.image("d1")["next_wake_at"], queue.image("d1", image_name="")["next_wake_at"]):
         assert datetime.fromisoformat(moment).hour == 3
         assert datetime.fromisoformat(moment) - queue.now() <= timedelta(days=1)
+
+
+# Clocks that lie
+
+
+def test_a_picture_of_another_size_with_the_name_and_the_time_of_a_stored_one_is_received(
+    queue: Queue, device: UUID
+) -> None:
+    announced = {"captured_at": MORNING, "total_chunks": 33}
+    first = stored(queue, "1", image_size=4153, **announced)
+    assert queue.image("d1", image_size=4153, **announced)["result"] == "complete"
+    assert queue.image("d1", **announced)["result"] == "complete"  # it did not say its size
+    other_one = queue.image("d1", image_size=5000, **announced)
+    assert other_one["result"] == "receiving"
+    assert other_one["image_id"] != first["image_id"]
+    assert queue.image("d1", image_size=5000, **announced)["image_id"] == other_one["image_id"]
+    queue.settle_image(other_one["image_id"], "complete", sha256="2", image_size=5000)
+    assert states(queue) == [("a.jpg", "complete"), ("a.jpg", "complete")]
+    again = queue.image("d1", image_size=5000, **announced)
+    assert queue.settle_image(again["image_id"], "complete", sha256="2", image_size=5000)["result"] == (
+        "duplicate"
+    )

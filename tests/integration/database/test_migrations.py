@@ -33,7 +33,11 @@ def test_each_migration_can_be_applied_again_on_its_own(database: psycopg.Connec
     for file in reversed(MIGRATIONS):
         database.execute(file.read_bytes())
     # The earlier migrations of the queue bring their functions back, which these replace.
-    for name in ("20251202000000_claims_report_rescues", "20251203000100_redelivered_answers"):
+    for name in (
+        "20251202000000_claims_report_rescues",
+        "20251203000100_redelivered_answers",
+        "20251203000200_which_picture_is_meant",
+    ):
         database.execute((SUPABASE / f"migrations/{name}.sql").read_bytes())
     assert (structure(database), grants(database)) == before
 
