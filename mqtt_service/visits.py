@@ -177,8 +177,9 @@ class Visits:
         except BaseException:
             self._over = ended + self._over
             raise
+        later = {visit.key for visit in self._over}
         for visit in ended:
-            event = self._ending.pop(visit.key, None)
+            event = None if visit.key in later else self._ending.pop(visit.key, None)
             if event is not None:
                 event.set()
 

@@ -723,7 +723,7 @@ def test_a_picture_from_a_device_without_a_visit_is_answered_for_its_own_schedul
 def test_a_picture_of_another_size_with_the_name_and_the_time_of_a_stored_one_is_received(
     queue: Queue, device: UUID
 ) -> None:
-    announced = {"captured_at": MORNING, "total_chunks": 33}
+    announced: dict[str, Any] = {"captured_at": MORNING, "total_chunks": 33}
     first = stored(queue, "1", image_size=4153, **announced)
     assert queue.image("d1", image_size=4153, **announced)["result"] == "complete"
     assert queue.image("d1", **announced)["result"] == "complete"  # it did not say its size
