@@ -75,7 +75,7 @@ async def test_while_the_broker_is_away_commands_wait_uncounted_and_then_flow_in
                 return await bench.database.statuses() == waiting
 
             await eventually(swept, "the expiry of what nobody can be told", _AWAY + 10)
-            assert len(worker.said("⌛ reboot expired: it could not be delivered in time")) == _EXPIRING
+            await worker.says("⌛ reboot expired: it could not be delivered in time", times=_EXPIRING)
             await asyncio.sleep(gone + _AWAY - asyncio.get_running_loop().time())  # the length of the outage
             assert await bench.database.statuses() == waiting
             assert await bench.database.count("lease_worker is not null or retry_count > 0") == 0
@@ -157,6 +157,6 @@ async def test_a_command_whose_time_ends_while_the_broker_is_slow_is_not_publish
             return await bench.database.statuses() == {"acknowledged": 2, "expired": 1}
 
         await eventually(settled, "two answers and an expiry")
-        assert worker.said(r"1 command\(s\) wait, uncounted: its time was over before it could be sent")
-        assert worker.said("⌛ update_config expired: it could not be delivered in time")
+        await worker.says(r"1 command\(s\) wait, uncounted: its time was over before it could be sent")
+        await worker.says("⌛ update_config expired: it could not be delivered in time")
     assert fleet.numbers() == {device["device_mac"]: [1, 3]}
