@@ -87,6 +87,8 @@ class Fleet:
         root, topic_id, _ = message.topic.split("/")
         body = json.loads(message.payload)
         heard = Heard(root, topic_id, body.get("command_id", ""), body, time.monotonic())
+        if message.dup and any(heard.command_id == known.command_id for known in self.heard):
+            return  # the broker's own repeat: our PUBACK to it got lost
         self.heard.append(heard)
         if self.answering and heard.command_id and topic_id not in self._left:
             self.answer(heard)
