@@ -224,7 +224,7 @@ class CommandQueueProcessor:
             )
         if claim.commands:
             await self._publish_all(claim.commands, claimed_at=started)
-        if claim.more and claim.commands:
+        if claim.more and (claim.commands or claim.failed):
             return 0.0
         # Zero says that a due row is not ours to take yet; asking again at once would not change that.
         return min(self._options.poll_interval, claim.seconds_to_next_due or self._options.poll_interval)

@@ -5,6 +5,7 @@ SupabaseUnavailableError where waiting can help, ProjectMisconfiguredError where
 PermanentError where the call itself is refused.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -37,7 +38,7 @@ from mqtt_service.adapters.rows import (
     VisitRow,
     Welcome,
 )
-from mqtt_service.errors import SupabaseUnavailableError
+from mqtt_service.errors import PermanentError, ServiceError, SupabaseUnavailableError
 from mqtt_service.protocol.commands import Command
 
 T = TypeVar("T")
@@ -264,7 +265,10 @@ class Gateway:
         return _shaped(_INITIALIZED, answer, "fn_initialize_device_after_mapping")
 
     async def _rpc(self, function: str, **parameters: object) -> object:
-        return await _execute(self._client.rpc(function, parameters), function)
+        try:
+            return await _execute(self._client.rpc(function, parameters), function)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _unreadable(function, parameters, error) from error
 
 
 async def _execute(query: Any, call: str) -> object:  # noqa: ANN401 - the library's builders share no base
@@ -276,6 +280,15 @@ async def _execute(query: Any, call: str) -> object:  # noqa: ANN401 - the libra
         raise api_errors.from_api_error(error, call) from error
     data: object = response.data
     return data
+
+
+def _unreadable(call: str, parameters: object, error: Exception) -> ServiceError:
+    """What it means that a question could not be written as JSON, or its answer not be read."""
+    try:
+        json.dumps(parameters, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as fault:
+        return PermanentError(f"{call} cannot be asked: {fault}")
+    return SupabaseUnavailableError(f"the answer to {call} cannot be read: {error}")
 
 
 def _shaped(adapter: TypeAdapter[T], data: object, call: str) -> T:

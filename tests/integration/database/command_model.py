@@ -119,7 +119,13 @@ class Model:
             row.leased = self.moment
         taken = sorted([*unseen, *fresh], key=lambda row: row.rank)
         more = len(due) > len(fresh) and bool(taken)
-        return Claimed([(row.number, row.attempt) for row in taken], failed, expired, more)
+        for row in taken:
+            if row.deadline <= self.now:  # under a lease, or behind more than one claim looks at
+                row.settle_down("expired")
+                failed.add(row.number)
+        return Claimed(
+            [(row.number, row.attempt) for row in taken if row.status == "pending"], failed, expired, more
+        )
 
     def _leased(self, row: Row) -> bool:
         return row.lease is not None and row.lease > self.now

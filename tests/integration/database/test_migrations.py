@@ -36,6 +36,7 @@ def test_each_migration_can_be_applied_again_on_its_own(database: psycopg.Connec
     for name in (
         "20251202000000_claims_report_rescues",
         "20251203000100_redelivered_answers",
+        "20251203000200_unsendable_payloads",
         "20251203000300_which_picture_is_meant",
     ):
         database.execute((SUPABASE / f"migrations/{name}.sql").read_bytes())

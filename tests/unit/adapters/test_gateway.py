@@ -95,6 +95,19 @@ async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gate
 
 
 @respx.mock
+@pytest.mark.parametrize("body", ['{"n": %s}' % ("7" * 5000), "[" * 100_000 + "]" * 100_000])
+async def test_an_answer_that_cannot_be_read_is_no_answer(gateway: Gateway, body: str) -> None:
+    respx.post(CLAIM).respond(text=body)
+    with pytest.raises(SupabaseUnavailableError, match="cannot be read"):
+        await claim(gateway)
+
+
+async def test_a_question_that_cannot_be_asked_is_refused_for_good(gateway: Gateway) -> None:
+    with pytest.raises(PermanentError, match="cannot be asked"):
+        await gateway.claim(limit=10, lease=float("nan"), held=[])
+
+
+@respx.mock
 async def test_503_carries_the_wish_of_the_server_to_wait(gateway: Gateway) -> None:
     respx.post(CLAIM).respond(503, headers={"Retry-After": "7"}, json={"message": "busy"})
     with pytest.raises(SupabaseUnavailableError) as caught:
