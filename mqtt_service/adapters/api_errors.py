@@ -27,8 +27,9 @@ _RETRYABLE_CODES = frozenset(
 )
 _MISSING_CODES = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
 
-# What the data of the call is to blame for; a refusal of any other kind is not the row's fault.
-_DATA_CODE = re.compile(r"(22|23)[0-9A-Z]{3}|P0001|PGRST1\d\d|413")
+# What the data of the call is to blame for, so also whatever a trigger of the project raises. Not a row's
+# fault: connections and transactions, roles and schemas, missing or forbidden objects, resources, the server.
+_DATA_CODE = re.compile(r"(?!08|25|28|3D|3F|40|42|53|55|57|58|F0|HV|XX)[0-9A-Z]{5}|PGRST1\d\d|413")
 _LONGEST_WISH = 120.0
 
 _SAY_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"

@@ -104,12 +104,42 @@ async def test_rows_that_cannot_be_sent_fail_alone_and_the_rest_flow(bench: Benc
     async with bench.devices() as fleet, bench.worker() as worker:
         for command, reason in commands.items():
             await fails(database, command, reason)
-            assert worker.said(str(command)), "no line about it"
+            await worker.says(str(command))
         for command in healthy:
             await database.becomes(command, "acknowledged")
         assert not worker.said("Traceback")
         assert (await worker.health())["status"] == "healthy"
         assert {message.body.get("capture_image") for message in fleet.heard} == {True}
+
+
+async def test_an_answer_that_a_trigger_of_the_project_refuses_keeps_no_other(bench: Bench) -> None:
+    """Fails where api_errors.py takes such a code for a fault of the project: all answers wait then."""
+    database = bench.database
+    good, bad = [row["device_id"] for row in await database.add_active_devices(2)]
+    await database.all(
+        f"""
+        create or replace function public.refuse() returns trigger language plpgsql as $$
+        begin
+          if new.status = 'acknowledged' and new.device_id = '{bad}' then
+            raise exception 'not this one' using errcode = 'AB123';
+          end if;
+          return new;
+        end $$"""
+    )
+    await database.all(
+        "create trigger refuse before update on public.device_commands for each row execute function refuse()"
+    )
+    try:
+        async with bench.devices(), bench.worker() as worker:
+            commands = [await database.queue(device, "reboot") for device in (bad, good) for _ in range(2)]
+            for command in commands[2:]:
+                await database.becomes(command, "acknowledged")
+            await worker.says(r"\[ACK\] Dropped: .*not this one \(AB123\)", times=2)
+            for command in commands[:2]:
+                await database.becomes(command, "sent")
+            assert (await worker.health())["status"] == "healthy"
+    finally:
+        await database.all("drop trigger refuse on public.device_commands")
 
 
 async def test_twenty_rows_of_10_mb_stop_no_claim(bench: Bench) -> None:
