@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.bench.drills import drill, report
 from tests.faults.bench.fleet import Fleet
+from tests.faults.bench.given_back import given_back
 from tests.faults.bench.processes import WorkerProcess
 from tests.faults.bench.rig import Bench
 from tests.integration.worker.harness import eventually
@@ -77,7 +78,7 @@ async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(
             assert new.said("lost the connection") == []
             assert len(old.said("Connected to")) == len(new.said("Connected to")) == 1
             assert (await new.health())["status"] == "healthy"
-        assert fleet.repeats() <= given_back(old) + given_back(new)
+        assert fleet.repeats() <= given_back(old, new)
         report(commands=count, repeats=fleet.repeats())
     assert await bench.database.count("retry_count > 0") == 0
 
@@ -93,7 +94,7 @@ async def test_a_new_process_with_another_client_id_overlaps_unnoticed(bench: Be
             await under_way(fleet)
             count = await end()
         assert await in_order(bench, fleet)
-        assert fleet.repeats() <= given_back(old) + given_back(new)
+        assert fleet.repeats() <= given_back(old, new)
         report(commands=count, repeats=fleet.repeats(), stopped_in=f"{took:.1f} s")
     assert await bench.database.count("retry_count > 0") == 0
 
@@ -161,11 +162,6 @@ async def end_one(bench: Bench, name: str, dice: random.Random) -> End:
     assert not worker.said("Traceback"), worker.output
     at_work = bool(worker.said("Processing .* pending command"))
     return End(time.monotonic() - started, at_work, given_back(worker))
-
-
-def given_back(worker: WorkerProcess) -> int:
-    """How many commands this worker gave back, each in a line: the broker may have had them all the same."""
-    return len(worker.said("waits, uncounted: "))
 
 
 async def test_shutdown_ends_while_everything_is_frozen(bench: Bench) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from mqtt_service.protocol.commands import wire_time
 from tests.faults.bench.drills import drill, report
+from tests.faults.bench.given_back import given_back
 from tests.faults.bench.processes import WorkerProcess
 from tests.faults.bench.rig import LEASE, Bench
 from tests.integration.worker.harness import eventually
@@ -91,7 +92,9 @@ async def test_workers_an_hour_ahead_and_an_hour_behind_send_what_is_due_and_not
 
 
 async def test_workers_whose_clocks_disagree_and_jump_respect_each_others_leases(bench: Bench) -> None:
-    """Fails, like the test above, where leases are compared with a worker's own clock."""
+    """Fails, like the test above, where leases are compared with a worker's own clock. One of the two is
+    killed, and what it held comes back after the lease, as the database counts it.
+    """
     devices = [row["device_id"] for row in await bench.database.add_active_devices(DEVICES)]
     async with (
         bench.devices() as fleet,
@@ -101,21 +104,15 @@ async def test_workers_whose_clocks_disagree_and_jump_respect_each_others_leases
         for n in range(COMMANDS):
             await bench.database.queue_each(devices, 1)
             clock.write_text("-1h" if n % 2 else "+1h")
-            await asyncio.sleep(0.05)  # the pace of the load
-        await all_answered(bench, COMMANDS * DEVICES)
-        given_back = len(ahead.said("waits, uncounted")) + len(behind.said("waits, uncounted"))
-        assert fleet.repeats() <= given_back
-        assert [(await worker.health())["status"] for worker in (ahead, behind)] == ["healthy"] * 2
-
-        bench.broker.freeze()
-        await bench.database.queue_each(devices, 1)
-        await ahead.says("Processing .* pending command", times=len(ahead.said("Processing")) + 1)
-        await ahead.kill()
-        bench.broker.thaw()
+            if n == COMMANDS // 2:
+                await ahead.kill()
+            await asyncio.sleep(0.1)  # the pace of the load
         started = time.monotonic()
-        await all_answered(bench, (COMMANDS + 1) * DEVICES)
+        await all_answered(bench, COMMANDS * DEVICES)
         report(
-            commands=(COMMANDS + 1) * DEVICES, repeats=fleet.repeats(),
-            rescued_in=f"{time.monotonic() - started:.1f} s", lease=f"{LEASE} s",
+            commands=COMMANDS * DEVICES, repeats=fleet.repeats(),
+            all_done_after=f"{time.monotonic() - started:.1f} s", lease=f"{LEASE} s",
         )  # fmt: skip
+        assert fleet.repeats() <= given_back(ahead, behind)
+        assert (await behind.health())["status"] == "healthy"
     assert await bench.database.count("retry_count > 0") == 0
