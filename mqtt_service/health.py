@@ -4,8 +4,8 @@
 work, so that a load balancer or an operator's probe sees it without reading.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -27,7 +27,10 @@ _SLOW_ANSWER = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The worker at one moment; durations in seconds, `seconds_since_poll` None before the first success."""
+    """The worker at one moment; durations in seconds, `seconds_since_poll` None before the first success.
+
+    `failing`: the parts that failed lately and were started again, by name, and why.
+    """
 
     mqtt_connected: bool
     mqtt_host: str
@@ -43,6 +46,7 @@ class Snapshot:
     edge_error: str | None
     worker: str
     uptime: float
+    failing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def polling(self) -> bool:
@@ -61,10 +65,11 @@ class Snapshot:
 
     @property
     def verdict(self) -> Verdict:
-        """`degraded`: commands flow, but at the pace of the poll, or the edge function takes nothing."""
+        """`degraded`: commands flow, but at the pace of the poll, or something beside them does not work."""
         if not self.ready:
             return "unhealthy"
-        return "healthy" if self.realtime_connected and not self.edge_error else "degraded"
+        well = self.realtime_connected and not self.edge_error and not self.failing
+        return "healthy" if well else "degraded"
 
 
 def health_document(snapshot: Snapshot) -> dict[str, object]:
@@ -90,6 +95,7 @@ def health_document(snapshot: Snapshot) -> dict[str, object]:
             "running": snapshot.queue_running,
             "pollInterval": round(snapshot.poll_interval * 1000),
         },
+        "failing": dict(snapshot.failing),
         "uptime": int(snapshot.uptime),
     }
 

@@ -35,6 +35,7 @@ from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.provisioning import Provisioner
 from mqtt_service.succession import Succession
 from mqtt_service.supervision import (
+    Failures,
     LoopWatch,
     Part,
     first_fault,
@@ -68,6 +69,7 @@ class Worker:
     def __init__(self, settings: Settings, gateway: Gateway, store: PictureStore, worker_id: str) -> None:
         self._settings = settings
         self._worker_id = worker_id
+        self.failures = Failures()
         self._started = asyncio.get_running_loop().time()
         self._succession = Succession(gateway, settings.mqtt_client_id, worker_id)
         self.link = MqttLink(
@@ -161,6 +163,7 @@ class Worker:
             edge_error=self.handover.last_error if self.handover else None,
             worker=self._worker_id,
             uptime=now - self._started,
+            failing=self.failures.recent(),
         )
 
     async def stands_still(self) -> None:
@@ -262,7 +265,7 @@ async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.
     parts = {**worker.parts(), "HTTP": lambda: _serve(worker, listener)}
     # A task's name is what has happened when it is done.
     tasks = {
-        asyncio.create_task(kept_running(name, part), name=f"the {name} ended")
+        asyncio.create_task(kept_running(name, part, worker.failures), name=f"the {name} ended")
         for name, part in parts.items()
     }
     tasks.add(asyncio.create_task(_leave(stopping, "SIGTERM or SIGINT"), name="leave"))

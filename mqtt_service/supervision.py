@@ -37,7 +37,23 @@ _LEAVING = "Leaving with status 1, so that a fresh process starts"
 _OURS = __name__.partition(".")[0]
 
 
-async def kept_running(name: str, part: Part) -> None:
+class Failures:
+    """Which parts failed lately, and of what."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, tuple[str, float]] = {}
+
+    def note(self, part: str, error: Exception) -> None:
+        """A part failed just now. Only the kind of error is kept: what it says may hold a secret."""
+        self._failed[part] = (f"{type(error).__name__}; see the log", asyncio.get_running_loop().time())
+
+    def recent(self) -> dict[str, str]:
+        """The errors, by part; a part that has run for a minute since then has recovered."""
+        oldest = asyncio.get_running_loop().time() - _STABLE
+        return {part: error for part, (error, when) in self._failed.items() if when > oldest}
+
+
+async def kept_running(name: str, part: Part, failed: Failures) -> None:
     """Run a part for ever; when it has failed `_RESTARTS` times in a row, give up by raising.
 
     A part that ends by itself is done with.
@@ -48,7 +64,8 @@ async def kept_running(name: str, part: Part) -> None:
         started = loop.time()
         try:
             await part()
-        except Exception:
+        except Exception as error:
+            failed.note(name, error)
             failures = 1 if loop.time() - started > _STABLE else failures + 1
             if failures >= _RESTARTS:
                 log.exception("[SERVICE] The %s keeps failing", name)

@@ -110,5 +110,7 @@ async def test_a_part_that_fails_is_started_again(injured: dict[str, WorkerProce
     await worker.says(fault, deadline=DEADLINE)
     await worker.says(cure, times=2 if "Connected" in cure else 1, deadline=DEADLINE)
     await worker.listens()
-    await worker.becomes("healthy", DEADLINE)
+    document = await worker.health()
+    assert ("provisioning" in document["failing"]) == (injury == "a_part_fails_twice"), document
+    await worker.becomes("healthy" if injury == "pahos_thread_raises" else "degraded", DEADLINE)
     assert await worker.stop() < 10
