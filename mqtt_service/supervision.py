@@ -21,6 +21,8 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
+from mqtt_service.errors import ServiceError
+
 log = logging.getLogger(__name__)
 
 Part = Callable[[], Coroutine[object, object, None]]
@@ -90,8 +92,9 @@ async def first_fault() -> None:
 
     def on_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is None or not _is_ours(error.__traceback__):
-            loop.default_exception_handler(context)  # a library's own: a line in the log
+        if error is None or isinstance(error, ServiceError) or not _is_ours(error.__traceback__):
+            # A library's own, or one that we raised on purpose for somebody who was gone: a line in the log.
+            loop.default_exception_handler(context)
             return
         log.error("[SERVICE] %s", context["message"], exc_info=error)
         faulty.set()

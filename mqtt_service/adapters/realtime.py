@@ -200,7 +200,7 @@ class _Session:
     async def lost_because(self, silence: Silence) -> str:
         """Wait until events may no longer arrive; returns why."""
         heartbeats = asyncio.create_task(self._send_heartbeats())
-        heartbeats.add_done_callback(lambda _: self._lose("the Realtime heartbeat ended"))
+        heartbeats.add_done_callback(self._heartbeat_ended)
         unanswered = 0
         try:
             while not self._lost.done():
@@ -217,6 +217,10 @@ class _Session:
         finally:
             heartbeats.cancel()
         return self._lost.result()
+
+    def _heartbeat_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        self._lose(f"the Realtime heartbeat ended: {type(error).__name__}")
 
     async def _send_heartbeats(self) -> None:
         """Never returns; in a task of its own, since sending waits where the network takes nothing."""
