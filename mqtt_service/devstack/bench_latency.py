@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Iterable
 from random import Random
 from uuid import UUID
 
@@ -69,14 +70,15 @@ async def _latencies(rig: Rig, samples: int, poll_interval: float, pause: float)
                 await asyncio.sleep(rng.uniform(0, 2 * pause))
                 began = time.monotonic()
                 inserted[await rig.queue_one(device)] = began
-            heard = await eventually(lambda: _heard(listener, samples), f"{samples} commands")
+            heard = await eventually(lambda: _heard(listener, inserted), f"{samples} commands")
     await rig.clear()
     return [heard[command_id] - began for command_id, began in inserted.items()]
 
 
-async def _heard(listener: Listener, samples: int) -> dict[UUID, float] | None:
-    if len(listener.heard) < samples:
-        return None
-    return {
-        UUID(json.loads(message.payload)["command_id"]): when for when, message in reversed(listener.heard)
+async def _heard(listener: Listener, wanted: Iterable[UUID]) -> dict[UUID, float] | None:
+    """When each of these commands was heard first; None until all of them were."""
+    heard = {
+        UUID(json.loads(message.payload)["command_id"]): when
+        for when, message in reversed(list(listener.heard))
     }
+    return heard if heard.keys() >= set(wanted) else None

@@ -176,10 +176,14 @@ async def test_a_channel_that_delivers_nothing(stack: Stack, database: Rows, lin
         report(seen=f"{seen:.1f} s", back=f"{time.monotonic() - started:.1f} s")
 
 
-async def test_an_event_whose_handling_raises(stack: Stack, database: Rows, lines: Lines) -> None:
+async def test_an_event_whose_handling_raises(
+    stack: Stack, database: Rows, lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
     """Fails without the `except` in `_Session._call`: the library ends its listener over a raise."""
     async with running_worker(stack, poll_interval=600.0) as worker:
         await becomes(worker, "healthy", BACK_WITHIN)
+        # The link wakes the queue when it says this, which can be after /health knows of it.
+        await eventually(lambda: "[MQTT] ✅ Connected" in caplog.text, "the link's word that it is up")
         subscribed = worker.doorbell.status.since
         wakes: list[None] = []
 

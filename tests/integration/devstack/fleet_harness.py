@@ -45,7 +45,8 @@ class Attendant:
         self._guests: dict[str, Guest] = {}
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        options = LinkOptions(host, port, "attendant", ("+/+/status", "+/+/data"))
+        # A HELLO that comes while it is away, as a broker restarts, must wait for it.
+        options = LinkOptions(host, port, "attendant", ("+/+/status", "+/+/data"), keep_session=True)
         self._link = DeviceLink(options, self._hear, lambda: None)
 
     async def __aenter__(self) -> Self:
