@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import count
 
 from mqtt_service.adapters.gateway import Gateway
@@ -40,8 +41,10 @@ class AcknowledgementHandler:
         worker: str,
         *,
         shared: bool = False,
+        heard_since: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._shared = shared
+        self._heard_since = heard_since
         self._queue = queue
         self._visits = visits
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", gateway.acknowledge, _BATCH)
@@ -65,18 +68,10 @@ class AcknowledgementHandler:
             DROPPED_MESSAGES.labels("own").inc()
             if self._visits is not None and answer.kind == "ACK_OK" and answer.image_name is not None:
                 self._visits.stored_by_another(answer.device, answer.image_name)
-        elif self._is_for_a_reply(answer):
+        elif is_reply_id(answer.command_id):
             DROPPED_MESSAGES.labels("reply").inc()
         else:
             await self._acknowledge(answer, message)
-
-    def _is_for_a_reply(self, answer: Acknowledgement) -> bool:
-        """Whether it acknowledges what we answered to a HELLO or about a picture: that has no row."""
-        if answer.command_id is not None:
-            return is_reply_id(answer.command_id)
-        return self._visits is not None and self._visits.takes_acknowledgement(
-            answer.device, answer.command_type
-        )
 
     async def _acknowledge(self, answer: Acknowledgement, message: InboundMessage) -> None:
         if answer.claimed_device is not None:
@@ -99,7 +94,7 @@ class AcknowledgementHandler:
             return
         ACKNOWLEDGEMENTS.labels(result.result).inc()
         visit = self._visits.of(answer.device) if self._visits else None
-        if visit is not None:
+        if visit is not None and result.result != "reply":
             visit.answered(result.command_type)
         _tell(answer, result)
 
@@ -121,6 +116,7 @@ class AcknowledgementHandler:
             shared=self._shared,
             delivery=self._delivery(message),
             redelivered=message.duplicate,
+            heard_since=self._heard_since(),
         )
 
     def _delivery(self, message: InboundMessage) -> str | None:
@@ -156,5 +152,7 @@ def _tell(answer: Acknowledgement, result: Acknowledged) -> None:
             reason,
             extra=extra,
         )
+    elif result.result == "reply":
+        log.debug("[VISIT] The device acknowledged a reply (%s)", result.command_type, extra=extra)
     else:
         log.warning("[CommandQueue] Answer not used: %s", _UNMATCHED[result.result], extra=extra)

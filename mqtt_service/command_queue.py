@@ -80,7 +80,6 @@ class CommandQueueProcessor:
         options: QueueOptions,
         on_welcome_due: Callable[[], None],
         on_visits_due: Callable[[], None] = lambda: None,
-        on_sent: Callable[[str], None] = lambda _: None,
         on_found: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._gateway = gateway
@@ -88,7 +87,6 @@ class CommandQueueProcessor:
         self._options = options
         self._on_welcome_due = on_welcome_due
         self._on_visits_due = on_visits_due
-        self._on_sent = on_sent
         self._on_found = on_found
         self._settler = Settler(gateway)
         self._under_way: dict[str, asyncio.Event] = {}
@@ -298,7 +296,6 @@ class CommandQueueProcessor:
             return Settlement(*key, "failed", str(error))
         finally:
             self._publishing.discard(timeout)
-        self._on_sent(command.topic_id)
         return Settlement(*key, "sent", no_listener=result.no_subscriber)
 
     @staticmethod

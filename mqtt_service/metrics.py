@@ -12,14 +12,14 @@ COMMANDS = Counter(
 )
 ACKNOWLEDGEMENTS = Counter(
     "mqtt_service_acknowledgements",
-    "Devices' answers, by what they did to their command.",
+    "Devices' answers, by what they did to their command; reply: they were about none.",
     ["result"],
     registry=REGISTRY,
 )
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
-    "Inbound messages that were not used: malformed, own (sent by this service), reply (to what is no row of "
-    "device_commands), refused (by the database), late (for a picture that is done with).",
+    "Inbound messages that were not used: malformed, own (sent by this service), reply (its id has "
+    "no row in device_commands), refused (by the database), late (for a picture that is done with).",
     ["reason"],
     registry=REGISTRY,
 )
@@ -58,7 +58,7 @@ AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.",
 # A series that is there from the start shows its first increase; the rest appear with their first event.
 for _outcome in ("sent", "failed", "released", "expired"):
     COMMANDS.labels(_outcome)
-for _result in ("acknowledged", "failed", "rejected"):
+for _result in ("acknowledged", "failed", "rejected", "reply"):
     ACKNOWLEDGEMENTS.labels(_result)
 for _result in ("known", "created", "refused"):
     HELLOS.labels(_result)

@@ -33,6 +33,7 @@ from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.provisioning import Provisioner
+from mqtt_service.reply_notes import ReplyNotes
 from mqtt_service.succession import Succession
 from mqtt_service.supervision import (
     Failures,
@@ -91,14 +92,16 @@ class Worker:
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
             on_welcome_due=self.provisioner.welcome_due,
             on_visits_due=self._visits_due,
-            on_sent=self._command_sent,
             on_found=self.doorbell.found,
         )
         self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
-        self.visits = Visits(gateway, self.link, self.pictures, _visit_options(settings), self._wake)
+        self.replies = ReplyNotes(gateway)
+        self.visits = Visits(
+            gateway, self.link, self.pictures, self.replies, _visit_options(settings), self._wake
+        )
         shared = settings.mqtt_shared_group is not None
         self.acknowledgements = AcknowledgementHandler(
-            gateway, self.queue, self.visits, worker_id, shared=shared
+            gateway, self.queue, self.visits, worker_id, shared=shared, heard_since=self.link.heard_since
         )
         self.hellos = HelloHandler(gateway, self.visits, worker_id, shared=shared)
         self.handover = _handover(settings)
@@ -109,6 +112,7 @@ class Worker:
         devices: dict[str, Part] = {
             "HELLOs": self.hellos.run,
             "pictures": self.pictures.run,
+            "replies": self.replies.run,
             "visits": self.visits.run,
         }
         if self.handover is not None:
@@ -184,9 +188,6 @@ class Worker:
 
     def _visits_due(self) -> None:
         self.visits.due()
-
-    def _command_sent(self, device: str) -> None:
-        self.visits.command_sent(device)
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)

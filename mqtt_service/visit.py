@@ -16,9 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from mqtt_service.adapters.rows import ImageRecorded, VisitRow
+from mqtt_service.adapters.rows import ImageRecorded, ReplyRow, VisitRow
 from mqtt_service.backoff import FIRST_DELAY, LONGEST_DELAY
 from mqtt_service.command_queue import Link
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
@@ -36,6 +37,7 @@ from mqtt_service.protocol.replies import (
     reply_id,
 )
 from mqtt_service.protocol.topics import Root, ack_topic, command_topic, device_key
+from mqtt_service.reply_notes import ReplyNotes
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Surroundings:
 
     link: Link
     pictures: Pictures
+    replies: ReplyNotes
     options: VisitOptions
     look: Callable[["Visit"], None]
     over: Callable[["Visit"], None]
@@ -96,13 +99,13 @@ class Visit:
         self._loop = asyncio.get_running_loop()
         self._look, self._over = surroundings.look, surroundings.over
         self._link, self._pictures = surroundings.link, surroundings.pictures
+        self._replies = surroundings.replies
         self._options = surroundings.options
         self._row = row or VisitRow(root, device)
         self._pending = deque(self._row.pending_names)
         self._unnamed = 0 if self._pending else self._row.pending_count
         self._done: set[str] = set()
         self._asked: set[str] = set()
-        self._unanswered: deque[str] = deque(maxlen=20)
         self._last_heard = self._loop.time()
         self._news = asyncio.Event()
         self._told = asyncio.Event()
@@ -184,21 +187,6 @@ class Visit:
             self.address = (recorded.topic_root, self.address[1])
             self.known = True
         self._news.set()
-
-    def command_sent(self) -> None:
-        """The queue published a command: an acknowledgement without an id is for that one from now on."""
-        self._unanswered.clear()
-
-    def takes_acknowledgement(self, command_type: str | None) -> bool:
-        """Whether an acknowledgement without an id is for an answer of ours, which has no row.
-
-        It is where such an answer was what the device was sent last (PROTOCOL.md, "Acknowledgement").
-        """
-        for kind in self._unanswered:
-            if command_type in {None, kind}:
-                self._unanswered.remove(kind)
-                return True
-        return False
 
     # What it does -----------------------------------------------------------------------------------------
 
@@ -323,7 +311,7 @@ class Visit:
     async def _ask_for_any(self) -> str | None:
         """The device has pictures and did not name them: one comes for each `capture_image`."""
         for _ in range(_MOST_ASKS):
-            await self._say_command("capture_image", encode_capture_image(self.address[1], _new_id()))
+            await self._say_command("capture_image", encode_capture_image)
             await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
             unfinished = self._pictures.of_device(self.key)
             if unfinished:
@@ -441,12 +429,13 @@ class Visit:
 
     async def _ask_to_send(self, name: str) -> None:
         self._asked.add(name)
-        await self._say_command("send_image", encode_send_image(self.address[1], _new_id(), name))
+        await self._say_command("send_image", partial(encode_send_image, name=name))
 
     async def _send_to_sleep(self) -> None:
-        moment = self._next_wake(None)
-        payload = encode_next_wake(self.address[1], _new_id(), moment, self._options.wake_format)
-        await self._say_command("set_wake_schedule", payload)
+        moment, wake_format = self._next_wake(None), self._options.wake_format
+        await self._say_command(
+            "set_wake_schedule", partial(encode_next_wake, moment=moment, wake_format=wake_format)
+        )
         self._knows_its_wake = True
 
     def _next_wake(self, told: datetime | None) -> datetime:
@@ -457,14 +446,13 @@ class Visit:
 
     # How it speaks and waits ------------------------------------------------------------------------------
 
-    async def _say_command(self, kind: str, payload: bytes) -> None:
-        self._unanswered.append(kind)  # before it is sent: the answer can overtake the PUBACK
-        try:
-            await self._say(command_topic(*self.address), payload)
-        except BaseException:
-            with suppress(ValueError):
-                self._unanswered.remove(kind)
-            raise
+    async def _say_command(self, kind: str, encode: Callable[[str, UUID], bytes]) -> None:
+        """Say what a device takes for a command; it is noted first, since its answer can be quick."""
+        identity = reply_id(os.urandom(16))
+        self._check()
+        if self.device_id is not None:
+            await self._replies.note(ReplyRow(identity, self.device_id, kind))
+        await self._say(command_topic(*self.address), encode(self.address[1], identity))
 
     async def _say(self, topic: str, payload: bytes, unless: Callable[[], bool] = lambda: False) -> bool:
         """Publish, waiting for the broker if need be; False where `unless` came true before that.
@@ -508,10 +496,6 @@ class Visit:
 
     def _context(self) -> dict[str, object]:
         return context(device=self._row.device_code or self.address[1])
-
-
-def _new_id() -> UUID:
-    return reply_id(os.urandom(16))
 
 
 def _what_lacks(assembly: Assembly | None) -> str:

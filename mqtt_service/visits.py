@@ -7,7 +7,6 @@ database speaks. The leases are renewed here, many in a call; one that lapses is
 import asyncio
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -22,11 +21,10 @@ from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.messages import Hello
 from mqtt_service.protocol.replies import encode_next_wake, reply_id
 from mqtt_service.protocol.topics import command_topic, device_key
+from mqtt_service.reply_notes import ReplyNotes
 from mqtt_service.visit import REPLY_EXPIRY, Surroundings, Visit, VisitOptions
 
 log = logging.getLogger(__name__)
-
-_MOST_FORMER = 1_000
 
 
 class Visits:
@@ -37,6 +35,7 @@ class Visits:
         gateway: Gateway,
         link: Link,
         pictures: Pictures,
+        replies: ReplyNotes,
         options: VisitOptions,
         on_commands_due: Callable[[], None],
     ) -> None:
@@ -45,9 +44,8 @@ class Visits:
         self._pictures = pictures
         self._options = options
         self._on_commands_due = on_commands_due
-        self._surroundings = Surroundings(link, pictures, options, self._look, self._note_end)
+        self._surroundings = Surroundings(link, pictures, replies, options, self._look, self._note_end)
         self._visits: dict[str, Visit] = {}
-        self._former: OrderedDict[str, Visit] = OrderedDict()
         self._over: list[Visit] = []
         self._ending: dict[str, asyncio.Event] = {}
         self._asking: set[Visit] = set()
@@ -105,20 +103,6 @@ class Visits:
     def of(self, device: str) -> Visit | None:
         """The device's visit, if it is awake."""
         return self._visits.get(device_key(device))
-
-    def command_sent(self, device: str) -> None:
-        """The queue published a command to this device."""
-        for visit in self._latest(device):
-            visit.command_sent()
-
-    def takes_acknowledgement(self, device: str, command_type: str | None) -> bool:
-        """Whether an acknowledgement without an id is for an answer of ours; see `Visit`."""
-        return any(visit.takes_acknowledgement(command_type) for visit in self._latest(device))
-
-    def _latest(self, device: str) -> list[Visit]:
-        """The device's visit, and the one before: what it was told last it acknowledges after its end."""
-        key = device_key(device)
-        return [visit for visits in (self._visits, self._former) if (visit := visits.get(key)) is not None]
 
     def stored_by_another(self, device: str, name: str) -> None:
         """Another worker told the device that its picture is safe."""
@@ -225,10 +209,6 @@ class Visits:
         if self._visits.get(visit.key) is not visit:
             return
         del self._visits[visit.key]
-        self._former[visit.key] = visit
-        self._former.move_to_end(visit.key)
-        if len(self._former) > _MOST_FORMER:
-            self._former.popitem(last=False)
         self._pictures.discard_device(visit.key)
         AWAKE.set(len(self._visits))
         if visit.speaks and visit.device_id is not None:

@@ -6,6 +6,7 @@ PermanentError where the call itself is refused.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -32,6 +33,7 @@ from mqtt_service.adapters.rows import (
     ImageSettled,
     IncompleteDevice,
     Initialized,
+    ReplyRow,
     Settled,
     Settlement,
     UnreadableCommand,
@@ -66,6 +68,7 @@ _IMAGES_SETTLED = TypeAdapter(list[ImageSettled])
 _HELLO_ROWS = TypeAdapter(list[HelloRow])
 _IMAGE_ROWS = TypeAdapter(list[ImageRow])
 _OUTCOMES = TypeAdapter(list[ImageOutcome])
+_REPLY_ROWS = TypeAdapter(list[ReplyRow])
 
 _LONGEST_CONNECT = 5.0
 
@@ -166,11 +169,19 @@ class Gateway:
         """Write devices' answers into their commands, in this order; one result for each."""
         answer = await self._rpc(
             "fn_acknowledge_commands",
-            p_acks=[asdict(row) for row in rows],
+            p_acks=[_ack_document(row) for row in rows],
             p_worker=self._worker,
             **self._retry,
         )
         return _shaped(_ACKNOWLEDGED, answer, "fn_acknowledge_commands")
+
+    async def note_replies(self, replies: Sequence[ReplyRow]) -> None:
+        """Note what devices are about to be told."""
+        await self._rpc(
+            "fn_note_replies",
+            p_worker=self._worker,
+            p_replies=_REPLY_ROWS.dump_python(list(replies), mode="json"),
+        )
 
     async def queue_welcomes(self, device_ids: Sequence[UUID] | None, *, limit: int) -> list[Welcome]:
         """Queue the welcome of these devices (None: of all that await one) and return those queued now."""
@@ -302,6 +313,13 @@ def _shaped(adapter: TypeAdapter[T], data: object, call: str) -> T:
             f"the answer to {call} is not what it should be ({where}: {first['msg']}); if this stays, "
             "the migrations in the database and this version do not belong together"
         ) from error
+
+
+def _ack_document(row: AcknowledgementRow) -> dict[str, Any]:
+    """Times go as durations: the database's clock is another."""
+    document = asdict(row)
+    since = document.pop("heard_since")
+    return {**document, "heard_for": None if since is None else time.monotonic() - since}
 
 
 def _claim(answer: object) -> Claim:

@@ -46,8 +46,8 @@ class Established:
 class Connection:
     """See the module. `ready` says that it works, `ended` holds the reason why it does no longer.
 
-    `receive` is called from CONNACK on: a kept session speaks before SUBACK. Raises OSError
-    when the CA file cannot be read.
+    `receive` is called from CONNACK on: a kept session speaks before SUBACK. `begins_session` is called at
+    CONNACK where the broker had kept none. Raises OSError when the CA file cannot be read.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Connection:
         protocol: MQTTProtocolVersion,
         subscriptions: Sequence[str],
         receive: Receive,
+        begins_session: Callable[[], None] = lambda: None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Established] = loop.create_future()
@@ -65,6 +66,7 @@ class Connection:
         self._v5 = protocol == V5
         self._subscriptions = subscriptions
         self._receive = receive
+        self._begins_session = begins_session
         self._pending: dict[int, asyncio.Future[ReasonCode]] = {}
         self._slots = asyncio.Semaphore(options.max_in_flight)
         self._largest_packet: int | None = None
@@ -185,6 +187,8 @@ class Connection:
         self._largest_packet = getattr(properties, "MaximumPacketSize", None)
         keepalive = getattr(properties, "ServerKeepAlive", self._options.keepalive)
         self._established = Established(session_present, keepalive)
+        if not session_present:
+            self._begins_session()
         self._subscribe()
 
     def _subscribe(self) -> None:

@@ -10,6 +10,7 @@ can never be handled would otherwise take a place in the broker's window for eve
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -71,7 +72,8 @@ class Inbound:
     """Hands messages to `handler`, at most `limit` of them at a time.
 
     The broker is asked to send no more than `limit` unacknowledged ones; Mosquitto 2.0 does all the same,
-    so more wait here in their order, up to `_MOST_WAITING` times as many.
+    so more wait here in their order, up to `_MOST_WAITING` times as many. `session_began` is the monotonic
+    time at which the broker's session did, None where it was there before this process.
     """
 
     def __init__(self, handler: Handler, limit: int, sleep: Callable[[float], Awaitable[None]]) -> None:
@@ -80,6 +82,7 @@ class Inbound:
         self._sleep = sleep
         self._tasks: dict[asyncio.Task[None], _Delivery] = {}
         self._waiting: deque[_Delivery] = deque()
+        self.session_began: float | None = None
         # By packet id, the message that was last handled under it: at most 65,535 small numbers.
         self._handled: dict[int, int] = {}
 
@@ -102,6 +105,7 @@ class Inbound:
 
     def begin_session(self) -> None:
         """The broker begins a session, and with it the packet ids anew."""
+        self.session_began = time.monotonic()
         self._handled.clear()
 
     def forget(self, order: AckOrder) -> None:

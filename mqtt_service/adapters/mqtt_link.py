@@ -100,6 +100,10 @@ class MqttLink:
             self._last_progress = self._connection.last_received
         return self._last_progress
 
+    def heard_since(self) -> float | None:
+        """The monotonic time at which the broker's session began; None where it was there before us."""
+        return self._inbound.session_began
+
     def describe(self) -> LinkStatus:
         """The link now."""
         version = "MQTT 5" if self._protocol == V5 else "MQTT 3.1.1"
@@ -158,7 +162,9 @@ class MqttLink:
     async def _one_connection(self) -> ServiceError:
         """Connect and stay; returns why it ended."""
         try:
-            connection = Connection(self._options, self._protocol, self._subscriptions, self._take)
+            connection = Connection(
+                self._options, self._protocol, self._subscriptions, self._take, self._inbound.begin_session
+            )
         except OSError as error:
             return PermanentError(f"MQTT_CA_FILE cannot be used ({error}); name a file of PEM certificates")
         self._connection = connection
@@ -204,10 +210,7 @@ class MqttLink:
         self._since = datetime.now(UTC)
         downgraded = "" if self._protocol == V5 else " (MQTT 3.1.1)"
         log.info("[MQTT] ✅ Connected to %s%s", self._options.address, downgraded)
-        session_present = connection.ready.result().session_present
-        if not session_present:
-            self._inbound.begin_session()
-        if self._connections > 1 and not session_present:
+        if self._connections > 1 and not connection.ready.result().session_present:
             log.warning(
                 "[MQTT] The broker did not keep our session: what devices said meanwhile did not reach us"
             )

@@ -96,7 +96,8 @@ class AcknowledgementRow:
 
     `ref` names this message of this process: the database uses an answer with the same ref once. `shared`:
     no other worker hears it. `delivery` names it over all processes of its client id, where that can be done;
-    `redelivered`: one of them may have had it.
+    `redelivered`: one of them may have had it. `heard_since`: the monotonic time from which on the broker's
+    session brings every answer, where this process saw it begin.
     """
 
     ref: str
@@ -110,17 +111,28 @@ class AcknowledgementRow:
     shared: bool = False
     delivery: str | None = None
     redelivered: bool = False
+    heard_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRow:
+    """What a device is told without a row of `device_commands`: the input of `fn_note_replies`."""
+
+    reply_id: UUID
+    device_id: UUID
+    reply_type: str
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What an answer did to its command."""
+    """What an answer did to its command; `reply`: it was about no command."""
 
     ref: str
     result: Literal[
         "acknowledged",
         "failed",
         "rejected",
+        "reply",
         "duplicate",
         "ignored",
         "unknown_device",

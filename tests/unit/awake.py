@@ -12,12 +12,20 @@ from uuid import uuid4
 
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.adapters.mqtt_options import PublishResult
-from mqtt_service.adapters.rows import ImageOutcome, ImageRecorded, ImageRow, ImageSettled, VisitRow
+from mqtt_service.adapters.rows import (
+    ImageOutcome,
+    ImageRecorded,
+    ImageRow,
+    ImageSettled,
+    ReplyRow,
+    VisitRow,
+)
 from mqtt_service.adapters.storage import PictureStore
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
+from mqtt_service.reply_notes import ReplyNotes
 from mqtt_service.visit import Surroundings, Visit, VisitOptions
 
 DEVICE = "cam-1"
@@ -62,6 +70,7 @@ class FakeGateway:
     def __init__(self) -> None:
         self.rows: list[ImageRow] = []
         self.outcomes: list[ImageOutcome] = []
+        self.noted: list[ReplyRow] = []
         self.answer: dict[str, Any] = {}
         self.end: dict[str, Any] = {}
 
@@ -75,6 +84,10 @@ class FakeGateway:
             row.ref, "receiving", DEVICE_ID, "DEVICE-1", uuid4(), f"path/of/{row.image_name}", WAKE
         )
         return replace(recorded, **self.answer)
+
+    async def note_replies(self, replies: Sequence[ReplyRow]) -> None:
+        await asyncio.sleep(0)
+        self.noted.extend(replies)
 
     async def settle_images(self, outcomes: Sequence[ImageOutcome]) -> list[ImageSettled]:
         await asyncio.sleep(0)
@@ -113,13 +126,16 @@ class Bench:
     gateway: FakeGateway
     store: FakeStore
     pictures: Pictures
+    replies: ReplyNotes
     looks: list[Visit]
     over: list[Visit]
     options: VisitOptions
 
     def visit(self, row: VisitRow | None, device: str = DEVICE) -> Visit:
         """A visit that has begun."""
-        around = Surroundings(self.link, self.pictures, self.options, self.looks.append, self.over.append)
+        around = Surroundings(
+            self.link, self.pictures, self.replies, self.options, self.looks.append, self.over.append
+        )
         visit = Visit(around, row.topic_root if row else "device", device, row)
         visit.start()
         return visit
@@ -145,14 +161,17 @@ async def bench(limits: Limits | None = None, **options: Any) -> AsyncIterator[B
     pictures = Pictures(
         cast("Gateway", gateway), cast("PictureStore", store), limits or Limits(), "w1", lambda: CAPTURED
     )
-    made = Bench(FakeLink(), gateway, store, pictures, [], [], VisitOptions(**{"silence": 20.0, **options}))
-    task = asyncio.create_task(pictures.run())
+    replies = ReplyNotes(cast("Gateway", gateway))
+    visits = VisitOptions(**{"silence": 20.0, **options})
+    made = Bench(FakeLink(), gateway, store, pictures, replies, [], [], visits)
+    tasks = [asyncio.create_task(part.run()) for part in (pictures, replies)]
     try:
         async with asyncio.timeout(20):
             yield made
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def row(**changes: Any) -> VisitRow:

@@ -27,6 +27,7 @@ STOREYS = (
         "provisioning",
         "acknowledgements",
         "hellos",
+        "reply_notes",
         "visit",
         "visits",
         "pictures",

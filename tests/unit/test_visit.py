@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -15,6 +16,7 @@ from mqtt_service.protocol.assembly import ImageRefusedError
 from tests.unit.awake import (
     CAPTURED,
     DEVICE,
+    DEVICE_ID,
     WAKE,
     Bench,
     bench,
@@ -344,30 +346,24 @@ async def test_a_device_whose_only_picture_is_refused_is_told_to_sleep(brief: Be
     assert [(topic, message["next_wake"]) for topic, message in brief.link.said] == [(CMD, "5:30PM")]
 
 
-async def test_an_answer_without_an_id_is_for_the_reply_that_was_said_last_even_before_its_puback(
-    parts: Bench,
-) -> None:
-    heard: list[bool] = []
+async def test_a_reply_is_noted_before_it_is_said_since_its_answer_can_be_quick(parts: Bench) -> None:
+    noted_when_said: list[list[tuple[UUID, str]]] = []
+    parts.link.hear = lambda _: noted_when_said.append(
+        [(reply.device_id, reply.reply_type) for reply in parts.gateway.noted]
+    )
     visit = parts.visit(row())
-    parts.link.hear = lambda message: heard.append(visit.takes_acknowledgement("set_wake_schedule"))
     await parts.ended(visit)
-    assert heard == [True]
-    assert not visit.takes_acknowledgement(None)
+    assert noted_when_said == [[(DEVICE_ID, "set_wake_schedule")]]
+    assert [str(reply.reply_id) for reply in parts.gateway.noted] == parts.link.told("command_id")
 
 
-async def test_a_reply_that_never_left_takes_no_answer(brief: Bench) -> None:
-    brief.link.faults = [PermanentError("refused"), PermanentError("refused")]
+async def test_a_worker_that_may_not_speak_notes_nothing(brief: Bench) -> None:
     visit = brief.visit(row())
+    visit.told(row(speaks=False))
+    await until(lambda: not visit.speaks)
+    visit.told(row(speaks=False, ended=True))
     await brief.ended(visit)
-    assert not visit.takes_acknowledgement(None)
-
-
-async def test_an_answer_after_a_command_is_for_the_command(parts: Bench) -> None:
-    visit = parts.visit(row(pending_names=("a.jpg",)))
-    await until(lambda: parts.link.told("send_image"))
-    visit.command_sent()
-    assert not visit.takes_acknowledgement(None)
-    visit.cancel()
+    assert (brief.gateway.noted, brief.link.said) == ([], [])
 
 
 async def test_every_reply_names_the_device_and_only_its_own_field(brief: Bench) -> None:

@@ -28,7 +28,9 @@ class Ends:
 async def test_a_hello_waits_until_each_end_of_a_former_visit_is_in_the_database() -> None:
     async with bench() as parts:
         database = Ends()
-        visits = Visits(cast("Gateway", database), parts.link, parts.pictures, parts.options, lambda: None)
+        visits = Visits(
+            cast("Gateway", database), parts.link, parts.pictures, parts.replies, parts.options, lambda: None
+        )
         visits._adopt = False
         task = asyncio.create_task(visits.run())
         hello = Hello("device", DEVICE)

@@ -57,9 +57,12 @@ class Answer:
     device: int
     words: str | None
     hour: int
-    moment: int
     result: dict[str, object]
     repeats: str | None
+
+
+def _session(worker: str) -> str:
+    return worker.partition(":")[0]
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Model:
     moment: int = 0
     rows: list[Row] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    replies: list[tuple[int, int, int]] = field(default_factory=list)  # device, hour, moment
 
     def queue(self, device: int, priority: int, wait: float, life: float) -> int:
         number = len(self.rows)
@@ -231,8 +235,14 @@ class Model:
             told = known.result
         else:
             told = self._answer(worker, ref, device, outcome, number, words, max_retries)
-        self.answers = [answer for answer in self.answers if answer.hour == self.now]
+        self.answers = [answer for answer in self.answers if answer.hour >= self.now - 1]
         return told
+
+    def say(self, device: int) -> None:
+        """Tell a device something that has no row."""
+        self.replies = [(told, hour, moment) for told, hour, moment in self.replies
+                        if told != device or hour >= self.now - 1]  # fmt: skip
+        self.replies.append((device, self.now, self.moment))
 
     def _answer(
         self,
@@ -246,14 +256,25 @@ class Model:
     ) -> dict[str, object]:
         row = self.rows[number] if number is not None else self._meant(device)
         digest = None if number is not None else words
-        same = self._same_answer(worker, device, digest, row)
+        same = self._same_answer(worker, device, digest)
         if same is not None:
             told = {**same.result, "result": "duplicate"}
         else:
-            told = self._take(device, outcome, row, max_retries)
+            told = self._take_for_reply(device, row, named=number is not None) or self._take(
+                device, outcome, row, max_retries
+            )
         repeats = None if same is None else same.ref
-        self.answers.append(Answer(ref, worker, device, digest, self.now, self.moment, told, repeats))
+        self.answers.append(Answer(ref, worker, device, digest, self.now, told, repeats))
         return told
+
+    def _take_for_reply(self, device: int, row: Row | None, *, named: bool) -> dict[str, object] | None:
+        """None where the answer is not for what was said without a row, after the command was sent."""
+        since = -1 if row is None or row.status == "pending" or row.delivered is None else row.delivered
+        later = [reply for reply in self.replies if reply[0] == device and reply[2] > since]
+        if named or not later:
+            return None
+        self.replies.remove(later[-1])
+        return {"result": "reply", "number": None}
 
     def _take(self, device: int, outcome: str, row: Row | None, max_retries: int) -> dict[str, object]:
         if row is None:
@@ -279,20 +300,24 @@ class Model:
         if sent:
             return max(sent, key=lambda row: (row.delivered or 0, row.rank))
         leased = [row for row in mine if row.status == "pending" and row.lease is not None]
-        return max(leased, key=lambda row: (row.leased, row.rank), default=None)
+        if leased:
+            return max(leased, key=lambda row: (row.leased, row.rank))
+        last = max((row for row in mine if row.delivered is not None),
+                   key=lambda row: (row.delivered or 0, row.rank), default=None)  # fmt: skip
+        return last if last is not None and last.status in {"failed", "expired"} else None
 
-    def _same_answer(self, worker: str, device: int, words: str | None, row: Row | None) -> Answer | None:
-        """The answer by which another worker brought this message."""
+    def _same_answer(self, worker: str, device: int, words: str | None) -> Answer | None:
+        """The answer by which another worker brought this message; a worker's lives are one session."""
         if words is None:
             return None
-        since = -1 if row is None else self.moment if row.delivered is None else row.delivered
-        taken = {answer.repeats for answer in self.answers if answer.worker == worker}
+        session = _session(worker)
+        taken = {answer.repeats for answer in self.answers if _session(answer.worker) == session}
         return next(
             (
                 answer
                 for answer in self.answers
-                if (answer.device, answer.words, answer.hour) == (device, words, self.now)
-                if answer.moment >= since and answer.worker != worker
+                if (answer.device, answer.words) == (device, words)
+                if answer.hour >= self.now - 1 and _session(answer.worker) != session
                 if answer.repeats is None and answer.ref not in taken
             ),
             None,

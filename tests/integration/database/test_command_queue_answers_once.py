@@ -117,22 +117,91 @@ def test_what_a_shared_subscription_brings_was_heard_by_no_other_worker(queue: Q
     assert heard(queue, "b:1", "b", shared=True)["result"] == "acknowledged"
 
 
-def test_after_a_minute_the_same_words_are_a_new_answer(queue: Queue) -> None:
+def time_passes(queue: Queue, minutes: int, where: str = "true") -> None:
+    """Since what was answered so far."""
+    queue.connection.execute(
+        f"update mqtt_private.command_answers set answered_at = answered_at - interval '{minutes} min'"
+        f" where {where}"
+    )
+
+
+def another_is_sent(queue: Queue) -> UUID:
+    [row] = queue.rows("select device_id from devices")
+    command = queue.command(row["device_id"])
+    queue.settle(queue.claim()["commands"])
+    return command
+
+
+def test_what_a_session_kept_for_an_hour_does_not_count_for_what_was_sent_since(queue: Queue) -> None:
+    """Fails where an echo is known for a minute alone, or only while nothing else was sent."""
+    sent(queue, 1)
+    heard(queue, "a:x:1", "a:x")
+    time_passes(queue, 60)
+    fresh = another_is_sent(queue)
+    assert heard(queue, "b:y:1", "b:y")["result"] == "duplicate"
+    assert queue.row(fresh)["status"] == "sent"
+    assert heard(queue, "b:y:2", "b:y")["result"] == "acknowledged"
+
+
+def test_after_what_a_session_can_keep_the_same_words_are_a_new_answer(queue: Queue) -> None:
     sent(queue, 2)
     heard(queue, "a:1", "a")
-    queue.connection.execute("update mqtt_private.command_answers set answered_at = now() - interval '61 s'")
+    time_passes(queue, 71)
     assert heard(queue, "b:1", "b")["result"] == "acknowledged"
 
 
-def test_a_minute_that_ends_between_two_workers_loses_no_answer(queue: Queue) -> None:
+def test_a_time_that_ends_between_two_workers_loses_no_answer(queue: Queue) -> None:
     sent(queue, 2)
     heard(queue, "a:1", "a")
     heard(queue, "b:1", "b")
-    queue.connection.execute(
-        "update mqtt_private.command_answers set answered_at = now() - interval '61 s' where worker = 'a'"
-    )
+    time_passes(queue, 71, "worker = 'a'")
     assert heard(queue, "a:2", "a")["result"] == "acknowledged"
     assert heard(queue, "b:2", "b")["result"] == "duplicate"
+
+
+def test_a_process_goes_on_in_its_predecessors_session(queue: Queue) -> None:
+    """Fails where a process counts instead of a session: the new one takes news for a known answer."""
+    commands = sent(queue, 3)
+    assert heard(queue, "a:x:1", "a:x")["result"] == "acknowledged"
+    assert heard(queue, "b:y:1", "b:y")["result"] == "duplicate"
+    assert heard(queue, "b:z:1", "b:z")["result"] == "acknowledged"
+    assert heard(queue, "a:x:2", "a:x")["result"] == "duplicate"
+    assert [queue.row(command)["status"] for command in commands] == ["sent", "acknowledged", "acknowledged"]
+
+
+def test_what_the_predecessor_recorded_as_anothers_answer_stays_that_when_it_comes_again(
+    queue: Queue,
+) -> None:
+    sent(queue, 3)
+    heard(queue, "a:x:1", "a:x")
+    heard(queue, "b:y:1", "b:y")
+    assert heard(queue, "b:z:1", "b:z", redelivered=True)["result"] == "duplicate"
+    assert acknowledged(queue) == 1
+
+
+def test_what_the_predecessor_recorded_itself_stays_that_when_it_comes_again(queue: Queue) -> None:
+    sent(queue, 2)
+    heard(queue, "a:x:1", "a:x")
+    assert heard(queue, "a:z:1", "a:z", redelivered=True)["result"] == "duplicate"
+    assert acknowledged(queue) == 1
+
+
+def test_a_new_session_did_not_hear_what_was_answered_before_it_began(queue: Queue) -> None:
+    """Fails without heard_for: the first answer that a new worker hears would be taken for an older one."""
+    sent(queue, 2)
+    heard(queue, "old:x:1", "old:x")
+    time_passes(queue, 1)
+    assert heard(queue, "new:y:1", "new:y", heard_for=30)["result"] == "acknowledged"
+    assert acknowledged(queue) == 2
+
+
+def test_as_a_session_begins_an_answer_is_not_to_what_was_sent_after_it(queue: Queue) -> None:
+    """What is recorded in the first moments of a session may have been said before it began."""
+    sent(queue, 1)
+    heard(queue, "old:x:1", "old:x")
+    fresh = another_is_sent(queue)
+    answer = heard(queue, "new:y:1", "new:y", heard_for=1)
+    assert (answer["result"], answer["command_id"]) == ("acknowledged", str(fresh))
 
 
 def test_two_workers_at_once_use_one_answer(queue: Queue) -> None:
@@ -145,12 +214,12 @@ def test_two_workers_at_once_use_one_answer(queue: Queue) -> None:
     assert heard(queue, "b:1", "b")["result"] == "duplicate"
 
 
-def test_answers_are_forgotten_after_an_hour(queue: Queue) -> None:
+def test_answers_are_forgotten_after_what_a_session_can_keep(queue: Queue) -> None:
     sent(queue, 1)
     for n in (1, 2):
         heard(queue, f"a:{n}", "a")
     queue.connection.execute(
-        "update mqtt_private.command_answers set answered_at = now() - interval '61 min' where ref = 'a:1'"
+        "update mqtt_private.command_answers set answered_at = now() - interval '71 min' where ref = 'a:1'"
     )
     heard(queue, "a:3", "a")
     assert answers(queue) == ["a:2", "a:3"]
@@ -184,13 +253,3 @@ def test_people_cannot_look_at_the_answers(queue: Queue) -> None:
 def test_the_function_of_an_earlier_version_is_gone(queue: Queue) -> None:
     rows = queue.rows("select oid::regprocedure::text from pg_proc where proname = 'fn_acknowledge_commands'")
     assert rows == [{"oid": "fn_acknowledge_commands(jsonb,integer,double precision,text)"}]
-
-
-def test_the_first_answer_that_a_new_worker_hears_is_not_its_predecessors(queue: Queue) -> None:
-    device = queue.device(MAC)
-    for worker in ("old", "new"):
-        command = queue.command(device)
-        queue.settle(queue.claim()["commands"])
-        answer = heard(queue, f"{worker}:1", worker)
-        assert (answer["result"], answer["command_id"]) == ("acknowledged", str(command))
-    assert acknowledged(queue) == 2

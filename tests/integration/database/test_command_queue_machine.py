@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -53,6 +53,7 @@ begin
       acknowledged_at = acknowledged_at - step
   from (select interval '{hours} h' as step) clock;
   update mqtt_private.command_answers set answered_at = answered_at - interval '{hours} h';
+  update mqtt_private.replies set said_at = said_at - interval '{hours} h';
 end
 $$
 """
@@ -91,7 +92,7 @@ class Worker:
 
     @property
     def name(self) -> str:
-        return f"w{self.slot}.{self.lives}"
+        return f"w{self.slot}:{self.lives}"
 
 
 class CommandQueue(RuleBasedStateMachine):
@@ -283,6 +284,18 @@ class CommandQueue(RuleBasedStateMachine):
                    "outcome": outcome, "command_id": command_id, "response": {"it": outcome}}  # fmt: skip
             self.refs.append((self.workers[slot].name, ack))
             self.bring(slot, ack, number)
+
+    @rule(slot=slots, device=devices, twice=rarely)
+    def say(self, slot: int, device: int, twice: bool) -> None:
+        """A worker tells a device something that has no row."""
+        reply = {"reply_id": str(uuid4()), "device_id": str(self.devices[device]), "reply_type": "reboot"}
+        worker = self.workers[slot]
+        noted = [
+            worker.queue.call("fn_note_replies", p_worker=worker.name, p_replies=json.dumps([reply]))
+            for _ in range(1 + twice)
+        ]
+        self.model.say(device)
+        assert noted == [{"noted": 1}, {"noted": 0}][: 1 + twice]
 
     def answer_again(self, pick: int) -> None:
         name, ack = self.refs[-1 - pick % len(self.refs)]

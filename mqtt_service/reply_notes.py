@@ -1,0 +1,51 @@
+"""Notes what devices are about to be told without a row of `device_commands`, many in a call.
+
+A device may acknowledge that without an id, and whichever worker hears it asks the database what the device
+was sent last. So a reply is noted before it is said.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from mqtt_service.adapters.gateway import Gateway
+from mqtt_service.adapters.rows import ReplyRow
+from mqtt_service.batching import Batcher
+from mqtt_service.errors import PermanentError
+from mqtt_service.log import context
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+# An unanswered device lies awake: it is answered then, noted or not.
+_PATIENCE = 2.0
+
+
+class ReplyNotes:
+    """Takes replies to the database; `run` it as one task."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._batcher: Batcher[ReplyRow, None] = Batcher("REPLY", self._write, _BATCH)
+        self._noting: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Write replies until cancelled."""
+        await self._batcher.run()
+
+    async def note(self, reply: ReplyRow) -> None:
+        """Return once it is noted; after 2 s in any case, and then it is noted once that can be done."""
+        task = asyncio.create_task(self._note(reply))
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+        await asyncio.wait({task}, timeout=_PATIENCE)
+
+    async def _note(self, reply: ReplyRow) -> None:
+        try:
+            await self._batcher.submit(reply)
+        except PermanentError as error:
+            log.warning("[REPLY] Not noted: %s", error, extra=context(device=reply.device_id))
+
+    async def _write(self, replies: Sequence[ReplyRow]) -> Sequence[None]:
+        await self._gateway.note_replies(replies)
+        return [None] * len(replies)

@@ -1,0 +1,192 @@
+-- What a device was told without a row of device_commands: the answers to its HELLO and about its pictures. A device that
+-- answers without a command_id acknowledges them like commands, and every worker hears that, not only the one that spoke.
+-- So they are noted here before they are said, and an answer without an id is for what the device was sent last, be it a
+-- command or a reply (PROTOCOL.md, "Acknowledgement"). Which command that is stands in the migration of the
+-- acknowledgements; a reply takes one answer.
+--
+-- Where nothing is open, an answer without an id is late: it is for the command that the device was sent last, if that
+-- one failed or expired meanwhile.
+
+create table if not exists mqtt_private.replies (
+  reply_id uuid primary key,                  -- the command_id under which it is said
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  reply_type text not null,                   -- as a command_type
+  said_at timestamptz not null default clock_timestamp()
+);
+create index if not exists replies_device_idx on mqtt_private.replies (device_id, said_at);
+create index if not exists device_commands_delivered_idx
+  on public.device_commands (device_id, delivered_at desc) where delivered_at is not null;
+alter table mqtt_private.replies enable row level security;
+revoke all on table mqtt_private.replies from public, anon, authenticated;
+grant select, insert, update, delete on table mqtt_private.replies to service_role;
+
+-- The command that an answer without an id means, of the type that is named, if one is.
+create or replace function mqtt_private.fn_find_command_sent_last(p_device_id uuid, p_type text)
+returns public.device_commands
+language plpgsql stable set search_path = ''
+as $$
+declare
+  v_command public.device_commands;
+begin
+  select * into v_command from public.device_commands
+  where device_id = p_device_id and status = 'sent' and (p_type is null or command_type = p_type)
+  order by delivered_at desc nulls last, priority, issued_at desc, issue_number desc limit 1;
+  if found then
+    return v_command;
+  end if;
+
+  -- Being sent this moment: a device can answer before the worker has settled.
+  select * into v_command from public.device_commands
+  where device_id = p_device_id and status = 'pending' and due_at is not null and lease_until is not null
+    and (p_type is null or command_type = p_type)
+  order by lease_until desc, priority, issued_at desc, issue_number desc limit 1;
+  if found then
+    return v_command;
+  end if;
+
+  -- The last of all; one that was answered since has had its answer.
+  select * into v_command from (
+    select * from public.device_commands
+    where device_id = p_device_id and delivered_at is not null and (p_type is null or command_type = p_type)
+    order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1) latest
+  where status in ('failed', 'expired');
+  return v_command;
+end
+$$;
+
+-- The command an answer means; no row if there is none.
+create or replace function mqtt_private.fn_find_acknowledged_command(p_ack jsonb, p_device_id uuid)
+returns public.device_commands
+language plpgsql stable set search_path = ''
+as $$
+declare
+  v_command public.device_commands;
+  v_id constant text := p_ack ->> 'command_id';
+begin
+  if v_id is null then
+    return mqtt_private.fn_find_command_sent_last(p_device_id, p_ack ->> 'command_type');
+  end if;
+  if v_id ~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
+    select * into v_command from public.device_commands where command_id = v_id::uuid;
+  end if;
+  return v_command;
+end
+$$;
+
+-- The reply that an answer without an id means: one said after p_command was sent. A command that is being sent may
+-- never arrive, so a reply goes before it: an answer too few is asked for again, one too many would be untrue.
+create or replace function mqtt_private.fn_find_acknowledged_reply(
+  p_ack jsonb, p_device_id uuid, p_command public.device_commands) returns mqtt_private.replies
+language sql stable set search_path = ''
+as $$
+  select r.*
+  from mqtt_private.replies r
+  where r.device_id = p_device_id and p_ack ->> 'command_id' is null
+    and (p_ack ->> 'command_type' is null or r.reply_type = p_ack ->> 'command_type')
+    and r.said_at > case when (p_command).status = 'pending' then '-infinity'
+      else coalesce((p_command).delivered_at, '-infinity') end
+  order by r.said_at desc limit 1
+$$;
+
+-- An answer of one device, whose row is locked, to a command; v_result and what it means stand at
+-- public.fn_acknowledge_commands.
+create or replace function mqtt_private.fn_acknowledge_command(p_ack jsonb, p_max_retries int, p_delay interval)
+returns jsonb
+language plpgsql volatile set search_path = ''
+as $$
+declare
+  v_result text;
+  v_device public.devices;
+  v_command public.device_commands;
+  v_reply mqtt_private.replies;
+  v_message constant text := left(nullif(trim(p_ack ->> 'message'), ''), 1000);
+begin
+  select * into v_device from public.devices
+  where device_id = mqtt_private.fn_find_device(p_ack ->> 'topic_id');
+  v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device.device_id);
+  v_reply := mqtt_private.fn_find_acknowledged_reply(p_ack, v_device.device_id, v_command);
+  if v_reply.reply_id is not null then
+    delete from mqtt_private.replies where reply_id = v_reply.reply_id;
+    return jsonb_build_object(
+      'ref', p_ack ->> 'ref', 'result', 'reply', 'command_id', null, 'command_type', v_reply.reply_type,
+      'device_id', v_device.device_id, 'device_code', v_device.device_code, 'status', null, 'retry_count', null);
+  end if;
+  v_result := case
+    when v_device.device_id is null then 'unknown_device'
+    when v_command.command_id is null then 'unknown_command'
+    when v_command.device_id <> v_device.device_id then 'wrong_device' end;
+  if v_result is null then
+    -- A cancel or a settle may be under way: decide on what the row says once it is ours.
+    select * into v_command from public.device_commands where command_id = v_command.command_id for update;
+    v_result := coalesce(
+      mqtt_private.fn_effect_of_acknowledgement(p_ack ->> 'outcome', v_command.status, v_command.attempt), 'ignored');
+  end if;
+
+  if v_result in ('acknowledged', 'failed', 'rejected') then
+    update public.device_commands
+    set status = v_result, response = p_ack -> 'response', lease_worker = null, lease_until = null,
+        delivered_at = coalesce(delivered_at, now()),
+        acknowledged_at = case v_result when 'acknowledged' then now() else acknowledged_at end,
+        retry_count = retry_count + case v_result when 'failed' then 1 else 0 end,
+        last_error = case v_result
+          when 'failed' then 'the device reports failure' || coalesce(': ' || v_message, '')
+          when 'rejected' then 'the device refuses' || coalesce(': ' || v_message, '') end,
+        due_at = case when v_result = 'failed' and retry_count + 1 < p_max_retries then now() + p_delay end
+    where command_id = v_command.command_id
+    returning * into v_command;
+  end if;
+
+  if v_result in ('unknown_device', 'wrong_device') then
+    v_command := null; -- nothing of another device's command is told
+  end if;
+  return jsonb_build_object(
+    'ref', p_ack ->> 'ref', 'result', v_result, 'command_id', v_command.command_id,
+    'command_type', v_command.command_type, 'device_id', v_device.device_id, 'device_code', v_device.device_code,
+    'status', v_command.status, 'retry_count', v_command.retry_count);
+end
+$$;
+
+-- Notes what devices are about to be told. p_replies: [{reply_id, device_id, reply_type}]; a device that is gone is
+-- passed over. May be sent again: a reply_id is noted once. Returns {noted: n}.
+create or replace function public.fn_note_replies(p_worker text, p_replies jsonb) returns jsonb
+language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
+as $$
+declare
+  v_noted int;
+begin
+  perform mqtt_private.fn_require_worker(p_worker);
+  insert into mqtt_private.replies (reply_id, device_id, reply_type)
+  select r.reply_id, r.device_id, r.reply_type
+  from jsonb_to_recordset(p_replies) as r (reply_id uuid, device_id uuid, reply_type text)
+  where exists (select from public.devices d where d.device_id = r.device_id)
+  order by r.device_id, r.reply_id
+  on conflict (reply_id) do nothing;
+  get diagnostics v_noted = row_count;
+  -- What nobody answered: most devices answer with an id, or do not answer replies.
+  delete from mqtt_private.replies where reply_id = any (array(
+    select reply_id from mqtt_private.replies
+    where device_id in (select r.device_id from jsonb_to_recordset(p_replies) as r (device_id uuid))
+      and said_at < clock_timestamp() - interval '70 minutes'
+    for update skip locked));
+  return jsonb_build_object('noted', v_noted);
+end
+$$;
+
+-- Grants -------------------------------------------------------------------------------------------------------
+
+do $$
+declare
+  v_function regprocedure;
+begin
+  foreach v_function in array array[
+    'mqtt_private.fn_find_command_sent_last(uuid, text)',
+    'mqtt_private.fn_find_acknowledged_command(jsonb, uuid)',
+    'mqtt_private.fn_find_acknowledged_reply(jsonb, uuid, public.device_commands)',
+    'mqtt_private.fn_acknowledge_command(jsonb, int, interval)',
+    'public.fn_note_replies(text, jsonb)'
+  ]::regprocedure[] loop
+    execute format('revoke all on function %s from public, anon, authenticated', v_function);
+    execute format('grant execute on function %s to service_role', v_function);
+  end loop;
+end
+$$;
