@@ -116,6 +116,7 @@ class AcknowledgementHandler:
             shared=self._shared,
             delivery=self._delivery(message),
             redelivered=message.duplicate,
+            heard_at=message.heard_at,
             heard_since=self._heard_since(),
         )
 

@@ -58,7 +58,7 @@ AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.",
 # A series that is there from the start shows its first increase; the rest appear with their first event.
 for _outcome in ("sent", "failed", "released", "expired"):
     COMMANDS.labels(_outcome)
-for _result in ("acknowledged", "failed", "rejected", "reply"):
+for _result in ("acknowledged", "failed", "rejected", "reply", "duplicate"):
     ACKNOWLEDGEMENTS.labels(_result)
 for _result in ("known", "created", "refused"):
     HELLOS.labels(_result)

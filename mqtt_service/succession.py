@@ -44,7 +44,7 @@ class Succession:
         try:
             newest = await self._gateway.announce(self._client_id, starts=not self._announced)
         except ServiceError as error:
-            log.debug("[MQTT] Whether another process has our client id is not known: %s", error)
+            log.info("[MQTT] Whether another process has our client id is not known: %s", error)
             return False
         self._announced = True
         return newest != self._worker

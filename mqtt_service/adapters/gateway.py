@@ -318,8 +318,10 @@ def _shaped(adapter: TypeAdapter[T], data: object, call: str) -> T:
 def _ack_document(row: AcknowledgementRow) -> dict[str, Any]:
     """Times go as durations: the database's clock is another."""
     document = asdict(row)
-    since = document.pop("heard_since")
-    return {**document, "heard_for": None if since is None else time.monotonic() - since}
+    for moment, duration in (("heard_at", "heard_ago"), ("heard_since", "heard_for")):
+        at = document.pop(moment)
+        document[duration] = None if at is None else time.monotonic() - at
+    return document
 
 
 def _claim(answer: object) -> Claim:

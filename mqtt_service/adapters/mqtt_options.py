@@ -1,5 +1,6 @@
 """How to reach the broker, and what passes between the MQTT link and the rest: frozen values."""
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +43,7 @@ class InboundMessage:
 
     `packet_id` is then the same as before. It is None where it says little: some brokers take the lowest
     free number, so that one message after the other has it; one above `max_inbound` shows that they count.
+    `heard_at` is monotonic.
     """
 
     topic: str
@@ -49,6 +51,7 @@ class InboundMessage:
     qos: int
     duplicate: bool
     packet_id: int | None = None
+    heard_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 Handler = Callable[[InboundMessage], Awaitable[None]]

@@ -96,8 +96,8 @@ class AcknowledgementRow:
 
     `ref` names this message of this process: the database uses an answer with the same ref once. `shared`:
     no other worker hears it. `delivery` names it over all processes of its client id, where that can be done;
-    `redelivered`: one of them may have had it. `heard_since`: the monotonic time from which on the broker's
-    session brings every answer, where this process saw it begin.
+    `redelivered`: one of them may have had it. Monotonic times: `heard_at`, and `heard_since`, from which on
+    the broker's session brings every answer, where this process saw it begin.
     """
 
     ref: str
@@ -111,6 +111,7 @@ class AcknowledgementRow:
     shared: bool = False
     delivery: str | None = None
     redelivered: bool = False
+    heard_at: float | None = None
     heard_since: float | None = None
 
 

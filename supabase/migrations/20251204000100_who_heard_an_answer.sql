@@ -3,9 +3,10 @@
 -- session is the n-th of another, however late it is. An answer is thus told from its echoes by session, which the MQTT
 -- client id names, not by process: a process that goes on with its predecessor's session hears what that has not heard.
 --
--- Two things are otherwise. A session that began lately never brings what was said before it: heard_for says for how many
--- seconds an answer's session has listened, if that is known. And what the broker marks as delivered again may be what
--- the predecessor recorded: then the process alone counts, and the predecessor's record stands for an echo for a minute.
+-- Two things are otherwise. A session that began lately never brings what was said before it: so an answer is recorded
+-- with the moment at which its worker heard it, and heard_for says for how many seconds a session has listened, if that
+-- is known. And what the broker marks as delivered again may be what the predecessor recorded: then the process alone
+-- counts, and the predecessor's record stands for an echo for a minute.
 
 create index if not exists command_answers_repeats_idx
   on mqtt_private.command_answers (repeats) where repeats is not null;
@@ -24,8 +25,7 @@ $$;
 
 -- The answer by which another worker already brought this message, oldest first; no row: it is news. Each answer stands
 -- for one message: what this session has heard too is not counted again, so a device may repeat its words.
--- p_sent_at: when the device was sent what is now in question. In the first seconds of a session it may have missed what
--- others recorded a moment later; what they recorded before p_sent_at cannot have been an answer to that.
+-- p_sent_at: when the device was sent what is now in question.
 create or replace function mqtt_private.fn_find_same_answer(
   p_ack jsonb, p_worker text, p_device_id uuid, p_digest text, p_sent_at timestamptz)
 returns mqtt_private.command_answers
@@ -35,9 +35,8 @@ declare
   v_same mqtt_private.command_answers;
   v_session constant text := mqtt_private.fn_session_of(p_worker);
   v_again constant boolean := coalesce((p_ack ->> 'redelivered')::boolean, false);
-  v_began constant timestamptz := mqtt_private.fn_session_began(p_ack);
   v_since constant timestamptz := greatest(
-    clock_timestamp() - interval '70 minutes', v_began, least(p_sent_at, v_began + interval '5 s'));
+    clock_timestamp() - interval '70 minutes', mqtt_private.fn_session_began(p_ack));
   v_since_of_predecessor constant timestamptz := greatest(clock_timestamp() - interval '1 minute', p_sent_at);
 begin
   select theirs.* into v_same
@@ -104,7 +103,8 @@ begin
   end if;
   if v_ref is not null then
     insert into mqtt_private.command_answers (ref, worker, device_id, digest, answered_at, result, repeats, delivery)
-    values (v_ref, coalesce(p_worker, ''), v_device_id, v_digest, clock_timestamp(), v_result,
+    values (v_ref, coalesce(p_worker, ''), v_device_id, v_digest,
+      clock_timestamp() - make_interval(secs => coalesce((p_ack ->> 'heard_ago')::double precision, 0)), v_result,
       coalesce(v_same.repeats, v_same.ref), p_ack ->> 'delivery')
     on conflict (ref) do nothing;
   end if;
@@ -124,12 +124,12 @@ $$;
 
 -- Writes devices' answers into their commands, in the order given.
 -- p_acks: [{ref, topic_root, topic_id, command_id?, command_type?, outcome: success|failed|rejected, message?,
--- response, shared?, delivery?, redelivered?, heard_for?}]; command_id may be any text. failed counts and is tried again
--- like any failure. ref names one message in one process, in all of them together ("<worker>:<n>"); for an hour the same
--- ref gets the same result and changes nothing. shared: true if one worker alone heard it. delivery and redelivered: the
--- broker's own name of the message, and whether it may have come before. heard_for: for how many seconds the worker's
--- session has listened, where that is known. p_worker: "<client id>:<process>"; without it, the same message from two
--- workers is two answers.
+-- response, shared?, delivery?, redelivered?, heard_ago?, heard_for?}]; command_id may be any text. failed counts and is
+-- tried again like any failure. ref names one message in one process, in all of them together ("<worker>:<n>"); for an
+-- hour the same ref gets the same result and changes nothing. shared: true if one worker alone heard it. delivery and
+-- redelivered: the broker's own name of the message, and whether it may have come before. heard_ago: seconds since the
+-- worker heard it. heard_for: for how many seconds its session has listened, where that is known. p_worker: "<client
+-- id>:<process>"; without it, the same message from two workers is two answers.
 -- Returns, in order, [{ref, result, command_id, command_type, device_id, device_code, status, retry_count}]; result is
 -- acknowledged | failed | rejected, reply (it was about no command), duplicate (it said so before), ignored (the state
 -- stands), unknown_device, unknown_command or wrong_device.
