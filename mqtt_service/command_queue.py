@@ -15,14 +15,20 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, Protocol
 
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.adapters.rows import Claim, Settlement
 from mqtt_service.backoff import FIRST_DELAY
-from mqtt_service.errors import BrokerUnavailableError, LocalProtocolError, PermanentError, ServiceError
+from mqtt_service.errors import (
+    BrokerUnavailableError,
+    LocalProtocolError,
+    OutcomeUnknownError,
+    PermanentError,
+    ServiceError,
+)
 from mqtt_service.log import context
 from mqtt_service.metrics import COMMANDS
 from mqtt_service.protocol.commands import Command, encode_command
@@ -58,7 +64,7 @@ class Link(Protocol):
         """Whether a publish can be tried now."""
 
     async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
-        """Return after the PUBACK; raise BrokerUnavailableError or PermanentError."""
+        """Return after the PUBACK; raise OutcomeUnknownError, BrokerUnavailableError or PermanentError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,32 @@ class QueueOptions:
     poll_interval: float = 5.0
     lease: float = 30.0
     wake_format: Literal["12h", "iso"] = "12h"
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """The commands of one claim on their way; `claimed_at` is the loop's time.
+
+    Those that are given back are counted by the reason why, in `waiting`; `uncertain` counts those of them
+    that the broker may have all the same.
+    """
+
+    claimed_at: float
+    waiting: Counter[str] = field(default_factory=Counter)
+    uncertain: Counter[str] = field(default_factory=Counter)
+
+    def report(self) -> None:
+        """One line for each reason, however many commands it kept."""
+        for reason, number in self.waiting.items():
+            again = self.uncertain[reason]
+            log.warning(
+                "[CommandQueue] %d command(s) wait, uncounted: %s%s",
+                number,
+                reason,
+                f"; {again} of them may have arrived, and come again under the same command_id"
+                if again
+                else "",
+            )
 
 
 class CommandQueueProcessor:
@@ -221,60 +253,56 @@ class CommandQueueProcessor:
                 )
             )
         if claim.commands:
-            await self._publish_all(claim.commands, claimed_at=started)
+            await self._publish_all(claim.commands, _Turn(started))
         if claim.more and (claim.commands or claim.failed):
             return 0.0
         # Zero says that a due row is not ours to take yet; asking again at once would not change that.
         return min(self._options.poll_interval, claim.seconds_to_next_due or self._options.poll_interval)
 
-    async def _publish_all(self, commands: Sequence[Command], claimed_at: float) -> None:
-        """Publish in order for each device, devices side by side; `claimed_at` is the loop's time."""
+    async def _publish_all(self, commands: Sequence[Command], turn: _Turn) -> None:
+        """Publish in order for each device, devices side by side."""
         log.info("[CommandQueue] Processing %d pending command(s)", len(commands))
         # A stable sort: within a device, the order of the claim stays.
         by_device = sorted(commands, key=lambda command: str(command.device_id))
-        released: Counter[str] = Counter()
         async with asyncio.TaskGroup() as group:
             for _, of_device in groupby(by_device, key=lambda command: command.device_id):
-                group.create_task(self._publish_in_order(list(of_device), claimed_at, released))
-        for reason, number in released.items():
-            log.warning("[CommandQueue] %d command(s) wait, uncounted: %s", number, reason)
+                group.create_task(self._publish_in_order(list(of_device), turn))
+        turn.report()
 
-    async def _publish_in_order(
-        self, commands: Sequence[Command], claimed_at: float, released: Counter[str]
-    ) -> None:
+    async def _publish_in_order(self, commands: Sequence[Command], turn: _Turn) -> None:
         """Publish one device's commands; when one is given back, so are those behind it.
 
-        But for one whose time is over: the next claim expires it. `released` counts by the reason why.
+        But for one whose time is over: the next claim expires it.
         """
         reason: str | None = None
         for command in commands:
-            back = _TIME_IS_OVER if _seconds_left(command, claimed_at) < _LEAST_LIFE else reason
+            back = _TIME_IS_OVER if _seconds_left(command, turn) < _LEAST_LIFE else reason
             if back is not None:
                 settlement = Settlement(command.command_id, command.attempt, "released", back)
                 self._settler.settle(settlement, command)
             else:
                 with self._sending_to(command):
-                    settlement = await self._publish(command, claimed_at)
+                    settlement = await self._publish(command, turn)
                     self._settler.settle(settlement, command)
                 reason = settlement.error if settlement.outcome == "released" else None
             if settlement.outcome == "released":
-                released[settlement.error or "no reason given"] += 1
+                turn.waiting[settlement.error or "no reason given"] += 1
         if reason is not None:
             # The next claim must find them in their old place, before the device's later commands.
             await self.published_is_settled()
 
-    async def _publish(self, command: Command, claimed_at: float) -> Settlement:
+    async def _publish(self, command: Command, turn: _Turn) -> Settlement:
         """Publish one command; a fault of our code is its failure, and nobody else's."""
         try:
-            return await self._try_to_publish(command, claimed_at)
+            return await self._try_to_publish(command, turn)
         except Exception as error:
             log.exception("[CommandQueue] A fault of this service; that command alone fails")
             reason = f"a fault of this service, please report it: {error!r}"
             return Settlement(command.command_id, command.attempt, "failed", reason)
 
-    async def _try_to_publish(self, command: Command, claimed_at: float) -> Settlement:
+    async def _try_to_publish(self, command: Command, turn: _Turn) -> Settlement:
         key = (command.command_id, command.attempt)
-        usable_until = claimed_at + _USABLE_LEASE * self._options.lease
+        usable_until = turn.claimed_at + _USABLE_LEASE * self._options.lease
         remaining = usable_until - asyncio.get_running_loop().time()
         if not self.running or remaining <= 0:
             return Settlement(
@@ -285,13 +313,16 @@ class CommandQueueProcessor:
             payload = encode_command(command, wake_format=self._options.wake_format)
         except LocalProtocolError as error:
             return Settlement(*key, "failed", f"not sent: {error}", retry=False)
-        left = _seconds_left(command, claimed_at)
+        left = _seconds_left(command, turn)
         try:
             async with asyncio.timeout(min(remaining, left)) as timeout:
                 self._publishing.add(timeout)
                 result = await self._link.publish(topic, payload, expiry_seconds=int(left))
         except (BrokerUnavailableError, TimeoutError) as error:
-            return Settlement(*key, "released", str(error) or "the broker did not acknowledge in time")
+            reason = str(error) or "the broker did not acknowledge in time"
+            if isinstance(error, OutcomeUnknownError | TimeoutError):
+                turn.uncertain[reason] += 1
+            return Settlement(*key, "released", reason)
         except PermanentError as error:
             return Settlement(*key, "failed", str(error))
         finally:
@@ -327,9 +358,9 @@ class CommandQueueProcessor:
             )
 
 
-def _seconds_left(command: Command, claimed_at: float) -> float:
+def _seconds_left(command: Command, turn: _Turn) -> float:
     """Until the command expires; it may have waited in our hands since the claim."""
-    return command.seconds_to_expiry - (asyncio.get_running_loop().time() - claimed_at)
+    return command.seconds_to_expiry - (asyncio.get_running_loop().time() - turn.claimed_at)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

@@ -4,6 +4,7 @@ ServiceError
 ├── ConfigurationError        the operator must change a setting; exit status 2
 ├── RetryableError            waiting can help: the network, the broker, an overloaded project
 │   ├── BrokerUnavailableError
+│   │   └── OutcomeUnknownError   the broker may have the message all the same
 │   └── SupabaseUnavailableError
 ├── PermanentError            the same call will be refused again: a row that the database refuses
 │   └── ProjectMisconfiguredError   until a person mends it: a wrong key, a missing grant
@@ -38,6 +39,10 @@ class RetryableError(ServiceError):
 
 class BrokerUnavailableError(RetryableError):
     """The MQTT broker cannot be reached, refused us for now, or did not acknowledge in time."""
+
+
+class OutcomeUnknownError(BrokerUnavailableError):
+    """A message was sent, and the broker's word for it did not come: it may have it, and so the device."""
 
 
 class SupabaseUnavailableError(RetryableError):

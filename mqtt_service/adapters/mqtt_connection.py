@@ -23,7 +23,12 @@ from mqtt_service.adapters import mqtt_reasons as reasons
 from mqtt_service.adapters.mqtt_client import V5, Client, HandOver, new_properties
 from mqtt_service.adapters.mqtt_inbound import AckOrder
 from mqtt_service.adapters.mqtt_options import InboundMessage, MqttOptions, PublishResult
-from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
+from mqtt_service.errors import (
+    BrokerUnavailableError,
+    OutcomeUnknownError,
+    PermanentError,
+    ServiceError,
+)
 
 log = logging.getLogger("mqtt_service.mqtt")
 
@@ -108,7 +113,7 @@ class Connection:
         except TimeoutError:
             seconds = self._options.puback_timeout
             self.end(BrokerUnavailableError(f"{self._options.address} sent no PUBACK for {seconds:.0f} s"))
-            raise self._lost() from None
+            raise OutcomeUnknownError(str(self.ended.result())) from None
         if reason.is_failure:
             raise reasons.refused_publish(topic, reason)
         return PublishResult(no_subscriber=reason.value == _NO_MATCHING_SUBSCRIBERS)
@@ -135,12 +140,9 @@ class Connection:
         self._client.cut()
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(self._lost())
+                future.set_exception(OutcomeUnknownError(str(reason)))
             self._slots.release()
         self._pending.clear()
-
-    def _lost(self) -> BrokerUnavailableError:
-        return BrokerUnavailableError(str(self.ended.result()))
 
     def _failed(self, error: Exception) -> None:
         if not isinstance(error, ServiceError):
@@ -157,7 +159,7 @@ class Connection:
 
     def _send(self, topic: str, payload: bytes, expiry_seconds: int | None) -> asyncio.Future[ReasonCode]:
         if self.ended.done():
-            raise self._lost()
+            raise BrokerUnavailableError(str(self.ended.result()))
         properties = None
         if self._v5 and expiry_seconds is not None:
             properties = new_properties(PacketTypes.PUBLISH)

@@ -116,8 +116,8 @@ class MqttLink:
         """Publish at QoS 1, never retained, and return when the broker has it.
 
         The broker drops it if no device has fetched it within `expiry_seconds` (MQTT 5). Raises
-        BrokerUnavailableError when not connected, or when the outcome is unknown; PermanentError when the
-        broker refuses this message. Never published later, or twice, by itself.
+        BrokerUnavailableError when not connected, OutcomeUnknownError when the connection ended before the
+        PUBACK; PermanentError when the broker refuses the message. Never published later or twice by itself.
         """
         connection = self._connection
         if connection is None or not connection.usable:

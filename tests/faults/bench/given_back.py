@@ -4,10 +4,13 @@ import re
 
 from tests.faults.bench.processes import WorkerProcess
 
-# Given back since the broker's answer did not come, or taken over from a worker that did not settle in time.
-_LINE = re.compile(r"(\d+) command\(s\) (?:wait, uncounted: |of a worker that is gone )")
+# The broker's word for it did not come, or the worker that had it did not settle in time.
+_LINES = (
+    re.compile(r"(\d+) of them may have arrived, and come again"),
+    re.compile(r"(\d+) command\(s\) of a worker that is gone "),
+)
 
 
 def given_back(*workers: WorkerProcess) -> int:
     """So many commands in all."""
-    return sum(int(count) for worker in workers for count in _LINE.findall(worker.output))
+    return sum(int(count) for worker in workers for line in _LINES for count in line.findall(worker.output))
