@@ -21,7 +21,7 @@ from mqtt_service.log import context
 from mqtt_service.metrics import ACKNOWLEDGEMENTS, DROPPED_MESSAGES, FOREIGN_IDS
 from mqtt_service.protocol.messages import Acknowledgement, ServiceMessage, parse_ack
 from mqtt_service.protocol.replies import is_reply_id
-from mqtt_service.protocol.topics import Topic
+from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.visits import Visits
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ class AcknowledgementHandler:
         self._heard_since = heard_since
         self._queue = queue
         self._visits = visits
-        self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher("ACK", gateway.acknowledge, _BATCH)
+        self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher(
+            "ACK", gateway.acknowledge, _BATCH, key=lambda row: device_key(row.topic_id)
+        )
         self._worker = worker
         self._refs = count(1)
         # Messages whose handling was cancelled, by what the broker repeats: a repeat is the same answer.

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 from tenacity.wait import wait_base
 
-from mqtt_service.errors import ProjectMisconfiguredError, RetryableError
+from mqtt_service.errors import ProjectMisconfiguredError, RetryableError, ServiceError
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -28,12 +28,18 @@ class WaitAsAsked(wait_base):
 
 
 def patiently(
-    announce: Callable[[BaseException, float], None], longest: float = LONGEST_DELAY
+    announce: Callable[[BaseException, float], None],
+    longest: float = LONGEST_DELAY,
+    but: tuple[type[ServiceError], ...] = (),
 ) -> AsyncRetrying:
     """Try again without end on what waiting can mend, or a person; `announce` gets each error and the delay.
 
-    What else is raised, ends it. Delays are seconds, `longest` at most unless the peer asks for more.
+    What else is raised, ends it, and so does an error of `but`. Delays are seconds, `longest` at most unless
+    the peer asks for more.
     """
+
+    def can_be_mended(error: BaseException) -> bool:
+        return isinstance(error, (RetryableError, ProjectMisconfiguredError)) and not isinstance(error, but)
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -41,7 +47,7 @@ def patiently(
             announce(error, state.upcoming_sleep)
 
     return AsyncRetrying(
-        retry=retry_if_exception_type((RetryableError, ProjectMisconfiguredError)),
+        retry=retry_if_exception(can_be_mended),
         wait=WaitAsAsked(longest),
         before_sleep=before_sleep,
         reraise=True,

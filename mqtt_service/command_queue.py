@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 CLAIM_LIMIT = 200
 _PUBACK_PATIENCE = 2.0
+# Settling takes longer only where Supabase is away, and then no claim comes through, or where a row is locked.
+_SETTLE_PATIENCE = 15.0
 _MOST_UNSETTLED = 3 * CLAIM_LIMIT
 _MOST_DOUBLINGS = 16
 # MQTT counts a message's life in whole seconds.
@@ -205,8 +207,8 @@ class CommandQueueProcessor:
             )
 
     async def published_is_settled(self) -> None:
-        """Wait until everything published before this call is in the database."""
-        await self._settler.settled()
+        """Wait until everything published before this call is in the database, but for what a lock keeps."""
+        await self._settler.settled(_SETTLE_PATIENCE)
 
     async def sent_is_known(self, device: str) -> None:
         """Wait until the database knows what was sent to this device: an answer can overtake its PUBACK.

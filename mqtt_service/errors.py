@@ -6,6 +6,7 @@ ServiceError
 │   ├── BrokerUnavailableError
 │   │   └── OutcomeUnknownError   the broker may have the message all the same
 │   └── SupabaseUnavailableError
+│       └── RowLockedError        another transaction holds a row that the call needs
 ├── PermanentError            the same call will be refused again: a row that the database refuses
 │   └── ProjectMisconfiguredError   until a person mends it: a wrong key, a missing grant
 │       └── MigrationMissingError
@@ -47,6 +48,10 @@ class OutcomeUnknownError(BrokerUnavailableError):
 
 class SupabaseUnavailableError(RetryableError):
     """The Supabase project cannot be reached or is overloaded; the outcome of the call is unknown."""
+
+
+class RowLockedError(SupabaseUnavailableError):
+    """Another transaction of the project holds a row: nothing was changed; calls about other rows go on."""
 
 
 class PermanentError(ServiceError):

@@ -10,7 +10,7 @@ from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HELLOS
 from mqtt_service.protocol.messages import Hello, parse_hello
-from mqtt_service.protocol.topics import Topic
+from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.visits import Visits
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,9 @@ class HelloHandler:
     def __init__(self, gateway: Gateway, visits: Visits, worker: str, *, shared: bool = False) -> None:
         self._shared = shared
         self._visits = visits
-        self._batcher: Batcher[HelloRow, HelloRecorded] = Batcher("HELLO", gateway.record_hellos, _BATCH)
+        self._batcher: Batcher[HelloRow, HelloRecorded] = Batcher(
+            "HELLO", gateway.record_hellos, _BATCH, key=lambda row: device_key(row.topic_id)
+        )
         self._worker = worker
         self._refs = count(1)
 

@@ -87,8 +87,12 @@ class Pictures:
         self._buffer = ImageBuffer(limits)
         self._worker = worker
         self._refs = count(1)
-        self._rows: Batcher[ImageRow, ImageRecorded] = Batcher("IMAGE", gateway.record_images, _BATCH)
-        self._outcomes: Batcher[ImageOutcome, ImageSettled] = Batcher("IMAGE", gateway.settle_images, _BATCH)
+        self._rows: Batcher[ImageRow, ImageRecorded] = Batcher(
+            "IMAGE", gateway.record_images, _BATCH, key=lambda row: device_key(row.topic_id)
+        )
+        self._outcomes: Batcher[ImageOutcome, ImageSettled] = Batcher(
+            "IMAGE", gateway.settle_images, _BATCH, key=lambda outcome: outcome.image_id
+        )
         self._recorded: dict[Key, _Recorded] = {}
         self._finished: OrderedDict[Key, Finished] = OrderedDict()
         self._uploads = asyncio.Semaphore(_UPLOADS)

@@ -26,7 +26,9 @@ class ReplyNotes:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._batcher: Batcher[ReplyRow, None] = Batcher("REPLY", self._write, _BATCH)
+        self._batcher: Batcher[ReplyRow, None] = Batcher(
+            "REPLY", self._write, _BATCH, key=lambda reply: reply.device_id
+        )
         self._noting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:

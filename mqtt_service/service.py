@@ -69,6 +69,7 @@ class Worker:
 
     def __init__(self, settings: Settings, gateway: Gateway, store: PictureStore, worker_id: str) -> None:
         self._settings = settings
+        self._gateway = gateway
         self._worker_id = worker_id
         self.failures = Failures()
         self._started = asyncio.get_running_loop().time()
@@ -174,7 +175,12 @@ class Worker:
         """Return once the queue does nothing any more, not even fail."""
         settings = self._settings
         longest = settings.poll_interval + settings.lease_duration + _LONGEST_TURN
-        await no_progress(lambda: self.queue.progress, longest)
+        await no_progress("The command queue", lambda: self.queue.progress, longest)
+
+    async def waits_in_vain(self) -> None:
+        """Return once a call of the database has been under way for longer than its time-outs allow."""
+        longest = self._settings.supabase_timeout + _LONGEST_TURN
+        await no_progress("A call to Supabase", lambda: self._gateway.oldest_call or object(), longest)
 
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should; settling and answers can be stuck on their own."""
@@ -275,6 +281,7 @@ async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.
     tasks.add(asyncio.create_task(taken_over, name="leave"))
     tasks.add(asyncio.create_task(first_fault(), name="a callback, task or thread failed"))
     tasks.add(asyncio.create_task(worker.stands_still(), name="the command queue stands still"))
+    tasks.add(asyncio.create_task(worker.waits_in_vain(), name="a call to Supabase never ends"))
     try:
         with LoopWatch():
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -22,7 +22,9 @@ class Settler:
     """Writes settlements in the background; `run` it as one task."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._batcher: Batcher[Settlement, Settled] = Batcher("CommandQueue", gateway.settle, _LIMIT)
+        self._batcher: Batcher[Settlement, Settled] = Batcher(
+            "CommandQueue", gateway.settle, _LIMIT, key=lambda settlement: settlement.command_id
+        )
         self._settling: dict[UUID, asyncio.Task[None]] = {}
         self._refused: set[UUID] = set()
 
@@ -45,10 +47,10 @@ class Settler:
         """Write until cancelled."""
         await self._batcher.run()
 
-    async def settled(self) -> None:
-        """Wait until everything given to `settle` before this call is written."""
+    async def settled(self, patience: float) -> None:
+        """Wait until everything given to `settle` before this call is written, `patience` seconds at most."""
         if self._settling:
-            await asyncio.wait(set(self._settling.values()))
+            await asyncio.wait(set(self._settling.values()), timeout=patience)
 
     def settle(self, settlement: Settlement, command: Command | None = None) -> None:
         """Have this written; `command` is what the log calls it by."""

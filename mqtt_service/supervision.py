@@ -120,14 +120,14 @@ def _is_ours(trace: TracebackType | None) -> bool:
     return any(name.partition(".")[0] == _OURS for name in names)
 
 
-async def no_progress(progress: Callable[[], object], longest: float) -> None:
-    """Return, with a line in the log, once `progress` has said the same for `longest` seconds."""
+async def no_progress(what: str, progress: Callable[[], object], longest: float) -> None:
+    """Return, with a line in the log, once `progress` of `what` has said the same for `longest` seconds."""
     said, looks = progress(), 0
     while looks < _PROGRESS_LOOKS:
         await asyncio.sleep(longest / _PROGRESS_LOOKS)
         said, before = progress(), said
         looks = looks + 1 if said == before else 0
-    log.error("[SERVICE] The command queue has not moved for %.0f s", longest)
+    log.error("[SERVICE] %s has not moved for %.0f s", what, longest)
 
 
 class LoopWatch:

@@ -14,17 +14,19 @@ from mqtt_service.errors import (
     MigrationMissingError,
     PermanentError,
     ProjectMisconfiguredError,
+    RowLockedError,
     ServiceError,
     SupabaseUnavailableError,
 )
 
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 502, 503, 504, *range(520, 528)})
-# Serialisation failure, deadlock, lock and statement time-outs, too many connections, and a server that
+# Serialisation failure, deadlock, statement time-out, too many connections, and a server that
 # restarts; PGRST000 to 003 say that the API itself has no database connection.
 _RETRYABLE_CODES = frozenset(
-    {"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300", "08006", "08001", "08003"}
+    {"40001", "40P01", "57014", "57P01", "57P02", "57P03", "53300", "08006", "08001", "08003"}
     | {"PGRST000", "PGRST001", "PGRST002", "PGRST003"}
 )
+_LOCK_NOT_AVAILABLE = "55P03"
 _MISSING_CODES = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
 
 # What the data of the call is to blame for, so also whatever a trigger of the project raises. Not a row's
@@ -76,6 +78,10 @@ def from_network_error(error: httpx.HTTPError, call: str) -> SupabaseUnavailable
 def from_api_error(error: APIError, call: str) -> ServiceError:
     """Translate what PostgREST answered to `call` into one of our errors."""
     code, message = error.code or "", error.message or "no message"
+    if code == _LOCK_NOT_AVAILABLE:
+        return RowLockedError(
+            f"{call} met a row that another transaction of the project holds: end it if it stays ({message})"
+        )
     if code in _RETRYABLE_CODES or (code.startswith("5") and len(code) == 3):  # noqa: PLR2004 - an HTTP status
         return SupabaseUnavailableError(f"Supabase could not run {call} now: {message} ({code})")
     if code in _MISSING_CODES:

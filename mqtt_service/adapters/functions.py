@@ -1,7 +1,6 @@
 """The call of a project's edge function: one MQTT message in, our errors out.
 
-The client has connections of its own, and no HTTP/2: there, one answer that does not come in time breaks off
-every call on that connection, so a function that hangs would take the database's calls with it.
+The client has connections of its own, so that a function that hangs takes none from the database's calls.
 """
 
 import asyncio

@@ -102,10 +102,12 @@ async def connect(url: str, key: str, patience: float = 10.0) -> AsyncClient:
 
     An answer is waited for up to `patience` seconds; a call of hundreds of rows takes tens of milliseconds.
 
-    The HTTP client is ours for its time-outs, and so that a status is judged before the library reads it.
+    The HTTP client is ours for its time-outs, and so that a status is judged before the library reads it. It
+    speaks no HTTP/2: all calls share one connection there, so the answer to any is a sign of life for all,
+    and one that is never answered waits for ever beside a poll.
     """
     http = httpx.AsyncClient(
-        http2=True,
+        http2=False,
         timeout=httpx.Timeout(patience, connect=min(patience, _LONGEST_CONNECT)),
         follow_redirects=True,
         event_hooks={"response": [api_errors.refuse_by_status]},
@@ -137,6 +139,12 @@ class Gateway:
             "p_retry_delay_seconds": policy.retry_delay,
         }
         self._command_ttl = policy.command_ttl
+        self._under_way: dict[object, str] = {}
+
+    @property
+    def oldest_call(self) -> object | None:
+        """What stands for the call that has been under way for longest; None where none is."""
+        return next(iter(self._under_way), None)
 
     async def claim(self, *, limit: int, lease: float, held: Sequence[UUID]) -> Claim:
         """Lease up to `limit` due commands for `lease` seconds; limit 0 only expires and fails what is due.
@@ -276,10 +284,14 @@ class Gateway:
         return _shaped(_INITIALIZED, answer, "fn_initialize_device_after_mapping")
 
     async def _rpc(self, function: str, **parameters: object) -> object:
+        call = object()
+        self._under_way[call] = function
         try:
             return await _execute(self._client.rpc(function, parameters), function)
         except (ValueError, TypeError, RecursionError) as error:
             raise _unreadable(function, parameters, error) from error
+        finally:
+            del self._under_way[call]
 
 
 async def _execute(query: Any, call: str) -> object:  # noqa: ANN401 - the library's builders share no base

@@ -155,6 +155,7 @@ class _Session:
             url, token=key, auto_reconnect=False, max_retries=1, timeout=_CONNECT_DEADLINE
         )
         self._client.channels = self._channels = _Channels()
+        self._key = key
         self._listeners = listeners
         self._on_event = on_event
         loop = asyncio.get_running_loop()
@@ -190,12 +191,17 @@ class _Session:
                 "device_commands in the publication supabase_realtime?"
             ) from error
         except Exception as error:  # the library raises bare exceptions, and those of its WebSocket library
-            raise RealtimeLostError(f"Realtime cannot be reached: {error or type(error).__name__}") from error
+            raise RealtimeLostError(f"Realtime cannot be reached: {self._words_of(error)}") from error
         if self._lost.done():
             raise RealtimeLostError(self._lost.result())
         listener = self._client._listen_task  # noqa: SLF001 - nothing public tells that the listener has ended
         if listener is not None:
             listener.add_done_callback(lambda _: self._lose("the Realtime listener ended"))
+
+    def _words_of(self, error: Exception) -> str:
+        """What the error says, unless it quotes the address, of which the key is a part."""
+        words = str(error)
+        return type(error).__name__ if not words or self._key in words or "apikey" in words else words
 
     async def lost_because(self, silence: Silence) -> str:
         """Wait until events may no longer arrive; returns why."""
@@ -241,7 +247,7 @@ class _Session:
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state is not RealtimeSubscribeStates.SUBSCRIBED:
-            self._lose(f"Realtime says {state.value}" + (f": {error}" if error else ""))
+            self._lose(f"Realtime says {state.value}" + (f": {self._words_of(error)}" if error else ""))
 
     def _on_system(self, _: object) -> None:
         # The library calls this for successes alone; an error reaches `_on_state`.

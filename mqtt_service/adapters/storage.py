@@ -4,7 +4,10 @@ The bucket is private and made by the migrations. Storing the same picture again
 place of itself.
 """
 
+import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 import httpx
 from storage3.exceptions import StorageApiError
@@ -28,13 +31,17 @@ class PictureStore:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self._calls: set[asyncio.Task[None]] = set()
 
     async def put(self, path: str, picture: bytes) -> None:
-        """Store a JPEG; returns once it is safe.
+        """Store a JPEG; returns once it is safe. An upload goes on to its end though its caller is cancelled.
 
         Raises SupabaseUnavailableError where waiting can help, ProjectMisconfiguredError where a person must
         mend the project, and PermanentError where this picture is refused.
         """
+        await self._to_its_end(self._put(path, picture))
+
+    async def _put(self, path: str, picture: bytes) -> None:
         bucket = self._client.storage.from_(BUCKET)
         try:
             await bucket.upload(path, picture, {"content-type": "image/jpeg", "upsert": "true"})
@@ -47,10 +54,25 @@ class PictureStore:
 
     async def remove(self, path: str) -> None:
         """Remove a file that no row names; one that stays does no harm, so a failure is only logged."""
+        await self._to_its_end(self._remove(path))
+
+    async def _remove(self, path: str) -> None:
         try:
             await self._client.storage.from_(BUCKET).remove([path])
         except (httpx.HTTPError, StorageApiError, ServiceError) as error:
             log.warning("[IMAGE] %s is not needed and could not be removed: %s", path, error)
+
+    async def _to_its_end(self, call: Coroutine[Any, Any, None]) -> None:
+        """Never cut short: a request that is cancelled can cost the client a connection, in the end all."""
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller knows, if there still is one
 
 
 def _translated(error: StorageApiError) -> ServiceError:

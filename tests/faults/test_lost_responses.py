@@ -18,7 +18,7 @@ from mqtt_service.devstack.device_wake import SleepOptions
 from mqtt_service.devstack.faults import RestFault, RestKind
 from tests.faults.bench.drills import drill
 from tests.faults.bench.fleet import HOST, Fleet
-from tests.faults.bench.http2 import http2_front
+from tests.faults.bench.https_front import https_front
 from tests.faults.bench.processes import WorkerProcess
 from tests.faults.bench.rig import Bench
 from tests.integration.worker.harness import SITE, eventually
@@ -188,14 +188,33 @@ async def test_an_answer_that_does_not_come_costs_time_and_nothing_else(bench: B
         await _converged(bench, worker, fleet, cast, lambda: bench.stack.faults.rest == [])
 
 
-async def test_an_http2_connection_that_ends_under_way_costs_time_and_nothing_else(bench: Bench) -> None:
+async def test_a_connection_that_ends_under_way_costs_time_and_nothing_else(bench: Bench) -> None:
     """Take out from_network_error in the gateway's _execute: the parts end instead of trying again."""
-    async with http2_front(bench.stack.url, bench.directory) as front:
+    async with https_front(bench.stack.url, bench.directory) as front:
         trust = {"SUPABASE_URL": front.url, "SSL_CERT_FILE": str(front.ca_file)}
         async with _played(bench, lambda call: front.break_off(call, times=_times(call)), **trust) as (
             worker,
             fleet,
             cast,
         ):
-            await _converged(bench, worker, fleet, cast, lambda: front.breaks == [])
+            await _converged(bench, worker, fleet, cast, lambda: front.left == [])
             assert front.calls > len(CALLS)
+
+
+async def test_a_call_without_an_answer_ends_though_others_are_answered(bench: Bench) -> None:
+    """Take out `http2=False` in gateway.connect: there, the answer to any call is a sign of life for all.
+
+    The poll alone would keep such a call waiting for ever.
+    """
+    async with https_front(bench.stack.url, bench.directory) as front:
+        trust = {"SUPABASE_URL": front.url, "SSL_CERT_FILE": str(front.ca_file)}
+        settings = {"SUPABASE_TIMEOUT": "1", "POLL_INTERVAL": "0.2", "LEASE_DURATION": "300"}
+        async with bench.devices(), bench.worker("worker", ready=False, **trust, **settings) as worker:
+            await worker.becomes("healthy")
+            front.leave_unanswered("rpc/fn_settle_commands")
+            (device,) = await bench.database.add_active_devices(1)
+            command = await bench.database.queue(device["device_id"], "reboot")
+            await worker.says(CALLS["rpc/fn_settle_commands"])
+            await bench.database.becomes(command, "acknowledged")
+            assert front.left == []
+            assert front.protocols == {None, "http/1.1"}  # the WebSocket names none

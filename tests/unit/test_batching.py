@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mqtt_service import backoff
+from mqtt_service import backoff, batching
 from mqtt_service.batching import Batcher
-from mqtt_service.errors import PermanentError, SupabaseUnavailableError
+from mqtt_service.errors import PermanentError, RowLockedError, SupabaseUnavailableError
 
 Write = Callable[[Sequence[int]], Awaitable[Sequence[int]]]
 
@@ -20,7 +20,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(write: Write, limit: int = 100) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher("TEST", write, limit)
+    batcher = Batcher("TEST", write, limit, key=lambda item: item % 10)
     task = asyncio.create_task(batcher.run())
     try:
         async with asyncio.timeout(5):
@@ -140,7 +140,7 @@ async def test_a_writer_that_was_cancelled_leaves_its_items_to_the_next_run() ->
             await asyncio.Event().wait()
         return items
 
-    batcher = Batcher("TEST", write, 10)
+    batcher = Batcher("TEST", write, 10, key=lambda item: item % 10)
     first = asyncio.create_task(batcher.run())
     submission = asyncio.create_task(batcher.submit(1))
     await stuck.wait()
@@ -150,3 +150,54 @@ async def test_a_writer_that_was_cancelled_leaves_its_items_to_the_next_run() ->
     assert await asyncio.wait_for(submission, 5) == 1
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_an_item_whose_row_is_locked_keeps_those_behind_it_of_its_key_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A key is an item's last digit here; 7 is locked until it has been tried three times."""
+    monkeypatch.setattr(batching, "_WHILE_LOCKED", 0.05)
+    tries = 0
+    written: list[int] = []
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        nonlocal tries
+        if any(item % 10 == 7 for item in items) and tries < 3:
+            tries += len(items) == 1
+            raise RowLockedError("locked")
+        written.extend(items)
+        return items
+
+    async with running(write) as batcher:
+        kept = [asyncio.create_task(batcher.submit(item)) for item in (7, 17, 27)]
+        others = [asyncio.create_task(batcher.submit(item)) for item in (1, 2, 11)]
+        assert await asyncio.gather(*others) == [1, 2, 11]
+        assert (written, batcher.longest_wait) == ([1, 2, 11], 0.0)
+        assert await batcher.submit(3) == 3
+        assert await asyncio.gather(*kept) == [7, 17, 27]
+        await batcher.drained()
+    assert (written, tries) == ([1, 2, 11, 3, 7, 17, 27], 3)
+
+
+async def test_what_its_caller_gave_up_while_its_row_was_locked_is_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "_WHILE_LOCKED", 0.05)
+    locked = True
+    written: list[int] = []
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        if locked and 7 in items:
+            raise RowLockedError("locked")
+        written.extend(items)
+        return items
+
+    async with running(write) as batcher:
+        submission = asyncio.create_task(batcher.submit(7))
+        assert await batcher.submit(1) == 1
+        submission.cancel()
+        await asyncio.wait({submission})
+        locked = False
+        assert await batcher.submit(17) == 17
+        await batcher.drained()
+    assert written == [1, 17]

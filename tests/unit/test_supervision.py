@@ -94,11 +94,11 @@ async def test_a_part_that_keeps_failing_is_given_up(monkeypatch: pytest.MonkeyP
 
 async def test_work_that_goes_on_is_no_standstill() -> None:
     said = iter(range(1_000_000))
-    watch = asyncio.create_task(no_progress(lambda: next(said), longest=0.06))
+    watch = asyncio.create_task(no_progress("it", lambda: next(said), longest=0.06))
     await asyncio.wait({watch}, timeout=0.3)
     assert not watch.done()
     watch.cancel()
 
 
 async def test_work_that_says_the_same_for_long_stands_still() -> None:
-    await asyncio.wait_for(no_progress(lambda: 7, longest=0.06), 10)
+    await asyncio.wait_for(no_progress("it", lambda: 7, longest=0.06), 10)
