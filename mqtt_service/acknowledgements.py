@@ -52,8 +52,8 @@ class AcknowledgementHandler:
         )
         self._worker = worker
         self._refs = count(1)
-        # Messages whose handling was cancelled, by what the broker repeats: a repeat is the same answer.
-        self._cancelled: OrderedDict[tuple[str, bytes], str] = OrderedDict()
+        # Refs of messages whose handling was cancelled, by what the broker repeats, in their order.
+        self._cancelled: OrderedDict[tuple[str, bytes], list[str]] = OrderedDict()
 
     async def run(self) -> None:
         """Write acknowledgements until cancelled."""
@@ -79,14 +79,14 @@ class AcknowledgementHandler:
         if answer.claimed_device is not None:
             FOREIGN_IDS.inc()
         key = (message.topic, message.payload)
-        ref = self._cancelled.pop(key, "") if message.duplicate else ""
+        ref = self._ref_of_repeat(key) if message.duplicate else None
         ref = ref or f"{self._worker}:{next(self._refs)}"
         try:
             if answer.command_id is None:
                 await self._queue.sent_is_known(answer.device)
             result = await self._batcher.submit(self._row(answer, ref, message))
         except asyncio.CancelledError:
-            self._cancelled[key] = ref
+            self._cancelled.setdefault(key, []).append(ref)
             if len(self._cancelled) > _MOST_CANCELLED:
                 self._cancelled.popitem(last=False)
             raise
@@ -99,6 +99,15 @@ class AcknowledgementHandler:
         if visit is not None and result.result != "reply":
             visit.answered(result.command_type)
         _tell(answer, result)
+
+    def _ref_of_repeat(self, key: tuple[str, bytes]) -> str | None:
+        refs = self._cancelled.get(key)
+        if not refs:
+            return None
+        ref = refs.pop(0)
+        if not refs:
+            del self._cancelled[key]
+        return ref
 
     @property
     def longest_wait(self) -> float:

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 CLAIM_LIMIT = 200
 _PUBACK_PATIENCE = 2.0
-# Settling takes longer only where Supabase is away, and then no claim comes through, or where a row is locked.
+# Settling takes longer only where Supabase is away, when no claim comes through, or where a row is locked.
 _SETTLE_PATIENCE = 15.0
 _MOST_UNSETTLED = 3 * CLAIM_LIMIT
 _MOST_DOUBLINGS = 16
@@ -173,11 +173,18 @@ class CommandQueueProcessor:
 
     async def _after_failure(self, error: ServiceError) -> None:
         """A poll failed, and what it leased may wait for us: soon again at first, then at the usual pace."""
-        self.last_error = str(error)
+        changed, self.last_error = str(error) != self.last_error, str(error)
         soon = FIRST_DELAY * 2.0 ** min(self._failed_polls, _MOST_DOUBLINGS)
         self._failed_polls += 1
         pause = max(min(soon, self._options.poll_interval), getattr(error, "retry_after", None) or 0.0)
-        log.warning("[CommandQueue] %s; next poll in %.1f s", error, pause)
+        # At the 1st, 2nd, 4th, 8th… in a row: an outage of a day is a few lines.
+        if changed or self._failed_polls.bit_count() == 1:
+            log.warning(
+                "[CommandQueue] %s; next poll in %.1f s (failure %d in a row)",
+                error,
+                pause,
+                self._failed_polls,
+            )
         self._idle.set()
         await _either(self._stopping, pause)
 

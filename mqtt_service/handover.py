@@ -18,7 +18,7 @@ from mqtt_service.adapters.functions import EdgeFunction
 from mqtt_service.adapters.mqtt_link import InboundMessage
 from mqtt_service.backoff import WaitAsAsked
 from mqtt_service.errors import PermanentError, RemoteProtocolError, RetryableError
-from mqtt_service.log import context
+from mqtt_service.log import Notice, context
 from mqtt_service.metrics import HANDOVER
 from mqtt_service.protocol.topics import device_key, parse_topic
 
@@ -30,7 +30,6 @@ Outcome = Literal["taken", "refused", "given_up"]
 _CALLS = 8
 # With their pauses about a minute, unless the function wishes for more.
 _ATTEMPTS = 8
-_PERIOD = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -68,9 +67,9 @@ class Handover:
         self._devices: asyncio.Queue[str] = asyncio.Queue()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._drops = _Notice(clock)
-        self._delays = _Notice(clock)
-        self._losses = _Notice(clock)
+        self._drops = Notice(log, clock)
+        self._delays = Notice(log, clock)
+        self._losses = Notice(log, clock)
 
     @property
     def alone(self) -> bool:
@@ -90,7 +89,9 @@ class Handover:
         """
         if self._mode == "also" and self._room.locked():
             HANDOVER.labels("dropped").inc()
-            self._drops.note("The buffer (EDGE_BUFFER) is full; new messages do not reach the edge function")
+            self._drops.note(
+                "[EDGE] The buffer (EDGE_BUFFER) is full; new messages do not reach the edge function"
+            )
             return
         await self._room.acquire()
         device = _device_of(message)
@@ -184,29 +185,12 @@ class Handover:
     def _note_delay(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self.last_error = str(error)
-        self._delays.note(f"{error}; {self.waiting} waiting, next try in {state.upcoming_sleep:.1f} s")
+        self._delays.note(f"[EDGE] {error}; {self.waiting} waiting, next try in {state.upcoming_sleep:.1f} s")
 
     def _lost(self, device: str, entry: _Entry, error: Exception, how: str) -> None:
         self.last_error = str(error)
         log.debug("[EDGE] %r was %s", entry.message.topic, how, extra=context(device=device))
-        self._losses.note(f"A message on {entry.message.topic!r} was {how}: {error}")
-
-
-class _Notice:
-    """A warning that can come a thousand times a second, and is written once a minute."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._times = 0
-        self._next: float | None = None
-
-    def note(self, text: str) -> None:
-        """Write it, with how many there were since the last line, unless that is too recent."""
-        self._times += 1
-        now = self._clock()
-        if self._next is None or now >= self._next:
-            log.warning("[EDGE] %s (%d time(s) since the last such line)", text, self._times)
-            self._next, self._times = now + _PERIOD, 0
+        self._losses.note(f"[EDGE] A message on {entry.message.topic!r} was {how}: {error}")
 
 
 def _device_of(message: InboundMessage) -> str:

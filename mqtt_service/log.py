@@ -7,10 +7,13 @@ JSON as fields of their own.
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
 CONTEXT = ("command", "device", "worker")
+_PERIOD = 60.0
 
 
 def context(**fields: object) -> dict[str, object]:
@@ -20,6 +23,24 @@ def context(**fields: object) -> dict[str, object]:
 
 def _context_of(record: logging.LogRecord) -> dict[str, str]:
     return {name: str(getattr(record, name)) for name in CONTEXT if getattr(record, name, None)}
+
+
+class Notice:
+    """A warning that can come a thousand times a second, and is written once a minute."""
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._times = 0
+        self._next: float | None = None
+
+    def note(self, text: str) -> None:
+        """Write it, with how many there were since the last line, unless that is too recent."""
+        self._times += 1
+        now = self._clock()
+        if self._next is None or now >= self._next:
+            self._log.warning("%s (%d time(s) since the last such line)", text, self._times)
+            self._next, self._times = now + _PERIOD, 0
 
 
 class TextFormatter(logging.Formatter):

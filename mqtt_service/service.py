@@ -57,6 +57,8 @@ _GIVE_BACK_PATIENCE = 1.0
 _CLOSE_PATIENCE = 2.0
 # Answers that wait this long for the database make the worker unhealthy.
 _STUCK = 10.0
+# So does a message that a handler has had for so long, but then commands still flow.
+_LONG_WAIT = 60.0
 # A thread that cannot be ended (in a name server's silence, say) must not keep the process.
 _LAST_RESORT = 9.0
 # A queue that has not moved this long, beyond its poll interval and a lease, never will: an API that asks for
@@ -168,8 +170,15 @@ class Worker:
             edge_error=self.handover.last_error if self.handover else None,
             worker=self._worker_id,
             uptime=now - self._started,
-            failing=self.failures.recent(),
+            failing=self._failing(),
         )
+
+    def _failing(self) -> dict[str, str]:
+        """Parts that failed lately, and messages that nobody gets done with."""
+        failing = self.failures.recent()
+        if self.link.longest_wait > _LONG_WAIT:
+            failing["inbound"] = f"a message has waited for {self.link.longest_wait:.0f} s; see the log"
+        return failing
 
     async def stands_still(self) -> None:
         """Return once the queue does nothing any more, not even fail."""

@@ -7,6 +7,7 @@ Supabase does.
 
 import asyncio
 import logging
+import time
 
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.errors import ServiceError
@@ -17,34 +18,29 @@ _PATIENCE = 2.0
 
 
 class Succession:
-    """Announces this process, `worker`, under `client_id`, and asks who goes by it."""
+    """Announces this process, `worker`, under `client_id`, and asks for the newest that goes by it."""
 
     def __init__(self, gateway: Gateway, client_id: str, worker: str) -> None:
         self._gateway = gateway
         self._client_id = client_id
         self._worker = worker
-        self._announced = False
+        self._started = time.monotonic()
         self._asking: asyncio.Task[bool] | None = None
 
     async def has_successor(self) -> bool:
-        """Whether a newer process goes by the id; False where the database cannot tell within 2 s.
-
-        The first call that reaches the database announces this process instead.
-        """
+        """Whether a process that started later goes by the id; False where nobody can tell within 2 s."""
         # A call that hangs is asked again for its answer, not made twice: requests are not cut short.
-        if self._asking is None:
+        if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         done, _ = await asyncio.wait({self._asking}, timeout=_PATIENCE)
-        if not done:
-            return False
-        self._asking = None
-        return done.pop().result()
+        return done.pop().result() if done else False
 
     async def _ask(self) -> bool:
         try:
-            newest = await self._gateway.announce(self._client_id, starts=not self._announced)
+            newest = await self._gateway.announce(
+                self._client_id, started_ago=time.monotonic() - self._started
+            )
         except ServiceError as error:
             log.info("[MQTT] Whether another process has our client id is not known: %s", error)
             return False
-        self._announced = True
         return newest != self._worker

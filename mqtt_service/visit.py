@@ -46,6 +46,7 @@ REPLY_EXPIRY = 60
 _MOST_ASKS = 3
 _LOOK_AT_COMMANDS = 2.0
 _LAST_WORDS = 10.0
+_FIRST_WORD = 5.0
 _MOST_SHOWN = 20
 _BRING_PICTURES = frozenset({"capture_image", "send_image"})
 
@@ -170,11 +171,14 @@ class Visit:
         """A picture's metadata is in its row; the device is answered, if that is ours to do."""
         self.joined(recorded)
         try:
-            if recorded.result == "complete":
-                await self._confirm(metadata.name, recorded.next_wake_at)
-            elif recorded.result == "receiving":
-                await self._invite(metadata.name)
-        except _SilencedError:
+            # The messages behind this one wait meanwhile. What cannot be said now, the visit says later; an
+            # ACK_OK comes when the device offers the picture again.
+            async with asyncio.timeout(_FIRST_WORD):
+                if recorded.result == "complete":
+                    await self._confirm(metadata.name, recorded.next_wake_at)
+                elif recorded.result == "receiving":
+                    await self._invite(metadata.name)
+        except (_SilencedError, TimeoutError):
             pass
         except ServiceError as error:
             log.warning("[VISIT] %s", error, extra=self._context())

@@ -258,10 +258,10 @@ class Gateway:
         )
         return _shaped(_IMAGES_SETTLED, answer, "fn_settle_images")
 
-    async def announce(self, client_id: str, *, starts: bool) -> str:
-        """Tell that this process goes by the client id now (`starts`), or ask; returns who does."""
+    async def announce(self, client_id: str, *, started_ago: float) -> str:
+        """Tell that this process, so many seconds old, goes by the client id; returns the newest such."""
         answer = await self._rpc(
-            "fn_announce_worker", p_client_id=client_id, p_worker=self._worker, p_starts=starts
+            "fn_announce_worker", p_client_id=client_id, p_worker=self._worker, p_started_ago=started_ago
         )
         return _shaped(_INSTANCE, answer, "fn_announce_worker")["worker"]
 

@@ -2,7 +2,7 @@
 
 Each is handled in a task of its own, started in the order of arrival.
 One that was handled, and whose acknowledgement did not reach the broker, comes again with the same packet id
-and bytes: it is acknowledged and not handled twice.
+and bytes: it is acknowledged and not handled twice. At QoS 0 a message waits like any other.
 A handler that raises gets the message again after a pause, without end for RetryableError. Anything else is a
 fault of the code: after some attempts the message is given up with an error in the log, since a message that
 can never be handled would otherwise take a place in the broker's window for ever.
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from mqtt_service.adapters.mqtt_options import Handler, InboundMessage
 from mqtt_service.errors import RetryableError
@@ -73,35 +74,50 @@ class Inbound:
 
     The broker is asked to send no more than `limit` unacknowledged ones; Mosquitto 2.0 does all the same,
     so more wait here in their order, up to `_MOST_WAITING` times as many. `session_began` is the monotonic
-    time at which the broker's session did, None where it was there before this process.
+    time at which the broker's session did, None where it was there before this process. What was handled is
+    known for it for `remembered` seconds: an acknowledgement older than that has reached the broker, or the
+    connection would have ended, and then the same packet id is another message.
     """
 
-    def __init__(self, handler: Handler, limit: int, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self, handler: Handler, limit: int, sleep: Callable[[float], Awaitable[None]], *, remembered: float
+    ) -> None:
         self._handler = handler
         self._limit = limit
         self._sleep = sleep
         self._tasks: dict[asyncio.Task[None], _Delivery] = {}
         self._waiting: deque[_Delivery] = deque()
         self.session_began: float | None = None
-        # By packet id, the message that was last handled under it: at most 65,535 small numbers.
-        self._handled: dict[int, int] = {}
+        self._remembered = remembered
+        # By packet id, the message that was last handled under it, and when: at most 65,535 pairs of numbers.
+        self._handled: dict[int, tuple[int, float]] = {}
 
     def take(self, message: InboundMessage, mid: int, order: AckOrder) -> bool:
         """Have a message handled; False if there is no room for it."""
-        if not message.qos:
-            room = len(self._tasks) < self._limit
-            if room:
-                self._start(_Delivery(message, None, None))
-            return room
-        if message.duplicate and self._handled.get(mid) == _fingerprint(message):
+        if message.qos and message.duplicate and self._was_handled(message, mid):
             order.handled(order.enter(mid))
             return True
         if len(self._waiting) >= _MOST_WAITING * self._limit:
             return False
-        self._handled.pop(mid, None)
-        self._waiting.append(_Delivery(message, order, order.enter(mid)))
+        if message.qos:
+            self._handled.pop(mid, None)
+            self._waiting.append(_Delivery(message, order, order.enter(mid)))
+        else:
+            self._waiting.append(_Delivery(message, None, None))
         self._start_waiting()
         return True
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest message that is not handled has waited; 0 where none does."""
+        now = time.monotonic()
+        deliveries = [*self._tasks.values(), *islice(self._waiting, 1)]
+        return max((now - delivery.message.heard_at for delivery in deliveries), default=0.0)
+
+    def _was_handled(self, message: InboundMessage, mid: int) -> bool:
+        """Whether this is what was handled under the same packet id a moment ago."""
+        fingerprint, when = self._handled.get(mid, (None, 0.0))
+        return fingerprint == _fingerprint(message) and time.monotonic() - when < self._remembered
 
     def begin_session(self) -> None:
         """The broker begins a session, and with it the packet ids anew."""
@@ -136,7 +152,7 @@ class Inbound:
         if not task.cancelled():
             task.result()
             if delivery.place is not None:
-                self._handled[delivery.place.mid] = _fingerprint(delivery.message)
+                self._handled[delivery.place.mid] = (_fingerprint(delivery.message), time.monotonic())
             delivery.acknowledge()
 
     async def _deliver(self, message: InboundMessage) -> None:

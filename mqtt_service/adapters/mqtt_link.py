@@ -30,6 +30,7 @@ from mqtt_service.adapters.mqtt_options import (
 )
 from mqtt_service.adapters.mqtt_reasons import HungUpError, ProtocolRefusedError, SessionTakenOverError
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
+from mqtt_service.log import Notice
 
 __all__ = ["InboundMessage", "LinkStatus", "MqttLink", "MqttOptions", "PublishResult"]
 
@@ -79,7 +80,8 @@ class MqttLink:
         self._has_successor = has_successor
         self._jitter = jitter
         self._sleep = sleep
-        self._inbound = Inbound(handler, options.max_inbound, sleep)
+        self._inbound = Inbound(handler, options.max_inbound, sleep, remembered=2.0 * options.keepalive)
+        self._drops = Notice(log)
         self._newest = self._protocol = V5
         self._connection: Connection | None = None
         self._connections = 0
@@ -99,6 +101,11 @@ class MqttLink:
         if self._connection is not None and self.connected:
             self._last_progress = self._connection.last_received
         return self._last_progress
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest message has waited to be handled; 0 where none does."""
+        return self._inbound.longest_wait
 
     def heard_since(self) -> float | None:
         """The monotonic time at which the broker's session began; None where it was there before us."""
@@ -223,7 +230,7 @@ class MqttLink:
             raise BrokerUnavailableError(
                 "more messages came than max_inbound; the broker delivers them again"
             )
-        log.warning("[MQTT] Dropped a message on %r, sent at QoS 0 faster than handled", message.topic)
+        self._drops.note(f"[MQTT] Dropped a message on {message.topic!r}, sent at QoS 0 faster than handled")
 
     def _suspect_a_namesake(self, times: int) -> None:
         """Mosquitto before 2.0.15 hangs up on a client whose id another takes, and does not say why."""

@@ -375,3 +375,17 @@ async def test_every_reply_names_the_device_and_only_its_own_field(brief: Bench)
     assert fields == {'["send_image"]', '["next_wake"]'}
     assert {message["device_id"] for _, message in brief.link.said} == {DEVICE}
     assert WAKE.hour == 17
+
+
+async def test_metadata_is_done_with_though_the_broker_takes_no_answer_to_it(
+    parts: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails where `announced` waits for the broker: the answers of all devices would wait behind it."""
+    monkeypatch.setattr(module, "_FIRST_WORD", 0.05)
+    parts.link.faults = [BrokerUnavailableError("quota exceeded")] * 10_000
+    visit = parts.visit(row())
+    await parts.send(visit, metadata())
+    parts.link.faults.clear()
+    await parts.send(visit, None, *chunks())
+    await parts.ended(visit)
+    assert [told["next_wake_time"] for told in parts.link.told("ACK_OK")] == ["5:30PM"]

@@ -40,6 +40,7 @@ def test_each_migration_can_be_applied_again_on_its_own(database: psycopg.Connec
         "20251203000300_which_picture_is_meant",
         "20251204000000_replies",
         "20251204000100_who_heard_an_answer",
+        "20251204000200_newest_worker",
     ):
         database.execute((SUPABASE / f"migrations/{name}.sql").read_bytes())
     assert (structure(database), grants(database)) == before

@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtt_service.adapters.mqtt_client import HandOver
-from mqtt_service.adapters.mqtt_inbound import AckOrder
+from mqtt_service.adapters.mqtt_inbound import AckOrder, Inbound
 from mqtt_service.adapters.mqtt_link import reconnect_delay
+from mqtt_service.adapters.mqtt_options import InboundMessage
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
@@ -69,3 +72,38 @@ def test_a_call_after_the_loop_has_closed_is_dropped() -> None:
 
     hand_over = asyncio.run(make())
     hand_over(lambda: pytest.fail("nothing runs"))
+
+
+@pytest.mark.parametrize(("remembered", "handled"), [(60.0, 1), (0.0, 2)])
+async def test_a_repeat_is_known_for_as_long_as_its_acknowledgement_can_be_lost(
+    remembered: float, handled: int
+) -> None:
+    """Some brokers use the lowest free packet id, so that the next message of these words has it again."""
+    seen: list[InboundMessage] = []
+    sent: list[int] = []
+
+    async def handle(message: InboundMessage) -> None:
+        seen.append(message)
+
+    inbound = Inbound(handle, 10, asyncio.sleep, remembered=remembered)
+    first = InboundMessage("device/a/ack", b"{}", 1, duplicate=False)
+    for message in (first, replace(first, duplicate=True)):
+        assert inbound.take(message, 1, AckOrder(sent.append))
+        await inbound.drained(5)
+    assert (len(seen), sent) == (handled, [1, 1])
+
+
+async def test_a_message_that_is_not_handled_shows_for_how_long() -> None:
+    release = asyncio.Event()
+
+    async def handle(_: InboundMessage) -> None:
+        await release.wait()
+
+    inbound = Inbound(handle, 1, asyncio.sleep, remembered=60.0)
+    for age in (5.0, 3.0):
+        message = InboundMessage("device/a/ack", b"{}", 0, duplicate=False, heard_at=time.monotonic() - age)
+        assert inbound.take(message, 0, AckOrder(lambda _: None))
+    assert 5 <= inbound.longest_wait < 60
+    release.set()
+    await inbound.drained(5)
+    assert inbound.longest_wait == 0.0
