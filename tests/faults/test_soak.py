@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 
+from mqtt_service.devstack.device import ReceivedCommand, SimulatedDevice
 from mqtt_service.devstack.device_access import Access
 from mqtt_service.devstack.faults import RealtimeFaults, RestFault
 from mqtt_service.devstack.fleet import Fleet
@@ -36,6 +37,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 TYPES = ("update_config", "capture_image", "reboot")
 
 NOT_FINAL = "status in ('pending', 'sent') or (status = 'failed' and due_at is not null)"
+
+
+@dataclass
+class Answers:
+    """The commands that devices have answered, once the broker had the answer."""
+
+    with_id: set[str] = field(default_factory=set)
+    without_id: set[str] = field(default_factory=set)
+
+    def note(self, device: SimulatedDevice, command: ReceivedCommand) -> None:
+        """A device has answered a command."""
+        named = device.options.ack_form == "by_id"
+        (self.with_id if named else self.without_id).add(command.command_id or "")
 
 
 @dataclass
@@ -183,10 +197,9 @@ async def test_nothing_is_lost_while_everything_fails_now_and_then(bench: Bench)
         extra_wakes=drill(8, 20), loss=0.05, duplicates=0.02, shuffle=True, patience=drill(120.0, 300.0),
     )  # fmt: skip
     fleet = Fleet(options, "127.0.0.1", bench.broker.port, Access())
-    accepted: set[str] = set()
+    answers = Answers()
     for device in fleet.devices:
-        if device.options.ack_form == "by_id":  # an answer without an id can be taken for another's
-            device._on_command = lambda _, command: accepted.add(command.command_id or "")
+        device._on_command = answers.note
     async with AsyncExitStack() as exits:
         crew = Crew(bench, exits)
         for number in range(WORKERS):
@@ -200,14 +213,14 @@ async def test_nothing_is_lost_while_everything_fails_now_and_then(bench: Bench)
             await fleet.run()
         await eventually(lambda: all_final(bench), "an end of every command", TTL + 60)
         crew.note_memory()
-        await tell_and_check(bench, fleet, faults, crew, accepted)
+        await tell_and_check(bench, fleet, faults, crew, answers)
 
 
 async def all_final(bench: Bench) -> bool:
     return await bench.database.count(NOT_FINAL) == 0
 
 
-async def tell_and_check(bench: Bench, fleet: Fleet, faults: Faults, crew: Crew, accepted: set[str]) -> None:
+async def tell_and_check(bench: Bench, fleet: Fleet, faults: Faults, crew: Crew, answers: Answers) -> None:
     """Every command final, every answer in its row, every picture whole, memory flat."""
     document = fleet.report().document()
     pictures = {
@@ -240,7 +253,9 @@ async def tell_and_check(bench: Bench, fleet: Fleet, faults: Faults, crew: Crew,
     report(
         faults=faults.happened,
         commands=await bench.database.statuses(),
-        answers=len(accepted & commands),
+        answers=len(answers.with_id & commands),
+        answers_without_id=len(answers.without_id & commands),
+        of_these_not_in_their_row=sorted((answers.without_id & commands) - acknowledged),
         pictures=len(pictures),
         hellos=document["hellos"],
         answered=document["answered"],
@@ -248,7 +263,7 @@ async def tell_and_check(bench: Bench, fleet: Fleet, faults: Faults, crew: Crew,
         unfinished=unfinished,
         memory_growth=[round(factor, 2) for factor in growth],
     )
-    assert (accepted & commands) - acknowledged == set()
+    assert (answers.with_id & commands) - acknowledged == set()
     assert {key: stored.get(key) for key in pictures} == pictures
     assert (document["hung"], document["pending"]) == (0, 0)
     assert all(factor < 1.5 for factor in growth), growth
