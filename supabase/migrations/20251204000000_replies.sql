@@ -1,8 +1,7 @@
--- What a device was told without a row of device_commands: the answers to its HELLO and about its pictures. A device that
--- answers without a command_id acknowledges them like commands, and every worker hears that, not only the one that spoke.
--- So they are noted here before they are said, and an answer without an id is for what the device was sent last, be it a
--- command or a reply (PROTOCOL.md, "Acknowledgement"). Which command that is stands in the migration of the
--- acknowledgements; a reply takes one answer.
+-- Replies: what a device was told without a row of device_commands, in answer to its HELLO or about its pictures. A
+-- device that answers without a command_id acknowledges them like commands, and every worker hears that, not only the
+-- one that spoke. So they are noted here before they are said, and an answer without an id is for what the device was
+-- sent last, be it a command or a reply (PROTOCOL.md, "Acknowledgement"). The next migration puts that into use.
 --
 -- Where nothing is open, an answer without an id is late: it is for the command that the device was sent last, if that
 -- one failed or expired meanwhile.
@@ -88,61 +87,18 @@ as $$
   order by r.said_at desc limit 1
 $$;
 
--- An answer of one device, whose row is locked, to a command; v_result and what it means stand at
--- public.fn_acknowledge_commands.
-create or replace function mqtt_private.fn_acknowledge_command(p_ack jsonb, p_max_retries int, p_delay interval)
-returns jsonb
+-- Takes an answer for this reply, which takes no other; the device's row is locked. Returns what
+-- fn_acknowledge_command does, with the result `reply`.
+create or replace function mqtt_private.fn_acknowledge_reply(p_ack jsonb, p_reply mqtt_private.replies) returns jsonb
 language plpgsql volatile set search_path = ''
 as $$
-declare
-  v_result text;
-  v_device public.devices;
-  v_command public.device_commands;
-  v_reply mqtt_private.replies;
-  v_message constant text := left(nullif(trim(p_ack ->> 'message'), ''), 1000);
 begin
-  select * into v_device from public.devices
-  where device_id = mqtt_private.fn_find_device(p_ack ->> 'topic_id');
-  v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device.device_id);
-  v_reply := mqtt_private.fn_find_acknowledged_reply(p_ack, v_device.device_id, v_command);
-  if v_reply.reply_id is not null then
-    delete from mqtt_private.replies where reply_id = v_reply.reply_id;
-    return jsonb_build_object(
-      'ref', p_ack ->> 'ref', 'result', 'reply', 'command_id', null, 'command_type', v_reply.reply_type,
-      'device_id', v_device.device_id, 'device_code', v_device.device_code, 'status', null, 'retry_count', null);
-  end if;
-  v_result := case
-    when v_device.device_id is null then 'unknown_device'
-    when v_command.command_id is null then 'unknown_command'
-    when v_command.device_id <> v_device.device_id then 'wrong_device' end;
-  if v_result is null then
-    -- A cancel or a settle may be under way: decide on what the row says once it is ours.
-    select * into v_command from public.device_commands where command_id = v_command.command_id for update;
-    v_result := coalesce(
-      mqtt_private.fn_effect_of_acknowledgement(p_ack ->> 'outcome', v_command.status, v_command.attempt), 'ignored');
-  end if;
-
-  if v_result in ('acknowledged', 'failed', 'rejected') then
-    update public.device_commands
-    set status = v_result, response = p_ack -> 'response', lease_worker = null, lease_until = null,
-        delivered_at = coalesce(delivered_at, now()),
-        acknowledged_at = case v_result when 'acknowledged' then now() else acknowledged_at end,
-        retry_count = retry_count + case v_result when 'failed' then 1 else 0 end,
-        last_error = case v_result
-          when 'failed' then 'the device reports failure' || coalesce(': ' || v_message, '')
-          when 'rejected' then 'the device refuses' || coalesce(': ' || v_message, '') end,
-        due_at = case when v_result = 'failed' and retry_count + 1 < p_max_retries then now() + p_delay end
-    where command_id = v_command.command_id
-    returning * into v_command;
-  end if;
-
-  if v_result in ('unknown_device', 'wrong_device') then
-    v_command := null; -- nothing of another device's command is told
-  end if;
+  delete from mqtt_private.replies where reply_id = p_reply.reply_id;
   return jsonb_build_object(
-    'ref', p_ack ->> 'ref', 'result', v_result, 'command_id', v_command.command_id,
-    'command_type', v_command.command_type, 'device_id', v_device.device_id, 'device_code', v_device.device_code,
-    'status', v_command.status, 'retry_count', v_command.retry_count);
+    'ref', p_ack ->> 'ref', 'result', 'reply', 'command_id', null, 'command_type', p_reply.reply_type,
+    'device_id', p_reply.device_id,
+    'device_code', (select device_code from public.devices where device_id = p_reply.device_id),
+    'status', null, 'retry_count', null);
 end
 $$;
 
@@ -182,7 +138,7 @@ begin
     'mqtt_private.fn_find_command_sent_last(uuid, text)',
     'mqtt_private.fn_find_acknowledged_command(jsonb, uuid)',
     'mqtt_private.fn_find_acknowledged_reply(jsonb, uuid, public.device_commands)',
-    'mqtt_private.fn_acknowledge_command(jsonb, int, interval)',
+    'mqtt_private.fn_acknowledge_reply(jsonb, mqtt_private.replies)',
     'public.fn_note_replies(text, jsonb)'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);

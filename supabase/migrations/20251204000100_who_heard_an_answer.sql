@@ -3,10 +3,13 @@
 -- session is the n-th of another, however late it is. An answer is thus told from its echoes by session, which the MQTT
 -- client id names, not by process: a process that goes on with its predecessor's session hears what that has not heard.
 --
--- Two things are otherwise. A session that began lately never brings what was said before it: so an answer is recorded
--- with the moment at which its worker heard it, and heard_for says for how many seconds a session has listened, if that
--- is known. And what the broker marks as delivered again may be what the predecessor recorded: then the process alone
--- counts, and the predecessor's record stands for an echo for a minute.
+-- An element of p_acks (public.fn_acknowledge_commands) may say besides: heard_ago, the seconds since its worker heard
+-- it, and heard_for, the seconds for which the worker's session has listened, where that is known. p_worker is named
+-- "<client id>:<process>". The result may also be `reply`: the answer was about no command.
+--
+-- Two things are otherwise. A session that began lately never brings what was heard before it. And what the broker
+-- marks as delivered again may be what the predecessor recorded: then the process alone counts, and the predecessor's
+-- record stands for an echo for a minute.
 
 create index if not exists command_answers_repeats_idx
   on mqtt_private.command_answers (repeats) where repeats is not null;
@@ -56,22 +59,6 @@ end
 $$;
 drop function if exists mqtt_private.fn_find_same_answer(text, uuid, text, timestamptz);
 
--- When the device was sent what this answer without an id is about; -infinity where there is nothing.
-create or replace function mqtt_private.fn_sent_at(p_ack jsonb, p_device_id uuid) returns timestamptz
-language plpgsql volatile set search_path = ''
-as $$
-declare
-  v_command constant public.device_commands := mqtt_private.fn_find_acknowledged_command(p_ack, p_device_id);
-  v_reply constant mqtt_private.replies :=
-    mqtt_private.fn_find_acknowledged_reply(p_ack, p_device_id, v_command);
-begin
-  return case
-    when v_reply.reply_id is not null then v_reply.said_at
-    when v_command.command_id is null then '-infinity'
-    else coalesce(v_command.delivered_at, clock_timestamp()) end;
-end
-$$;
-
 -- One answer, used once. Its device's row is locked, so two workers take turns here.
 create or replace function mqtt_private.fn_answer_once(
   p_ack jsonb, p_worker text, p_max_retries int, p_delay interval) returns jsonb
@@ -80,6 +67,8 @@ as $$
 declare
   v_result jsonb;
   v_same mqtt_private.command_answers;
+  v_command public.device_commands;
+  v_reply mqtt_private.replies;
   v_ref constant text := p_ack ->> 'ref';
   v_device_id constant uuid := mqtt_private.fn_find_device(p_ack ->> 'topic_id');
   v_digest constant text := case
@@ -91,16 +80,19 @@ begin
   if found then
     return v_result;
   end if;
+  v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device_id);
+  v_reply := mqtt_private.fn_find_acknowledged_reply(p_ack, v_device_id, v_command);
   v_same := mqtt_private.fn_find_same_delivery(p_ack);
   if v_same.ref is null and v_digest is not null then
-    v_same := mqtt_private.fn_find_same_answer(
-      p_ack, p_worker, v_device_id, v_digest, mqtt_private.fn_sent_at(p_ack, v_device_id));
+    v_same := mqtt_private.fn_find_same_answer(p_ack, p_worker, v_device_id, v_digest, case
+      when v_reply.reply_id is not null then v_reply.said_at
+      when v_command.command_id is null then '-infinity'
+      else coalesce(v_command.delivered_at, clock_timestamp()) end);
   end if;
-  if v_same.ref is not null then
-    v_result := v_same.result || jsonb_build_object('ref', v_ref, 'result', 'duplicate');
-  else
-    v_result := mqtt_private.fn_acknowledge_command(p_ack, p_max_retries, p_delay);
-  end if;
+  v_result := case
+    when v_same.ref is not null then v_same.result || jsonb_build_object('ref', v_ref, 'result', 'duplicate')
+    when v_reply.reply_id is not null then mqtt_private.fn_acknowledge_reply(p_ack, v_reply)
+    else mqtt_private.fn_acknowledge_command(p_ack, p_max_retries, p_delay) end;
   if v_ref is not null then
     insert into mqtt_private.command_answers (ref, worker, device_id, digest, answered_at, result, repeats, delivery)
     values (v_ref, coalesce(p_worker, ''), v_device_id, v_digest,
@@ -122,45 +114,6 @@ as $$
     for update skip locked))
 $$;
 
--- Writes devices' answers into their commands, in the order given.
--- p_acks: [{ref, topic_root, topic_id, command_id?, command_type?, outcome: success|failed|rejected, message?,
--- response, shared?, delivery?, redelivered?, heard_ago?, heard_for?}]; command_id may be any text. failed counts and is
--- tried again like any failure. ref names one message in one process, in all of them together ("<worker>:<n>"); for an
--- hour the same ref gets the same result and changes nothing. shared: true if one worker alone heard it. delivery and
--- redelivered: the broker's own name of the message, and whether it may have come before. heard_ago: seconds since the
--- worker heard it. heard_for: for how many seconds its session has listened, where that is known. p_worker: "<client
--- id>:<process>"; without it, the same message from two workers is two answers.
--- Returns, in order, [{ref, result, command_id, command_type, device_id, device_code, status, retry_count}]; result is
--- acknowledged | failed | rejected, reply (it was about no command), duplicate (it said so before), ignored (the state
--- stands), unknown_device, unknown_command or wrong_device.
---
--- A transaction that holds one device's row would keep all answers waiting, so nothing is waited for longer than
--- lock_timeout. The caller gets 55P03, nothing has changed, and it can send smaller parts.
-create or replace function public.fn_acknowledge_commands(
-  p_acks jsonb,
-  p_max_retries int default 3,
-  p_retry_delay_seconds double precision default 30,
-  p_worker text default null
-) returns jsonb
-language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
-as $$
-declare
-  v_ack jsonb;
-  v_results jsonb[] := '{}';
-begin
-  -- In a statement of its own: a lock that is one step of a larger statement may be left out by its plan.
-  perform mqtt_private.fn_lock_devices(array(
-    select mqtt_private.fn_find_device(topic_id) from jsonb_to_recordset(p_acks) as a (topic_id text)));
-  perform mqtt_private.fn_note_devices_heard(p_acks);
-  for v_ack in select value from jsonb_array_elements(p_acks) with ordinality order by ordinality loop
-    v_results := v_results || mqtt_private.fn_answer_once(
-      v_ack, p_worker, p_max_retries, make_interval(secs => p_retry_delay_seconds));
-  end loop;
-  perform mqtt_private.fn_forget_old_answers();
-  return to_jsonb(v_results);
-end
-$$;
-
 -- Grants -------------------------------------------------------------------------------------------------------
 
 do $$
@@ -171,10 +124,8 @@ begin
     'mqtt_private.fn_session_of(text)',
     'mqtt_private.fn_session_began(jsonb)',
     'mqtt_private.fn_find_same_answer(jsonb, text, uuid, text, timestamptz)',
-    'mqtt_private.fn_sent_at(jsonb, uuid)',
     'mqtt_private.fn_answer_once(jsonb, text, int, interval)',
-    'mqtt_private.fn_forget_old_answers()',
-    'public.fn_acknowledge_commands(jsonb, int, double precision, text)'
+    'mqtt_private.fn_forget_old_answers()'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);
     execute format('grant execute on function %s to service_role', v_function);
