@@ -53,7 +53,7 @@ class AcknowledgementHandler:
         self._worker = worker
         self._refs = count(1)
         # Refs of messages whose handling was cancelled, by what the broker repeats, in their order.
-        self._cancelled: OrderedDict[tuple[str, bytes], list[str]] = OrderedDict()
+        self._cancelled: OrderedDict[tuple[str, bytes], list[tuple[str, float]]] = OrderedDict()
 
     async def run(self) -> None:
         """Write acknowledgements until cancelled."""
@@ -86,7 +86,7 @@ class AcknowledgementHandler:
                 await self._queue.sent_is_known(answer.device)
             result = await self._batcher.submit(self._row(answer, ref, message))
         except asyncio.CancelledError:
-            self._cancelled.setdefault(key, []).append(ref)
+            self._cancelled.setdefault(key, []).append((ref, message.heard_at))
             if len(self._cancelled) > _MOST_CANCELLED:
                 self._cancelled.popitem(last=False)
             raise
@@ -101,13 +101,12 @@ class AcknowledgementHandler:
         _tell(answer, result)
 
     def _ref_of_repeat(self, key: tuple[str, bytes]) -> str | None:
-        refs = self._cancelled.get(key)
-        if not refs:
-            return None
-        ref = refs.pop(0)
-        if not refs:
-            del self._cancelled[key]
-        return ref
+        """The next ref of these words; none of a session that is gone: the broker repeats nothing of it."""
+        began = self._heard_since() or 0.0
+        refs = [ref for ref in self._cancelled.pop(key, []) if ref[1] >= began]
+        if len(refs) > 1:
+            self._cancelled[key] = refs[1:]
+        return refs[0][0] if refs else None
 
     @property
     def longest_wait(self) -> float:

@@ -72,17 +72,26 @@ begin
 end
 $$;
 
--- The reply that an answer without an id means: one said after p_command was sent. A command that is being sent may
--- never arrive, so a reply goes before it: an answer too few is asked for again, one too many would be untrue.
+-- When an answer was heard: heard_ago seconds ago, as its worker says.
+create or replace function mqtt_private.fn_heard_at(p_ack jsonb) returns timestamptz
+language sql volatile set search_path = ''
+as $$
+  select clock_timestamp() - make_interval(secs => coalesce((p_ack ->> 'heard_ago')::double precision, 0))
+$$;
+
+-- The reply that an answer without an id means: one said after p_command was sent, and not long before it was heard,
+-- since a broker keeps a reply for a minute. Where the command is being sent this moment, the device may not have it
+-- yet: then a reply of the last seconds goes before it.
 create or replace function mqtt_private.fn_find_acknowledged_reply(
   p_ack jsonb, p_device_id uuid, p_command public.device_commands) returns mqtt_private.replies
-language sql stable set search_path = ''
+language sql volatile set search_path = ''
 as $$
   select r.*
   from mqtt_private.replies r
   where r.device_id = p_device_id and p_ack ->> 'command_id' is null
     and (p_ack ->> 'command_type' is null or r.reply_type = p_ack ->> 'command_type')
-    and r.said_at > case when (p_command).status = 'pending' then '-infinity'
+    and r.said_at between mqtt_private.fn_heard_at(p_ack) - interval '90 s' and mqtt_private.fn_heard_at(p_ack)
+    and r.said_at > case when (p_command).status = 'pending' then mqtt_private.fn_heard_at(p_ack) - interval '5 s'
       else coalesce((p_command).delivered_at, '-infinity') end
   order by r.said_at desc limit 1
 $$;
@@ -137,6 +146,7 @@ begin
   foreach v_function in array array[
     'mqtt_private.fn_find_command_sent_last(uuid, text)',
     'mqtt_private.fn_find_acknowledged_command(jsonb, uuid)',
+    'mqtt_private.fn_heard_at(jsonb)',
     'mqtt_private.fn_find_acknowledged_reply(jsonb, uuid, public.device_commands)',
     'mqtt_private.fn_acknowledge_reply(jsonb, mqtt_private.replies)',
     'public.fn_note_replies(text, jsonb)'

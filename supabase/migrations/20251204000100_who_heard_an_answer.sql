@@ -95,8 +95,7 @@ begin
     else mqtt_private.fn_acknowledge_command(p_ack, p_max_retries, p_delay) end;
   if v_ref is not null then
     insert into mqtt_private.command_answers (ref, worker, device_id, digest, answered_at, result, repeats, delivery)
-    values (v_ref, coalesce(p_worker, ''), v_device_id, v_digest,
-      clock_timestamp() - make_interval(secs => coalesce((p_ack ->> 'heard_ago')::double precision, 0)), v_result,
+    values (v_ref, coalesce(p_worker, ''), v_device_id, v_digest, mqtt_private.fn_heard_at(p_ack), v_result,
       coalesce(v_same.repeats, v_same.ref), p_ack ->> 'delivery')
     on conflict (ref) do nothing;
   end if;

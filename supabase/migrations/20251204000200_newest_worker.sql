@@ -1,8 +1,8 @@
 -- Of two processes that go by one MQTT client id, the newer is the one that started later, whichever is the first to
 -- tell: one that could not reach the database as it started must not pass for new when it asks at last, as it leaves.
 
--- Tells that p_worker, which started p_started_ago seconds ago, goes by p_client_id. Returns {worker: the newest process
--- that does}. May be sent again.
+-- Tells that p_worker, which started p_started_ago seconds ago, goes by p_client_id. Returns {worker: the newest
+-- process that does}. May be sent again.
 create or replace function public.fn_announce_worker(
   p_client_id text, p_worker text, p_started_ago double precision) returns jsonb
 language plpgsql volatile security invoker set search_path = ''

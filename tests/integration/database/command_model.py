@@ -270,7 +270,7 @@ class Model:
     def _take_for_reply(self, device: int, row: Row | None, *, named: bool) -> dict[str, object] | None:
         """None where the answer is not for what was said without a row, after the command was sent."""
         since = -1 if row is None or row.status == "pending" or row.delivered is None else row.delivered
-        later = [reply for reply in self.replies if reply[0] == device and reply[2] > since]
+        later = [reply for reply in self.replies if reply[:2] == (device, self.now) and reply[2] > since]
         if named or not later:
             return None
         self.replies.remove(later[-1])

@@ -117,6 +117,30 @@ def test_a_command_that_may_never_arrive_makes_way_for_a_reply(queue: Queue) -> 
     assert answered(queue)["command_id"] == str(command)
 
 
+def age(queue: Queue, seconds: int) -> None:
+    """Make it so long ago that something was said."""
+    queue.connection.execute(
+        "update mqtt_private.replies set said_at = said_at - make_interval(secs => %s)", [seconds]
+    )
+
+
+def test_a_reply_that_was_lost_does_not_keep_a_quick_answer_from_its_command(queue: Queue) -> None:
+    """Fails where any old reply goes before a command that is being sent: its answer would be lost."""
+    said(queue)
+    age(queue, 10)
+    command = queue.command(device_of(queue))
+    queue.claim()
+    assert answered(queue)["command_id"] == str(command)
+
+
+def test_what_was_said_long_ago_or_only_afterwards_is_not_what_is_answered(queue: Queue) -> None:
+    said(queue)
+    assert answered(queue, heard_ago=60)["result"] == "unknown_command"
+    age(queue, 100)
+    assert answered(queue)["result"] == "unknown_command"
+    assert answered(queue, heard_ago=60)["result"] == "reply"
+
+
 def test_a_call_that_is_repeated_notes_nothing_new(queue: Queue) -> None:
     reply_id = uuid4()
     assert [said(queue, reply_id=reply_id) for _ in range(2)] == [1, 0]
