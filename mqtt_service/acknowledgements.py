@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _BATCH = 500
 _MOST_CANCELLED = 1000
+# The worker that is sending to the device knows within a moment what it sent.
+_EARLY = 0.25
 
 
 class AcknowledgementHandler:
@@ -84,7 +86,11 @@ class AcknowledgementHandler:
         try:
             if answer.command_id is None:
                 await self._queue.sent_is_known(answer.device)
-            result = await self._batcher.submit(self._row(answer, ref, message))
+            row = self._row(answer, ref, message)
+            result = await self._batcher.submit(row)
+            while result.result == "early":
+                await asyncio.sleep(_EARLY)
+                result = await self._batcher.submit(row)
         except asyncio.CancelledError:
             self._cancelled.setdefault(key, []).append((ref, message.heard_at))
             if len(self._cancelled) > _MOST_CANCELLED:

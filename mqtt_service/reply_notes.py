@@ -7,6 +7,7 @@ was sent last. So a reply is noted before it is said.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.adapters.rows import ReplyRow
@@ -37,10 +38,17 @@ class ReplyNotes:
 
     async def note(self, reply: ReplyRow) -> None:
         """Return once it is noted; after 2 s in any case, and then it is noted once that can be done."""
+        await asyncio.wait({self._begin(reply)}, timeout=_PATIENCE)
+
+    def withdraw(self, reply: ReplyRow) -> None:
+        """It was not said after all, or nobody listened: have that noted in the background."""
+        self._begin(replace(reply, unsaid=True))
+
+    def _begin(self, reply: ReplyRow) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._note(reply))
         self._noting.add(task)
         task.add_done_callback(self._noting.discard)
-        await asyncio.wait({task}, timeout=_PATIENCE)
+        return task
 
     async def _note(self, reply: ReplyRow) -> None:
         try:

@@ -454,9 +454,17 @@ class Visit:
         """Say what a device takes for a command; it is noted first, since its answer can be quick."""
         identity = reply_id(os.urandom(16))
         self._check()
-        if self.device_id is not None:
-            await self._replies.note(ReplyRow(identity, self.device_id, kind))
-        await self._say(command_topic(*self.address), encode(self.address[1], identity))
+        if self.device_id is None:
+            await self._say(command_topic(*self.address), encode(self.address[1], identity))
+            return
+        reply, heard = ReplyRow(identity, self.device_id, kind), False
+        try:
+            await self._replies.note(reply)
+            await self._say(command_topic(*self.address), encode(self.address[1], identity))
+            heard = not self._nobody_listens
+        finally:
+            if not heard:
+                self._replies.withdraw(reply)
 
     async def _say(self, topic: str, payload: bytes, unless: Callable[[], bool] = lambda: False) -> bool:
         """Publish, waiting for the broker if need be; False where `unless` came true before that.

@@ -117,16 +117,20 @@ class AcknowledgementRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRow:
-    """What a device is told without a row of `device_commands`: the input of `fn_note_replies`."""
+    """What a device is told without a row of `device_commands`: the input of `fn_note_replies`.
+
+    `unsaid`: it was noted before, and not said, or nobody listened.
+    """
 
     reply_id: UUID
     device_id: UUID
     reply_type: str
+    unsaid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What an answer did to its command; `reply`: it was about no command."""
+    """What an answer did to its command; `reply`: it was about none; `early`: to be asked again soon."""
 
     ref: str
     result: Literal[
@@ -134,6 +138,7 @@ class Acknowledged:
         "failed",
         "rejected",
         "reply",
+        "early",
         "duplicate",
         "ignored",
         "unknown_device",

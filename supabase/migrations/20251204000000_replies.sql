@@ -2,9 +2,6 @@
 -- device that answers without a command_id acknowledges them like commands, and every worker hears that, not only the
 -- one that spoke. So they are noted here before they are said, and an answer without an id is for what the device was
 -- sent last, be it a command or a reply (PROTOCOL.md, "Acknowledgement"). The next migration puts that into use.
---
--- Where nothing is open, an answer without an id is late: it is for the command that the device was sent last, if that
--- one failed or expired meanwhile.
 
 create table if not exists mqtt_private.replies (
   reply_id uuid primary key,                  -- the command_id under which it is said
@@ -19,37 +16,40 @@ alter table mqtt_private.replies enable row level security;
 revoke all on table mqtt_private.replies from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.replies to service_role;
 
--- The command that an answer without an id means, of the type that is named, if one is.
+-- The command that an answer without an id means, of the type that is named, if one is: the one delivered last, also
+-- where it is due again or expired meanwhile; once that has had its answer, the one before it that waits for one.
 create or replace function mqtt_private.fn_find_command_sent_last(p_device_id uuid, p_type text)
 returns public.device_commands
 language plpgsql stable set search_path = ''
 as $$
 declare
+  v_last public.device_commands;
   v_command public.device_commands;
 begin
-  select * into v_command from public.device_commands
-  where device_id = p_device_id and status = 'sent' and (p_type is null or command_type = p_type)
-  order by delivered_at desc nulls last, priority, issued_at desc, issue_number desc limit 1;
-  if found then
-    return v_command;
+  select * into v_last from public.device_commands
+  where device_id = p_device_id and delivered_at is not null and (p_type is null or command_type = p_type)
+  order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1;
+  if v_last.status in ('sent', 'pending', 'expired', 'cancelled') then
+    return v_last;
   end if;
 
-  -- Being sent this moment: a device can answer before the worker has settled.
   select * into v_command from public.device_commands
-  where device_id = p_device_id and status = 'pending' and due_at is not null and lease_until is not null
+  where device_id = p_device_id and delivered_at is not null and status in ('sent', 'pending')
     and (p_type is null or command_type = p_type)
-  order by lease_until desc, priority, issued_at desc, issue_number desc limit 1;
+  order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1;
   if found then
     return v_command;
   end if;
 
-  -- The last of all; one that was answered since has had its answer.
-  select * into v_command from (
-    select * from public.device_commands
-    where device_id = p_device_id and delivered_at is not null and (p_type is null or command_type = p_type)
-    order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1) latest
-  where status in ('failed', 'expired');
-  return v_command;
+  -- Being sent this moment, or given back because the broker's word did not come: the device may have it.
+  select * into v_command from public.device_commands
+  where device_id = p_device_id and status = 'pending' and due_at is not null and attempt > 0
+    and (p_type is null or command_type = p_type)
+  order by lease_until desc nulls last, priority, issued_at desc, issue_number desc limit 1;
+  if found then
+    return v_command;
+  end if;
+  return case when v_last.status = 'failed' then v_last end;
 end
 $$;
 
@@ -111,8 +111,9 @@ begin
 end
 $$;
 
--- Notes what devices are about to be told. p_replies: [{reply_id, device_id, reply_type}]; a device that is gone is
--- passed over. May be sent again: a reply_id is noted once. Returns {noted: n}.
+-- Notes what devices are about to be told. p_replies: [{reply_id, device_id, reply_type, unsaid?}]; unsaid: it was
+-- noted before, and not said, or nobody listened. A device that is gone is passed over. May be sent again: a reply_id is
+-- noted once. Returns {noted: n}.
 create or replace function public.fn_note_replies(p_worker text, p_replies jsonb) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 as $$
@@ -122,11 +123,13 @@ begin
   perform mqtt_private.fn_require_worker(p_worker);
   insert into mqtt_private.replies (reply_id, device_id, reply_type)
   select r.reply_id, r.device_id, r.reply_type
-  from jsonb_to_recordset(p_replies) as r (reply_id uuid, device_id uuid, reply_type text)
-  where exists (select from public.devices d where d.device_id = r.device_id)
+  from jsonb_to_recordset(p_replies) as r (reply_id uuid, device_id uuid, reply_type text, unsaid boolean)
+  where r.unsaid is not true and exists (select from public.devices d where d.device_id = r.device_id)
   order by r.device_id, r.reply_id
   on conflict (reply_id) do nothing;
   get diagnostics v_noted = row_count;
+  delete from mqtt_private.replies where reply_id in (
+    select r.reply_id from jsonb_to_recordset(p_replies) as r (reply_id uuid, unsaid boolean) where r.unsaid);
   -- What nobody answered: most devices answer with an id, or do not answer replies.
   delete from mqtt_private.replies where reply_id = any (array(
     select reply_id from mqtt_private.replies

@@ -1,11 +1,14 @@
--- Which answers without a command_id are one answer that several workers heard. Every worker's session at the broker
--- brings it the same messages, in the same order and also those of a time when no process had it; so the n-th of one
--- session is the n-th of another, however late it is. An answer is thus told from its echoes by session, which the MQTT
--- client id names, not by process: a process that goes on with its predecessor's session hears what that has not heard.
+-- Which answers are one answer that several workers heard. Every worker's session at the broker brings it the same
+-- messages, in the same order and also those of a time when no process had it; so the n-th of one session is the n-th
+-- of another, however late it is. An answer is thus told from its echoes by session, which the MQTT client id names,
+-- not by process: a process that goes on with its predecessor's session hears what that has not heard.
+--
+-- An answer without an id is for what was sent last. While another worker is sending to the device, nobody else can
+-- tell what that is: the result is then `early`, nothing is recorded, and the worker asks again a moment later.
 --
 -- An element of p_acks (public.fn_acknowledge_commands) may say besides: heard_ago, the seconds since its worker heard
 -- it, and heard_for, the seconds for which the worker's session has listened, where that is known. p_worker is named
--- "<client id>:<process>". The result may also be `reply`: the answer was about no command.
+-- "<client id>:<process>". The result may also be `reply` (the answer was about no command) or `early`.
 --
 -- Two things are otherwise. A session that began lately never brings what was heard before it. And what the broker
 -- marks as delivered again may be what the predecessor recorded: then the process alone counts, and the predecessor's
@@ -59,6 +62,19 @@ end
 $$;
 drop function if exists mqtt_private.fn_find_same_answer(text, uuid, text, timestamptz);
 
+-- Whether it cannot be told yet what an answer without an id is about; that is waited for 5 seconds.
+create or replace function mqtt_private.fn_is_early(p_ack jsonb, p_device_id uuid, p_worker text) returns boolean
+language plpgsql volatile set search_path = ''
+as $$
+begin
+  return p_ack ->> 'command_id' is null
+    and mqtt_private.fn_heard_at(p_ack) > clock_timestamp() - interval '5 s'
+    and exists (
+      select from public.device_commands
+      where device_id = p_device_id and lease_until > clock_timestamp() and lease_worker <> p_worker);
+end
+$$;
+
 -- One answer, used once. Its device's row is locked, so two workers take turns here.
 create or replace function mqtt_private.fn_answer_once(
   p_ack jsonb, p_worker text, p_max_retries int, p_delay interval) returns jsonb
@@ -72,13 +88,15 @@ declare
   v_ref constant text := p_ack ->> 'ref';
   v_device_id constant uuid := mqtt_private.fn_find_device(p_ack ->> 'topic_id');
   v_digest constant text := case
-    when p_ack ->> 'command_id' is null and p_worker is not null
-      and (p_ack -> 'shared') is distinct from 'true'::jsonb -- one worker alone hears what is shared
+    when p_worker is not null and (p_ack -> 'shared') is distinct from 'true'::jsonb -- one worker hears what is shared
     then md5(mqtt_private.fn_device_key(p_ack ->> 'topic_id') || (p_ack -> 'response')::text) end;
 begin
   select result into v_result from mqtt_private.command_answers where ref = v_ref;
   if found then
     return v_result;
+  end if;
+  if mqtt_private.fn_is_early(p_ack, v_device_id, p_worker) then
+    return jsonb_build_object('ref', v_ref, 'result', 'early', 'device_id', v_device_id);
   end if;
   v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device_id);
   v_reply := mqtt_private.fn_find_acknowledged_reply(p_ack, v_device_id, v_command);
@@ -122,6 +140,7 @@ begin
   foreach v_function in array array[
     'mqtt_private.fn_session_of(text)',
     'mqtt_private.fn_session_began(jsonb)',
+    'mqtt_private.fn_is_early(jsonb, uuid, text)',
     'mqtt_private.fn_find_same_answer(jsonb, text, uuid, text, timestamptz)',
     'mqtt_private.fn_answer_once(jsonb, text, int, interval)',
     'mqtt_private.fn_forget_old_answers()'

@@ -55,7 +55,7 @@ class Answer:
     ref: str
     worker: str
     device: int
-    words: str | None
+    words: str
     hour: int
     result: dict[str, object]
     repeats: str | None
@@ -254,9 +254,13 @@ class Model:
         words: str,
         max_retries: int,
     ) -> dict[str, object]:
+        if number is None and any(
+            row.device == device and row.lease is not None and row.lease > self.now and row.worker != worker
+            for row in self.rows
+        ):
+            return {"result": "early", "number": None}
         row = self.rows[number] if number is not None else self._meant(device)
-        digest = None if number is not None else words
-        same = self._same_answer(worker, device, digest)
+        same = self._same_answer(worker, device, words)
         if same is not None:
             told = {**same.result, "result": "duplicate"}
         else:
@@ -264,7 +268,7 @@ class Model:
                 device, outcome, row, max_retries
             )
         repeats = None if same is None else same.ref
-        self.answers.append(Answer(ref, worker, device, digest, self.now, told, repeats))
+        self.answers.append(Answer(ref, worker, device, words, self.now, told, repeats))
         return told
 
     def _take_for_reply(self, device: int, row: Row | None, *, named: bool) -> dict[str, object] | None:
@@ -296,20 +300,20 @@ class Model:
     def _meant(self, device: int) -> Row | None:
         """The command that an answer without an id is for."""
         mine = [row for row in self.rows if row.device == device]
-        sent = [row for row in mine if row.status == "sent"]
-        if sent:
-            return max(sent, key=lambda row: (row.delivered or 0, row.rank))
-        leased = [row for row in mine if row.status == "pending" and row.lease is not None]
-        if leased:
-            return max(leased, key=lambda row: (row.leased, row.rank))
-        last = max((row for row in mine if row.delivered is not None),
-                   key=lambda row: (row.delivered or 0, row.rank), default=None)  # fmt: skip
-        return last if last is not None and last.status in {"failed", "expired"} else None
+        delivered = [row for row in mine if row.delivered is not None]
+        last = max(delivered, key=lambda row: (row.delivered or 0, row.rank), default=None)
+        if last is not None and last.status in {"sent", "pending", "expired", "cancelled"}:
+            return last
+        waiting = [row for row in delivered if row.status in {"sent", "pending"}]
+        if waiting:
+            return max(waiting, key=lambda row: (row.delivered or 0, row.rank))
+        begun = [row for row in mine if row.status == "pending" and row.due is not None and row.attempt > 0]
+        if begun:
+            return max(begun, key=lambda row: (row.lease is not None, row.lease or 0, row.rank))
+        return last if last is not None and last.status == "failed" else None
 
-    def _same_answer(self, worker: str, device: int, words: str | None) -> Answer | None:
+    def _same_answer(self, worker: str, device: int, words: str) -> Answer | None:
         """The answer by which another worker brought this message; a worker's lives are one session."""
-        if words is None:
-            return None
         session = _session(worker)
         taken = {answer.repeats for answer in self.answers if _session(answer.worker) == session}
         return next(

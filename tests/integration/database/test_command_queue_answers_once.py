@@ -252,3 +252,17 @@ def test_people_cannot_look_at_the_answers(queue: Queue) -> None:
 def test_the_function_of_an_earlier_version_is_gone(queue: Queue) -> None:
     rows = queue.rows("select oid::regprocedure::text from pg_proc where proname = 'fn_acknowledge_commands'")
     assert rows == [{"oid": "fn_acknowledge_commands(jsonb,integer,double precision,text)"}]
+
+
+def test_a_failure_that_another_worker_hears_late_is_counted_once_though_it_names_its_command(
+    queue: Queue,
+) -> None:
+    """Fails where only answers without an id have echoes: the command, sent again, would fail once more."""
+    [command] = sent(queue, 1)
+    failure = {"command_id": command, "outcome": "failed", "response": {"command_id": str(command)}}
+    queue.acknowledge({"ref": "a:x:1", "topic_id": MAC, **failure}, worker="a:x", delay=0)
+    queue.settle(queue.claim()["commands"])
+    assert heard(queue, "b:y:1", "b:y", **failure)["result"] == "duplicate"
+    assert (queue.row(command)["status"], queue.row(command)["retry_count"]) == ("sent", 1)
+    queue.acknowledge({"ref": "a:x:2", "topic_id": MAC, **failure}, worker="a:x", delay=0)
+    assert queue.row(command)["retry_count"] == 2

@@ -281,7 +281,8 @@ class CommandQueue(RuleBasedStateMachine):
         command_id = None if number is None else str(self.commands[number])
         for slot in hearers[:count]:
             ack = {"ref": f"r{len(self.refs)}", "topic_root": "device", "topic_id": f"d{device}",
-                   "outcome": outcome, "command_id": command_id, "response": {"it": outcome}}  # fmt: skip
+                   "outcome": outcome, "command_id": command_id,
+                   "response": {"it": outcome, "id": command_id}}  # fmt: skip
             self.refs.append((self.workers[slot].name, ack))
             self.bring(slot, ack, number)
 
@@ -321,9 +322,9 @@ class CommandQueue(RuleBasedStateMachine):
         )  # fmt: skip
         expected = self.model.acknowledge(
             worker.name, ack["ref"], int(ack["topic_id"][1:]), ack["outcome"],
-            number=number, words=ack["outcome"], max_retries=RETRIES,
+            number=number, words=str(ack["response"]), max_retries=RETRIES,
         )  # fmt: skip
-        assert {"result": told["result"], "number": self.numbers.get(told["command_id"])} == expected
+        assert {"result": told["result"], "number": self.numbers.get(told.get("command_id"))} == expected
 
     # Two at once: what holds a row keeps others from it, and nobody waits
 

@@ -1,7 +1,6 @@
 """An answer without an id is for what the device was sent last, be it a command or a reply without a row."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import psycopg
@@ -108,13 +107,53 @@ def test_an_id_never_means_a_reply(queue: Queue) -> None:
 
 
 def test_a_command_that_may_never_arrive_makes_way_for_a_reply(queue: Queue) -> None:
-    """The device was told to sleep, and a worker is about to publish: the answer is not to that."""
+    """The device was told to sleep, and this worker is about to publish: the answer is not to that."""
     said(queue)
     command = queue.command(device_of(queue))
-    queue.claim()
+    queue.claim("a:x")
     assert answered(queue)["result"] == "reply"
     assert queue.row(command)["status"] == "pending"
     assert answered(queue)["command_id"] == str(command)
+
+
+def test_while_another_worker_is_sending_an_answer_is_asked_about_again(queue: Queue) -> None:
+    """Fails without fn_is_early: what the device was sent before would be taken for done."""
+    before, command = sent(queue), queue.command(device_of(queue))
+    claimed = queue.claim("b:y")["commands"]
+    assert answered(queue, ref="a:x:1")["result"] == "early"
+    assert answered(queue, command_id=str(before), outcome="failed")["result"] == "failed"
+    queue.settle(claimed, worker="b:y")
+    assert answered(queue, ref="a:x:1")["command_id"] == str(command)
+
+
+def test_that_is_not_asked_for_longer_than_a_sending_takes(queue: Queue) -> None:
+    command = queue.command(device_of(queue))
+    queue.claim("b:y")
+    assert answered(queue, heard_ago=6)["command_id"] == str(command)
+
+
+def test_an_answer_to_what_is_due_again_is_for_that_and_not_for_an_older_command(queue: Queue) -> None:
+    """Fails where only what is `sent` can be meant: the device woke before its answer was heard."""
+    sent(queue)
+    newer = sent(queue)
+    queue.change(newer, "status = 'pending'")
+    assert answered(queue)["command_id"] == str(newer)
+    assert queue.row(newer)["status"] == "acknowledged"
+
+
+def test_an_answer_to_what_was_given_back_is_for_that(queue: Queue) -> None:
+    """The broker's word for it did not come, and the device has it."""
+    command = queue.command(device_of(queue))
+    queue.settle(queue.claim()["commands"], "released")
+    assert answered(queue)["command_id"] == str(command)
+
+
+def test_an_answer_to_what_was_cancelled_is_for_no_older_command(queue: Queue) -> None:
+    older, newer = sent(queue), sent(queue)
+    queue.change(newer, "status = 'pending'")
+    queue.change(newer, "status = 'cancelled'")
+    assert answered(queue)["result"] == "ignored"
+    assert queue.row(older)["status"] == "sent"
 
 
 def age(queue: Queue, seconds: int) -> None:
@@ -129,7 +168,7 @@ def test_a_reply_that_was_lost_does_not_keep_a_quick_answer_from_its_command(que
     said(queue)
     age(queue, 10)
     command = queue.command(device_of(queue))
-    queue.claim()
+    queue.claim("a:x")
     assert answered(queue)["command_id"] == str(command)
 
 
@@ -180,7 +219,8 @@ def over(queue: Queue, command: UUID, status: str) -> None:
         )
         queue.claim()
     else:
-        queue.acknowledge({"topic_id": MAC, "command_id": str(command), "outcome": "failed"}, delay=3600)
+        failure = {"topic_id": MAC, "command_id": str(command), "outcome": "failed", "response": {"id": 1}}
+        queue.acknowledge(failure, delay=3600)
     assert queue.row(command)["status"] == status
 
 
@@ -203,13 +243,19 @@ def test_one_that_was_answered_since_has_had_its_answer(queue: Queue) -> None:
     assert queue.row(expired)["status"] == "expired"
 
 
-def test_a_command_that_waits_for_its_answer_goes_before_one_that_is_over(queue: Queue) -> None:
-    waiting = sent(queue)
-    later = sent(queue)
+def test_a_late_answer_is_for_what_expired_and_not_for_an_older_command(queue: Queue) -> None:
+    waiting, later = sent(queue), sent(queue)
     over(queue, later, "expired")
-    queue.connection.execute(
-        "update device_commands set delivered_at = delivered_at + %s where command_id = %s",
-        [timedelta(seconds=1), later],
-    )
-    assert answered(queue)["command_id"] == str(waiting)
     assert answered(queue)["command_id"] == str(later)
+    assert answered(queue)["command_id"] == str(waiting)
+
+
+def test_what_was_not_said_after_all_takes_no_answer(queue: Queue) -> None:
+    reply_id = uuid4()
+    said(queue, reply_id=reply_id)
+    reply = {
+        "reply_id": str(reply_id), "device_id": str(device_of(queue)), "reply_type": "x", "unsaid": True
+    }  # fmt: skip
+    for _ in range(2):
+        queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+    assert answered(queue)["result"] == "unknown_command"

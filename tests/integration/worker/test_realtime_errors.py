@@ -27,6 +27,7 @@ async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 async def test_an_error_that_quotes_the_address_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
     """Fails without `_words_of` in adapters/realtime.py."""
+    caplog.set_level("INFO", "mqtt_service")
     server = await asyncio.start_server(redirect, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
