@@ -112,8 +112,8 @@ end
 $$;
 
 -- Notes what devices are about to be told. p_replies: [{reply_id, device_id, reply_type, unsaid?}]; unsaid: it was
--- noted before, and not said, or nobody listened. A device that is gone is passed over. May be sent again: a reply_id is
--- noted once. Returns {noted: n}.
+-- noted before, and not said, or nobody listened. A device that is gone is passed over. May be sent again: a reply_id
+-- is noted once. Returns {noted: n}.
 create or replace function public.fn_note_replies(p_worker text, p_replies jsonb) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 as $$

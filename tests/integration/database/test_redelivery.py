@@ -60,6 +60,35 @@ def test_an_older_schedule_never_comes_after_a_newer_one(queue: Queue, device: U
     assert queue.row(newer)["status"] == "pending"
 
 
+def test_an_older_configuration_never_undoes_one_that_the_device_has_acknowledged(
+    queue: Queue, device: UUID
+) -> None:
+    """Fails without fn_is_outdated: the device would go back to it, and the newer row say acknowledged."""
+    older = sent(queue, device)
+    newer = sent(queue, device)
+    other_keys = queue.command(device, "update_config", command_payload='{"contrast": 1}')
+    queue.settle(queue.claim()["commands"])
+    queue.acknowledge({"topic_id": "d1", "command_id": str(newer)})
+    asleep(queue)
+    queue.hello("d1")
+    assert [queue.row(command)["status"] for command in (older, newer, other_keys)] == [
+        "sent", "acknowledged", "pending",
+    ]  # fmt: skip
+
+
+def test_of_two_schedules_of_one_transaction_the_later_stays(queue: Queue, device: UUID) -> None:
+    with queue.connection.transaction():
+        older, newer = (
+            queue.command(device, "set_wake_schedule", command_payload=PAYLOADS["set_wake_schedule"])
+            for _ in range(2)
+        )
+    queue.settle(queue.claim()["commands"])
+    queue.acknowledge({"topic_id": "d1", "command_id": str(newer)})
+    asleep(queue)
+    queue.hello("d1")
+    assert queue.row(older)["status"] == "sent"
+
+
 @pytest.mark.parametrize("command_type", REPEATABLE)
 def test_what_can_be_repeated_without_harm_is_delivered_again_under_its_id(
     queue: Queue, device: UUID, command_type: str
