@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, Protocol
+from uuid import UUID
 
 from mqtt_service.adapters.gateway import Gateway
 from mqtt_service.adapters.rows import Claim, Settlement
@@ -43,6 +44,7 @@ _PUBACK_PATIENCE = 2.0
 _SETTLE_PATIENCE = 15.0
 _MOST_UNSETTLED = 3 * CLAIM_LIMIT
 _MOST_DOUBLINGS = 16
+_MOST_REFUSED_KNOWN = 200
 # MQTT counts a message's life in whole seconds.
 _LEAST_LIFE = 1.0
 _TIME_IS_OVER = "its time was over before it could be sent"
@@ -130,6 +132,7 @@ class CommandQueueProcessor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._failed_polls = 0
+        self._refused: dict[UUID, None] = {}
         self._turns = 0
         self.last_poll: float | None = None
         self.last_error: str | None = None
@@ -338,8 +341,7 @@ class CommandQueueProcessor:
             self._publishing.discard(timeout)
         return Settlement(*key, "sent", no_listener=result.no_subscriber)
 
-    @staticmethod
-    def _report(claim: Claim) -> None:
+    def _report(self, claim: Claim) -> None:
         for worker, commands in claim.rescued.items():
             log.warning(
                 "[CommandQueue] %d command(s) of a worker that is gone (%s) are taken over, under the same "
@@ -365,6 +367,27 @@ class CommandQueueProcessor:
                 expired.error,
                 extra=context(command=expired.command_id, device=expired.device_code or expired.device_id),
             )
+        self._report_refused(claim)
+
+    def _report_refused(self, claim: Claim) -> None:
+        """Each command once, until it goes on: every claim finds it again."""
+        for rows in (claim.commands, claim.failed, claim.expired):
+            for changed in rows:
+                self._refused.pop(changed.command_id, None)
+        for refused in claim.refused:
+            if refused.command_id in self._refused:
+                continue
+            self._refused[refused.command_id] = None
+            log.warning(
+                "[CommandQueue] The database refuses to change %s (device %s): %s; it is passed over, the "
+                "rest goes on",
+                refused.command_id,
+                refused.device_code or "without a code",
+                refused.error,
+                extra=context(command=refused.command_id, device=refused.device_code),
+            )
+        while len(self._refused) > _MOST_REFUSED_KNOWN:
+            del self._refused[next(iter(self._refused))]
 
 
 def _seconds_left(command: Command, turn: _Turn) -> float:

@@ -33,6 +33,7 @@ from mqtt_service.adapters.rows import (
     ImageSettled,
     IncompleteDevice,
     Initialized,
+    RefusedCommand,
     ReplyRow,
     Settled,
     Settlement,
@@ -52,6 +53,7 @@ _SECONDS = TypeAdapter(float | None)
 _COMMAND = TypeAdapter(Command)
 _FAILED = TypeAdapter(list[FailedCommand])
 _EXPIRED = TypeAdapter(list[ExpiredCommand])
+_REFUSED = TypeAdapter(list[RefusedCommand])
 _RESCUED: TypeAdapter[Mapping[str, int]] = TypeAdapter(dict[str, int])
 _UNREADABLE_KEYS = TypeAdapter(tuple[UUID, int])
 _SETTLED = TypeAdapter(list[Settled])
@@ -353,6 +355,7 @@ def _claim(answer: object) -> Claim:
         unreadable=unreadable,
         failed=_shaped(_FAILED, document.get("failed"), call),
         expired=_shaped(_EXPIRED, document.get("expired"), call),
+        refused=_shaped(_REFUSED, document.get("refused", []), call),
         rescued=_shaped(_RESCUED, document.get("rescued", {}), call),
         welcome_due=document.get("welcome_due") is True,
         visits_due=document.get("visits_due") is True,

@@ -38,6 +38,15 @@ class ExpiredCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedCommand:
+    """A command that the database refuses to change, with its reason; it stays as it is."""
+
+    command_id: UUID
+    device_code: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadableCommand:
     """A leased row that does not have the agreed shape; `reason` says where."""
 
@@ -50,6 +59,7 @@ class UnreadableCommand:
 class Claim:
     """The answer to `fn_claim_commands`: commands are in the order in which to publish them.
 
+    `refused`: the first of those that a claim passed over.
     `rescued`: how many of them other workers, by name, had leased and did not settle in time.
     `visits_due`: some device is awake and the worker that spoke to it is gone.
     `newest_age`: the seconds since the newest of the commands that were never claimed before was inserted.
@@ -59,6 +69,7 @@ class Claim:
     unreadable: list[UnreadableCommand] = field(default_factory=list)
     failed: list[FailedCommand] = field(default_factory=list)
     expired: list[ExpiredCommand] = field(default_factory=list)
+    refused: list[RefusedCommand] = field(default_factory=list)
     rescued: Mapping[str, int] = field(default_factory=dict)
     welcome_due: bool = False
     visits_due: bool = False

@@ -41,6 +41,7 @@ def test_each_migration_can_be_applied_again_on_its_own(database: psycopg.Connec
         "20251204000000_replies",
         "20251204000100_who_heard_an_answer",
         "20251204000200_newest_worker",
+        "20251204000300_claims_pass_over_refused_rows",
         "20251204000400_every_command_ends",
     ):
         database.execute((SUPABASE / f"migrations/{name}.sql").read_bytes())

@@ -9,7 +9,7 @@ import pytest
 import respx
 
 from mqtt_service.adapters.gateway import Gateway, RetryPolicy, connect
-from mqtt_service.adapters.rows import Settlement
+from mqtt_service.adapters.rows import RefusedCommand, Settlement
 from mqtt_service.errors import (
     MigrationMissingError,
     PermanentError,
@@ -92,6 +92,21 @@ async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gate
     assert len(claimed.commands) == 1
     assert [(row.command_id, row.attempt) for row in claimed.unreadable] == [(COMMAND_ID, 1)]
     assert "payload" in claimed.unreadable[0].reason
+
+
+@respx.mock
+async def test_what_the_database_refuses_to_change_is_named(gateway: Gateway) -> None:
+    row = {"command_id": str(COMMAND_ID), "device_code": None, "error": "not this one"}
+    respx.post(CLAIM).respond(json={**EMPTY, "refused": [row]})
+    claimed = await gateway.claim(limit=10, lease=30, held=[])
+    assert claimed.refused == [RefusedCommand(COMMAND_ID, None, "not this one")]
+
+
+@respx.mock
+async def test_a_claim_of_older_migrations_names_nothing_refused(gateway: Gateway) -> None:
+    respx.post(CLAIM).respond(json=EMPTY)
+    claimed = await gateway.claim(limit=10, lease=30, held=[])
+    assert claimed.refused == []
 
 
 @respx.mock

@@ -1,0 +1,199 @@
+"""A row that the table refuses to change is passed over and named; the rest of the claim goes on."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.integration.database.queue_calls import Queue, Row, copied, emptied, ids
+
+PAST = "2020-01-01"
+
+
+@pytest.fixture(scope="module")
+def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, migrated_template) as connection:
+        yield connection
+
+
+@pytest.fixture
+def queue(shared: psycopg.Connection) -> Iterator[Queue]:
+    yield Queue(emptied(shared))
+    shared.execute("drop trigger if exists refuse on public.device_commands")
+
+
+def refuse(queue: Queue, condition: str, *commands: UUID, errcode: str = "AB123") -> None:
+    """Give the table a project's own trigger, which refuses changes of these commands on this condition."""
+    queue.connection.execute(
+        sql.SQL(
+            "create or replace function public.refuse() returns trigger language plpgsql as $$ begin"
+            " if new.command_id = any ({}) and {} then"
+            " raise exception 'not this one' using errcode = {}; end if; return new; end $$;"
+            "create or replace trigger refuse before update on public.device_commands"
+            " for each row execute function public.refuse()"
+        ).format(list(commands), sql.SQL(condition), errcode)
+    )
+
+
+def refused(claim: Row) -> list[tuple[UUID, str]]:
+    return [(UUID(row["command_id"]), row["error"]) for row in claim["refused"]]
+
+
+def test_a_claim_that_nothing_refuses_names_nothing(queue: Queue) -> None:
+    queue.command(queue.device("d1"))
+    assert queue.claim()["refused"] == []
+
+
+def test_a_command_that_may_not_expire_keeps_no_other_from_expiring_or_being_sent(queue: Queue) -> None:
+    """Fails without the second half of fn_expire_or_pass_over, where rows are taken one by one."""
+    device = queue.device("d1")
+    bad, overdue = (queue.command(device, expires_at=PAST) for _ in range(2))
+    beside, elsewhere = queue.command(device), queue.command(queue.device("d2"))
+    refuse(queue, "new.status = 'expired'", bad)
+    claim = queue.claim()
+    assert ids(claim["expired"]) == [overdue]
+    assert ids(claim["commands"]) == [beside, elsewhere]
+    assert claim["refused"] == [{"command_id": str(bad), "device_code": "CODE-d1", "error": "not this one"}]
+    assert (queue.row(bad)["status"], queue.row(bad)["attempt"]) == ("pending", 0)
+    assert refused(queue.claim(p_held=[beside, elsewhere])) == [(bad, "not this one")]
+
+
+def test_a_reason_that_is_too_long_for_an_older_column_stops_no_claim(database: psycopg.Connection) -> None:
+    database.execute("alter table public.device_commands alter column last_error type varchar(255)")
+    queue = Queue(database)
+    device = queue.device("d1")
+    bad = queue.command(device, expires_at=PAST, last_error="x" * 220)
+    overdue, waiting = queue.command(device, expires_at=PAST), queue.command(queue.device("d2"))
+    claim = queue.claim()
+    assert (ids(claim["expired"]), ids(claim["commands"])) == ([overdue], [waiting])
+    assert refused(claim) == [(bad, "value too long for type character varying(255)")]
+
+
+def test_a_check_that_older_rows_do_not_meet_stops_no_claim(database: psycopg.Connection) -> None:
+    queue = Queue(database)
+    device = queue.device("d1")
+    bad_one, bad_too = (
+        queue.command(device, retry_count=9),
+        queue.command(device, retry_count=9, expires_at=PAST),
+    )
+    waiting = queue.command(queue.device("d2"))
+    database.execute(
+        "alter table public.device_commands add constraint sane check (retry_count <= 3) not valid"
+    )
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [waiting]
+    assert {command for command, _ in refused(claim)} == {bad_one, bad_too}
+    assert all("sane" in error for _, error in refused(claim))
+
+
+def test_what_an_expired_command_says_does_not_grow_without_bound(queue: Queue) -> None:
+    """Fails without `left` in fn_expire_commands."""
+    command = queue.command(queue.device("d1"), expires_at=PAST, last_error="x" * 2000)
+    [expired] = queue.claim()["expired"]
+    assert expired["error"] == queue.row(command)["last_error"]
+    assert len(expired["error"]) == 1000
+    assert expired["error"].startswith("expired: it could not be delivered in time; last failure: xxx")
+
+
+def test_a_command_of_an_inactive_device_that_may_not_fail_keeps_no_other(queue: Queue) -> None:
+    """Fails without the second half of fn_fail_or_pass_over."""
+    inactive = queue.device("d1", active=False)
+    bad, undeliverable = queue.command(inactive), queue.command(inactive)
+    waiting = queue.command(queue.device("d2"))
+    refuse(queue, "new.status = 'failed'", bad)
+    claim = queue.claim()
+    assert ids(claim["failed"]) == [undeliverable]
+    assert claim["failed"][0]["retry_count"] == 1
+    assert ids(claim["commands"]) == [waiting]
+    assert refused(claim) == [(bad, "not this one")]
+    assert queue.row(bad)["status"] == "pending"
+
+
+def test_a_device_whose_command_may_not_be_leased_waits_in_order_and_the_others_go_on(queue: Queue) -> None:
+    """Fails without the second half of fn_lease_or_pass_over; without `v_left`, commands overtake."""
+    one, two = queue.device("d1"), queue.device("d2")
+    before, bad, after = (queue.command(one) for _ in range(3))
+    others = [queue.command(two) for _ in range(3)]
+    refuse(queue, "new.lease_worker is not null", bad)
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [before, *others]
+    assert refused(claim) == [(bad, "not this one")]
+    assert [queue.row(command)["attempt"] for command in (before, bad, after)] == [1, 0, 0]
+    held = ids(claim["commands"])
+    assert (queue.claim_ids(p_held=held), queue.claim(p_held=held)["more"]) == ([], False)
+    queue.connection.execute("drop trigger refuse on public.device_commands")
+    assert queue.claim_ids(p_held=held) == [bad, after]
+
+
+def test_past_a_refused_device_a_limit_takes_no_more_and_lets_every_device_have_its_turn(
+    queue: Queue,
+) -> None:
+    """Fails without `turn > 20` in fn_lease_or_pass_over, or without its limit."""
+    bad = queue.command(queue.device("d1"), priority=9)
+    many, few = queue.device("d2"), queue.device("d3")
+    first = [queue.command(many, priority=1) for _ in range(25)]
+    last = queue.command(few)
+    refuse(queue, "new.lease_worker is not null", bad)
+    claim = queue.claim(limit=22)
+    assert ids(claim["commands"]) == [*first[:21], last]
+    assert claim["more"] is True
+    rest = queue.claim(limit=22, p_held=ids(claim["commands"]))
+    assert (ids(rest["commands"]), rest["more"]) == (first[21:], False)
+
+
+def test_what_another_transaction_holds_is_left_with_the_rest_of_its_device_past_a_refused_row(
+    queue: Queue,
+) -> None:
+    bad, device = queue.command(queue.device("d1")), queue.device("d2")
+    locked, behind = queue.command(device), queue.command(device)
+    waiting = queue.command(queue.device("d3"))
+    refuse(queue, "new.lease_worker is not null", bad)
+    with queue.another() as person, person.connection.transaction(force_rollback=True):
+        person.change(locked, "priority = priority")
+        claim = queue.claim()
+    assert (ids(claim["commands"]), refused(claim)) == ([waiting], [(bad, "not this one")])
+    assert queue.claim_ids(p_held=[waiting]) == [locked, behind]
+
+
+def test_a_command_that_cannot_be_sent_and_may_not_fail_keeps_no_other(queue: Queue) -> None:
+    """Fails without the second half of fn_hand_out_or_pass_over."""
+    device, other = queue.device("d1"), queue.device("d2")
+    bad, broken = (
+        queue.command(device, "set_wake_schedule", command_payload='{"wake_schedule_cron": "@daily"}')
+        for _ in range(2)
+    )
+    waiting = [queue.command(device) for device in (device, other, device)]
+    # As it came past the guards, which look at what is inserted.
+    queue.connection.execute("set session_replication_role = replica")
+    for command in (bad, broken):
+        queue.change(command, "command_payload = '{}'")
+    queue.connection.execute("reset session_replication_role")
+    refuse(queue, "new.status = 'failed'", bad)
+    claim = queue.claim()
+    assert ids(claim["commands"]) == waiting
+    assert ids(claim["failed"]) == [broken]
+    assert refused(claim) == [(bad, "not this one")]
+
+
+def test_of_many_refused_commands_the_first_are_named(queue: Queue) -> None:
+    bad = [queue.command(queue.device(f"d{number}")) for number in range(30)]
+    waiting = queue.command(queue.device("good"))
+    refuse(queue, "new.lease_worker is not null", *bad)
+    claim = queue.claim(limit=5)
+    assert ids(claim["commands"]) == [waiting]
+    assert [command for command, _ in refused(claim)] == bad[:20]
+
+
+@pytest.mark.parametrize("errcode", ["40P01", "42501", "55P03", "53100"])
+@pytest.mark.parametrize("step", ["expired", "failed", "leased"])
+def test_an_error_that_is_no_rows_fault_still_fails_the_claim(queue: Queue, step: str, errcode: str) -> None:
+    """Fails where a step passes over whatever error comes: without fn_is_row_fault."""
+    device = queue.device("d1", active=step != "failed")
+    command = queue.command(device, expires_at=PAST if step == "expired" else None)
+    refuse(queue, "true", command, errcode=errcode)
+    with pytest.raises(psycopg.Error) as raised:
+        queue.claim()
+    assert raised.value.sqlstate == errcode
+    assert queue.row(command)["attempt"] == 0
