@@ -28,7 +28,7 @@ class ScriptedGateway:
 
     async def settle(self, _: Any) -> list[Settled]:
         """Nothing is claimed, so nothing comes here."""
-        raise NotImplementedError
+        raise AssertionError("a settlement of nothing")
 
     async def claim(self, **_: Any) -> Claim:
         if self._claims:
