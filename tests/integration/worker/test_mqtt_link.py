@@ -110,7 +110,7 @@ async def test_an_exception_on_the_network_thread_is_told_and_the_link_made_anew
         link._connection._client.on_message = breaks  # type: ignore[union-attr]  # it is up
         await device.publish(ACK, b"1")
         await inbox.has(b"1")
-        assert link._connections == 2
+        await eventually(lambda: link._connections == 2, "the second connection")
     assert "on paho's thread" in caplog.text
 
 
@@ -125,7 +125,7 @@ async def test_an_exception_at_what_the_broker_said_is_told_and_the_link_made_an
         link._connection._receive = breaks  # type: ignore[union-attr]  # it is up
         await device.publish(ACK, b"1")
         await inbox.has(b"1")
-        assert link._connections == 2
+        await eventually(lambda: link._connections == 2, "the second connection")
     assert "on the event loop" in caplog.text
 
 
