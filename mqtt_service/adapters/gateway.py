@@ -141,7 +141,7 @@ class Gateway:
             "p_retry_delay_seconds": policy.retry_delay,
         }
         self._command_ttl = policy.command_ttl
-        self._under_way: dict[object, str] = {}
+        self._under_way: dict[object, None] = {}  # in the order in which they began
 
     @property
     def oldest_call(self) -> object | None:
@@ -287,7 +287,7 @@ class Gateway:
 
     async def _rpc(self, function: str, **parameters: object) -> object:
         call = object()
-        self._under_way[call] = function
+        self._under_way[call] = None
         try:
             return await _execute(self._client.rpc(function, parameters), function)
         except (ValueError, TypeError, RecursionError) as error:
