@@ -121,10 +121,10 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     hung or a picture was not acknowledged.
     """
     _need_dev_extra()
-    from mqtt_service.devstack.device_access import Access  # noqa: PLC0415 - as above
-    from mqtt_service.devstack.fleet import run_fleet  # noqa: PLC0415 - as above
-    from mqtt_service.devstack.fleet_options import FleetOptions  # noqa: PLC0415 - as above
-    from mqtt_service.devstack.simulate import invented_ids, run_simulate  # noqa: PLC0415 - as above
+    from mqtt_service.simulator.access import Access  # noqa: PLC0415 - as above
+    from mqtt_service.simulator.fleet import run_fleet  # noqa: PLC0415 - as above
+    from mqtt_service.simulator.fleet_options import FleetOptions  # noqa: PLC0415 - as above
+    from mqtt_service.simulator.simulate import invented_ids, run_simulate  # noqa: PLC0415 - as above
 
     ids = tuple(device_ids or invented_ids(devices))
     port = port or (8883 if tls else 1883)
@@ -170,7 +170,7 @@ def demo(
 ) -> None:
     """Show it all on the embedded stack: HELLO, mapping, welcome, all six commands, and pictures."""
     _need_dev_extra()
-    from mqtt_service.devstack.demo import run_demo  # noqa: PLC0415 - as above
+    from mqtt_service.demo.run import run_demo  # noqa: PLC0415 - as above
 
     raise typer.Exit(run_demo(devices=devices, seconds=seconds, as_json=as_json))
 

@@ -9,19 +9,19 @@ committed. A message that cannot be read is logged, counted and dropped; it neve
 import logging
 from dataclasses import dataclass
 
-from mqtt_service.acknowledgements import AcknowledgementHandler
-from mqtt_service.adapters.mqtt_link import InboundMessage
-from mqtt_service.adapters.rows import ImageRecorded
+from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.supabase.rows import ImageRecorded
+from mqtt_service.devices.handover import Handover
+from mqtt_service.devices.heartbeats import HeartbeatHandler
+from mqtt_service.devices.pictures import Pictures
+from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError, RemoteProtocolError
-from mqtt_service.handover import Handover
-from mqtt_service.hellos import HelloHandler
 from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, UNUSABLE_VALUES
-from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import ImageRefusedError
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, ImageNameError, parse_data
 from mqtt_service.protocol.topics import Topic, parse_topic
-from mqtt_service.visits import Visits
+from mqtt_service.queue.acknowledgements import AcknowledgementHandler
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Inbound:
     """The handlers of everything that comes in over MQTT."""
 
     acknowledgements: AcknowledgementHandler
-    hellos: HelloHandler
+    heartbeats: HeartbeatHandler
     pictures: Pictures
     visits: Visits
     handover: Handover | None = None
@@ -53,7 +53,7 @@ class Inbound:
 
     async def _from_device(self, topic: Topic, payload: bytes) -> None:
         if topic.channel == "status":
-            await self.hellos.handle(topic, payload)
+            await self.heartbeats.handle(topic, payload)
         elif topic.channel == "data":
             await self._picture(topic, payload)
 

@@ -15,26 +15,28 @@ from uuid import uuid4
 import uvicorn
 
 from mqtt_service import __version__
-from mqtt_service.acknowledgements import AcknowledgementHandler
-from mqtt_service.adapters.functions import EdgeFunction
-from mqtt_service.adapters.gateway import Gateway, RetryPolicy, VisitPolicy, connect
-from mqtt_service.adapters.mqtt_link import InboundMessage, MqttLink, MqttOptions
-from mqtt_service.adapters.realtime import Doorbell, Listeners
-from mqtt_service.adapters.storage import PictureStore
-from mqtt_service.command_queue import CommandQueueProcessor, QueueOptions
+from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink, MqttOptions
+from mqtt_service.adapters.supabase.functions import EdgeFunction
+from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, VisitPolicy, connect
+from mqtt_service.adapters.supabase.realtime import Doorbell, Listeners
+from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.config import Settings
+from mqtt_service.devices.handover import Handover
+from mqtt_service.devices.heartbeats import HeartbeatHandler
+from mqtt_service.devices.pictures import Pictures
+from mqtt_service.devices.provisioning import Provisioner
+from mqtt_service.devices.reply_log import ReplyLog
+from mqtt_service.devices.visit import VisitOptions
+from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import ConfigurationError
-from mqtt_service.handover import Handover
 from mqtt_service.health import Snapshot, health_app
-from mqtt_service.hellos import HelloHandler
 from mqtt_service.inbound import Inbound
 from mqtt_service.log import configure_logging
-from mqtt_service.pictures import Pictures
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
-from mqtt_service.provisioning import Provisioner
-from mqtt_service.reply_notes import ReplyNotes
-from mqtt_service.succession import Succession
+from mqtt_service.queue.acknowledgements import AcknowledgementHandler
+from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
+from mqtt_service.session_takeover import SessionTakeover
 from mqtt_service.supervision import (
     Failures,
     LoopWatch,
@@ -45,8 +47,6 @@ from mqtt_service.supervision import (
     no_progress,
     tell_leaving,
 )
-from mqtt_service.visit import VisitOptions
-from mqtt_service.visits import Visits
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +75,13 @@ class Worker:
         self._worker_id = worker_id
         self.failures = Failures()
         self._started = asyncio.get_running_loop().time()
-        self._succession = Succession(gateway, settings.mqtt_client_id, worker_id)
+        self._takeover = SessionTakeover(gateway, settings.mqtt_client_id, worker_id)
         self.link = MqttLink(
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
             on_connected=self._wake,
-            has_successor=self._succession.has_successor,
+            has_newer_process=self._takeover.has_newer_process,
         )
         self.provisioner = Provisioner(gateway, on_queued=self._wake)
         self.doorbell = Doorbell(
@@ -98,7 +98,7 @@ class Worker:
             on_found=self.doorbell.found,
         )
         self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
-        self.replies = ReplyNotes(gateway)
+        self.replies = ReplyLog(gateway)
         self.visits = Visits(
             gateway, self.link, self.pictures, self.replies, _visit_options(settings), self._wake
         )
@@ -106,14 +106,16 @@ class Worker:
         self.acknowledgements = AcknowledgementHandler(
             gateway, self.queue, self.visits, worker_id, shared=shared, heard_since=self.link.heard_since
         )
-        self.hellos = HelloHandler(gateway, self.visits, worker_id, shared=shared)
+        self.heartbeats = HeartbeatHandler(gateway, self.visits, worker_id, shared=shared)
         self.handover = _handover(settings)
-        self.inbound = Inbound(self.acknowledgements, self.hellos, self.pictures, self.visits, self.handover)
+        self.inbound = Inbound(
+            self.acknowledgements, self.heartbeats, self.pictures, self.visits, self.handover
+        )
 
     def parts(self) -> dict[str, Part]:
         """What runs side by side until the worker stops; the queue itself is first."""
         devices: dict[str, Part] = {
-            "HELLOs": self.hellos.run,
+            "HELLOs": self.heartbeats.run,
             "pictures": self.pictures.run,
             "replies": self.replies.run,
             "visits": self.visits.run,
@@ -131,7 +133,7 @@ class Worker:
         }
 
     async def _run_link(self) -> None:
-        await self._succession.has_successor()  # before the broker puts another process out for us
+        await self._takeover.has_newer_process()  # before the broker puts another process out for us
         await self.link.run()
 
     async def stop(self) -> None:
@@ -140,7 +142,7 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_ACK_PATIENCE):
                 await self.acknowledgements.drained()
-                await self.hellos.drained()
+                await self.heartbeats.drained()
                 if self.handover is not None:
                     await self.handover.drained()
         with suppress(TimeoutError):
@@ -193,7 +195,7 @@ class Worker:
 
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should; settling and answers can be stuck on their own."""
-        waits = (part.longest_wait for part in (self.acknowledgements, self.hellos, self.pictures))
+        waits = (part.longest_wait for part in (self.acknowledgements, self.heartbeats, self.pictures))
         if self.queue.settling_stuck or max(waits) > _STUCK:
             return self.queue.last_error or "results and answers wait to be written; see the log"
         return self.queue.last_error

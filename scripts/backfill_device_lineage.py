@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Complete the lineage of devices that were mapped before the provisioning triggers existed.
 
-Configured like the worker, by the environment and .env. Parsing only: the work is mqtt_service.backfill.
+Configured like the worker, by the environment and .env. Parsing only: the work is in
+mqtt_service.devices.backfill.
 """
 
 import sys
@@ -13,8 +14,8 @@ import typer
 # Where the package is not installed (Heroku, Render) it lies beside this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mqtt_service.backfill_report import run_backfill
 from mqtt_service.config import load_settings
+from mqtt_service.devices.backfill_report import run_backfill
 from mqtt_service.errors import ConfigurationError
 
 # Without the library's own tracebacks, which print the values of variables.

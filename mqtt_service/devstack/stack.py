@@ -26,16 +26,16 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
-from mqtt_service.devstack.auth import auth_routes
-from mqtt_service.devstack.auth_errors import VERSION_HEADER
+from mqtt_service.devstack.auth.errors import VERSION_HEADER
+from mqtt_service.devstack.auth.routes import auth_routes
 from mqtt_service.devstack.broker import HOST, Broker
 from mqtt_service.devstack.faults import Faults
 from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.devstack.migrations import apply_migrations, apply_seed
 from mqtt_service.devstack.postgres import EmbeddedPostgres
-from mqtt_service.devstack.realtime import RealtimeServer
-from mqtt_service.devstack.rest import rest_routes
-from mqtt_service.devstack.storage import open_files, storage_routes
+from mqtt_service.devstack.realtime.server import RealtimeServer
+from mqtt_service.devstack.rest.routes import rest_routes
+from mqtt_service.devstack.storage.routes import open_files, storage_routes
 from mqtt_service.errors import PermanentError
 
 ENV_HEADER = "# Written by mqtt-service dev, and removed when it ends.\n"

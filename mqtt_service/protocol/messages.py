@@ -64,7 +64,7 @@ class ServiceMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class Heartbeat:
     """A device is awake and waits for an answer. Volts, dBm; at most 10 names of pending pictures."""
 
     root: Root
@@ -91,7 +91,7 @@ def parse_ack(topic: Topic, payload: bytes) -> Acknowledgement | ServiceMessage:
     raise RemoteProtocolError("the message has no command_ack")
 
 
-def parse_hello(topic: Topic, payload: bytes) -> Hello:
+def parse_heartbeat(topic: Topic, payload: bytes) -> Heartbeat:
     """Read a message on `…/status`; raises RemoteProtocolError when it is no HELLO.
 
     An unreadable extra counts as absent: a HELLO that gets no answer costs the device its battery.
@@ -103,7 +103,7 @@ def parse_hello(topic: Topic, payload: bytes) -> Hello:
     count = next((document[key] for key in ("pendingImg", "pending_count") if key in document), len(names))
     pending = number(count, 0, _MOST_PENDING)
     rssi = number(document.get("wifi_rssi"), -1000, 1000)
-    return Hello(
+    return Heartbeat(
         topic.root,
         topic.device,
         pending_count=len(names) if pending is None else int(pending),

@@ -102,7 +102,7 @@ end
 $$;
 
 -- Whether p_time can be read as one moment, e.g. 2025-11-20T16:00:00Z.
-create or replace function mqtt_private.fn_is_moment(p_time text) returns boolean
+create or replace function mqtt_private.fn_is_timestamp(p_time text) returns boolean
 language plpgsql stable set search_path = ''
 as $$
 begin
@@ -170,7 +170,7 @@ declare
   v_problem text;
 begin
   if v_time is not null
-    and (jsonb_typeof(v_time) <> 'string' or not mqtt_private.fn_is_moment(v_time #>> '{}'))
+    and (jsonb_typeof(v_time) <> 'string' or not mqtt_private.fn_is_timestamp(v_time #>> '{}'))
   then
     perform mqtt_private.fn_refuse(
       format('next_wake_time %s is not a time', v_time),
@@ -333,7 +333,7 @@ declare
   v_function text;
 begin
   foreach v_function in array array[
-    'fn_cron_problem(text)', 'fn_is_moment(text)', 'fn_refuse(text, text)', 'fn_check_command(text, jsonb)',
+    'fn_cron_problem(text)', 'fn_is_timestamp(text)', 'fn_refuse(text, text)', 'fn_check_command(text, jsonb)',
     'fn_check_send_image(jsonb)', 'fn_check_wake_schedule(jsonb)', 'fn_check_firmware(jsonb)',
     'fn_command_may_become(text, text)', 'fn_check_command_move(text, text)'
   ] loop

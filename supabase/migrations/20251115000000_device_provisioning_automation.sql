@@ -9,7 +9,7 @@
 
 -- A device's schedule goes before its site's; where neither has one, 8 and 16 o'clock. A schedule that does not parse
 -- gives 12 hours from now, and fault says why.
-create or replace function mqtt_private.fn_wake_of_device(
+create or replace function mqtt_private.fn_next_wake_of_device(
   p_device_id uuid, p_now timestamptz, out cron text, out timezone text, out next_wake_at timestamptz, out fault text)
 language plpgsql stable set search_path = ''
 as $$
@@ -29,7 +29,7 @@ $$;
 -- History ------------------------------------------------------------------------------------------------------
 
 -- A history table that was there before can ask for more than we know; that must not stop a mapping.
-create or replace function mqtt_private.fn_note_history(
+create or replace function mqtt_private.fn_log_event(
   p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
 language plpgsql volatile set search_path = ''
 as $$
@@ -148,7 +148,7 @@ begin
   perform mqtt_private.fn_plan_next_wake(v_device.device_id, p_afresh => not v_was_here);
 
   if not v_was_here then
-    perform mqtt_private.fn_note_history(v_device.device_id, 'mapped', 'info',
+    perform mqtt_private.fn_log_event(v_device.device_id, 'mapped', 'info',
       format('mapped to site "%s"', v_site.name),
       jsonb_build_object('assignment_id', p_assignment_id, 'site_id', v_site.site_id, 'program_id', v_program_id,
         'company_id', v_company_id, 'previous_site_id', v_device.site_id));
@@ -168,10 +168,10 @@ begin
   then
     return;
   end if;
-  select * into v_wake from mqtt_private.fn_wake_of_device(p_device_id, now());
+  select * into v_wake from mqtt_private.fn_next_wake_of_device(p_device_id, now());
   update public.devices set next_wake_at = v_wake.next_wake_at where device_id = p_device_id;
   if v_wake.fault is not null then
-    perform mqtt_private.fn_note_history(p_device_id, 'wake_schedule_invalid', 'warning',
+    perform mqtt_private.fn_log_event(p_device_id, 'wake_schedule_invalid', 'warning',
       'the wake schedule does not parse, so the device wakes in 12 hours: ' || v_wake.fault,
       jsonb_build_object('wake_schedule_cron', v_wake.cron, 'timezone', v_wake.timezone, 'error', v_wake.fault,
         'next_wake_at', v_wake.next_wake_at));
@@ -199,7 +199,7 @@ begin
       mapped_at = null, welcome_due = false
   where device_id = p_device_id;
   perform mqtt_private.fn_keep_program_assignment(p_device_id, null);
-  perform mqtt_private.fn_note_history(p_device_id, 'unmapped', 'info', 'unmapped from its site',
+  perform mqtt_private.fn_log_event(p_device_id, 'unmapped', 'info', 'unmapped from its site',
     jsonb_build_object('site_id', v_device.site_id, 'program_id', v_device.program_id));
 end
 $$;
@@ -305,8 +305,8 @@ declare
   v_function regprocedure;
 begin
   foreach v_function in array array[
-    'mqtt_private.fn_wake_of_device(uuid, timestamptz)',
-    'mqtt_private.fn_note_history(uuid, text, text, text, jsonb)',
+    'mqtt_private.fn_next_wake_of_device(uuid, timestamptz)',
+    'mqtt_private.fn_log_event(uuid, text, text, text, jsonb)',
     'mqtt_private.fn_check_mapping(public.devices, public.sites, uuid, uuid)',
     'mqtt_private.fn_keep_program_assignment(uuid, uuid)',
     'mqtt_private.fn_owes_welcome(uuid, timestamptz, boolean)',
@@ -325,5 +325,5 @@ $$;
 grant usage on schema mqtt_private to authenticated, service_role;
 grant execute on function mqtt_private.fn_apply_assignment(uuid, boolean) to authenticated, service_role;
 grant execute on function mqtt_private.fn_end_mapping(uuid) to authenticated, service_role;
-grant execute on function mqtt_private.fn_wake_of_device(uuid, timestamptz) to service_role;
+grant execute on function mqtt_private.fn_next_wake_of_device(uuid, timestamptz) to service_role;
 grant execute on function public.fn_initialize_device_after_mapping(uuid, uuid, uuid) to service_role;

@@ -34,7 +34,7 @@ as $$
     left join lateral (
       select x.assignment_id, x.assigned_at from public.device_site_assignments x
       where x.device_id = d.device_id and x.is_active order by x.assigned_at desc limit 1) a on true
-    cross join lateral mqtt_private.fn_wake_of_device(d.device_id, now()) wake
+    cross join lateral mqtt_private.fn_next_wake_of_device(d.device_id, now()) wake
   ), paid as (
     update public.devices d set welcome_due = false, next_wake_at = w.next_wake_at
     from welcome w where d.device_id = w.device_id

@@ -196,7 +196,7 @@ end
 $$;
 
 -- When a device that gets this set_wake_schedule now wakes next; fault says why that cannot be worked out.
-create or replace function mqtt_private.fn_wake_of_command(
+create or replace function mqtt_private.fn_next_wake_of_command(
   p_payload jsonb, p_now timestamptz, p_timezone text, out next_wake_at timestamptz, out fault text)
 language plpgsql stable set search_path = ''
 as $$
@@ -232,7 +232,7 @@ begin
     from public.device_commands c
     join public.devices d on d.device_id = c.device_id
     left join public.sites s on s.site_id = d.site_id
-    left join lateral mqtt_private.fn_wake_of_command(c.command_payload, p_now, s.timezone) wake
+    left join lateral mqtt_private.fn_next_wake_of_command(c.command_payload, p_now, s.timezone) wake
       on c.command_type = 'set_wake_schedule'
     where c.command_id = any (p_ids)
   ), refused as (
@@ -328,7 +328,7 @@ begin
     'mqtt_private.fn_fail_undeliverable_commands(timestamptz, int, interval)',
     'mqtt_private.fn_find_unseen_commands(text, int, timestamptz, uuid[])',
     'mqtt_private.fn_lease_due_commands(text, int, timestamptz, timestamptz, uuid[])',
-    'mqtt_private.fn_wake_of_command(jsonb, timestamptz, text)',
+    'mqtt_private.fn_next_wake_of_command(jsonb, timestamptz, text)',
     'mqtt_private.fn_hand_out_commands(uuid[], timestamptz, interval)',
     'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])'
   ]::regprocedure[] loop

@@ -43,7 +43,7 @@ end
 $$;
 
 -- Notes how the devices spell themselves and that they were heard (at most once a minute). Their rows are locked.
-create or replace function mqtt_private.fn_note_devices_heard(p_acks jsonb) returns void
+create or replace function mqtt_private.fn_touch_devices(p_acks jsonb) returns void
 language sql volatile set search_path = ''
 as $$
   with heard as materialized (
@@ -167,7 +167,7 @@ $$;
 -- stands for one message: what this worker has heard too is not counted again, so a device may repeat its words.
 -- An answer that was there before p_sent_at, when the command now in question was sent, cannot have been to it: a
 -- worker that has just started would else take the first answers it hears for those of its predecessor.
-create or replace function mqtt_private.fn_find_same_answer(
+create or replace function mqtt_private.fn_find_duplicate_acknowledgement(
   p_worker text, p_device_id uuid, p_digest text, p_sent_at timestamptz)
 returns mqtt_private.command_answers
 language sql volatile set search_path = ''
@@ -186,7 +186,7 @@ as $$
 $$;
 
 -- One answer, used once; see the head of this file. Its device's row is locked, so two workers take turns here.
-create or replace function mqtt_private.fn_answer_once(
+create or replace function mqtt_private.fn_acknowledge_once(
   p_ack jsonb, p_worker text, p_max_retries int, p_delay interval) returns jsonb
 language plpgsql volatile set search_path = ''
 as $$
@@ -207,7 +207,7 @@ begin
   end if;
   if v_digest is not null then
     v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device_id);
-    v_same := mqtt_private.fn_find_same_answer(p_worker, v_device_id, v_digest, case
+    v_same := mqtt_private.fn_find_duplicate_acknowledgement(p_worker, v_device_id, v_digest, case
       when v_command.command_id is null then '-infinity'
       else coalesce(v_command.delivered_at, clock_timestamp()) end);
   end if;
@@ -262,9 +262,9 @@ begin
   -- In a statement of its own: a lock that is one step of a larger statement may be left out by its plan.
   perform mqtt_private.fn_lock_devices(array(
     select mqtt_private.fn_find_device(topic_id) from jsonb_to_recordset(p_acks) as a (topic_id text)));
-  perform mqtt_private.fn_note_devices_heard(p_acks);
+  perform mqtt_private.fn_touch_devices(p_acks);
   for v_ack in select value from jsonb_array_elements(p_acks) with ordinality order by ordinality loop
-    v_results := v_results || mqtt_private.fn_answer_once(
+    v_results := v_results || mqtt_private.fn_acknowledge_once(
       v_ack, p_worker, p_max_retries, make_interval(secs => p_retry_delay_seconds));
   end loop;
   perform mqtt_private.fn_forget_old_answers();
@@ -280,12 +280,12 @@ declare
 begin
   foreach v_function in array array[
     'mqtt_private.fn_find_device(text)',
-    'mqtt_private.fn_note_devices_heard(jsonb)',
+    'mqtt_private.fn_touch_devices(jsonb)',
     'mqtt_private.fn_find_acknowledged_command(jsonb, uuid)',
     'mqtt_private.fn_effect_of_acknowledgement(text, text, bigint)',
     'mqtt_private.fn_acknowledge_command(jsonb, int, interval)',
-    'mqtt_private.fn_find_same_answer(text, uuid, text, timestamptz)',
-    'mqtt_private.fn_answer_once(jsonb, text, int, interval)',
+    'mqtt_private.fn_find_duplicate_acknowledgement(text, uuid, text, timestamptz)',
+    'mqtt_private.fn_acknowledge_once(jsonb, text, int, interval)',
     'mqtt_private.fn_forget_old_answers()',
     'public.fn_acknowledge_commands(jsonb, int, double precision, text)'
   ]::regprocedure[] loop

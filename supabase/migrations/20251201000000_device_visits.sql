@@ -82,7 +82,7 @@ end
 $$;
 
 -- Whether a command told the device when to wake, since then.
-create or replace function mqtt_private.fn_was_told_wake(p_device_id uuid, p_since timestamptz) returns boolean
+create or replace function mqtt_private.fn_was_sent_schedule(p_device_id uuid, p_since timestamptz) returns boolean
 language plpgsql stable set search_path = ''
 as $$
 begin
@@ -123,24 +123,24 @@ begin
   select * into v_visit from mqtt_private.visits where device_id = p_device_id and ended_at is null;
   if not found then
     return jsonb_build_object(
-      'device_id', v_device.device_id, 'device_code', v_device.device_code, 'speaks', false, 'ended', true,
-      'open_commands', 0, 'told_wake', false, 'pending_count', 0, 'pending_names', '[]'::jsonb,
+      'device_id', v_device.device_id, 'device_code', v_device.device_code, 'holds_lease', false, 'ended', true,
+      'open_commands', 0, 'schedule_sent', false, 'pending_count', 0, 'pending_names', '[]'::jsonb,
       'settled_names', '[]'::jsonb,
       'next_wake_at', null);
   end if;
   v_finished := mqtt_private.fn_pictures_finished(p_device_id, v_visit.hello_at);
   return jsonb_build_object(
     'device_id', p_device_id, 'device_code', v_device.device_code,
-    'speaks', v_visit.worker = p_worker and v_visit.until > p_now, 'ended', false,
+    'holds_lease', v_visit.worker = p_worker and v_visit.until > p_now, 'ended', false,
     'open_commands', case when v_device.is_active -- the others' fail, and go nowhere
       then mqtt_private.fn_count_open_commands(p_device_id, v_visit.hello_at, p_now) else 0 end,
-    'told_wake', mqtt_private.fn_was_told_wake(p_device_id, v_visit.hello_at),
+    'schedule_sent', mqtt_private.fn_was_sent_schedule(p_device_id, v_visit.hello_at),
     'pending_count', greatest(v_visit.pending_count - cardinality(v_finished), 0),
     'pending_names', array(
       select name from unnest(v_visit.pending_names) with ordinality as p (name, place)
       where name <> all (v_finished) order by place),
     'settled_names', v_finished,
-    'next_wake_at', (mqtt_private.fn_wake_of_device(p_device_id, p_now)).next_wake_at);
+    'next_wake_at', (mqtt_private.fn_next_wake_of_device(p_device_id, p_now)).next_wake_at);
 end
 $$;
 
@@ -148,12 +148,12 @@ $$;
 
 -- Renews p_worker's visits among these devices, and takes over those whose lease lapsed. p_devices: [{topic_root,
 -- topic_id}]. p_lease_seconds 0 gives its own visits back: another worker may take them over at once.
--- Returns, in order, [{topic_root, topic_id, device_id, device_code, speaks, ended, took_over, open_commands,
--- told_wake, pending_count, pending_names, settled_names, next_wake_at}]. ended: it ended, or there is none.
--- open_commands are due or leased now, or sent in this visit and not answered; told_wake: a command told the device
+-- Returns, in order, [{topic_root, topic_id, device_id, device_code, holds_lease, ended, took_over, open_commands,
+-- schedule_sent, pending_count, pending_names, settled_names, next_wake_at}]. ended: it ended, or there is none.
+-- open_commands are due or leased now, or sent in this visit and not answered; schedule_sent: a command told the device
 -- when to wake. settled_names: pictures that became complete or failed in this visit; pending_*: what its HELLO
 -- announced, less those. May be sent again.
-create or replace function public.fn_hold_visits(
+create or replace function public.fn_renew_visits(
   p_worker text, p_devices jsonb, p_lease_seconds double precision default 10) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
@@ -186,8 +186,8 @@ $$;
 
 -- Takes over up to p_limit visits whose lease lapsed, of devices that can still be awake (10 minutes); older ones are
 -- ended. Its own lapsed ones come too: the answer that gave them to this worker was lost. A visit that another
--- transaction holds is left to the next call. Returns elements as fn_hold_visits.
-create or replace function public.fn_adopt_visits(
+-- transaction holds is left to the next call. Returns elements as fn_renew_visits.
+create or replace function public.fn_take_over_visits(
   p_worker text, p_limit int default 100, p_lease_seconds double precision default 10) returns jsonb
 language plpgsql volatile security invoker set search_path = ''
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
@@ -248,11 +248,11 @@ begin
     'mqtt_private.fn_lock_visits(uuid[])',
     'mqtt_private.fn_begin_visit(uuid, text, text, timestamptz, interval, int, text[])',
     'mqtt_private.fn_count_open_commands(uuid, timestamptz, timestamptz)',
-    'mqtt_private.fn_was_told_wake(uuid, timestamptz)',
+    'mqtt_private.fn_was_sent_schedule(uuid, timestamptz)',
     'mqtt_private.fn_pictures_finished(uuid, timestamptz)',
     'mqtt_private.fn_describe_visit(uuid, text, timestamptz)',
-    'public.fn_hold_visits(text, jsonb, double precision)',
-    'public.fn_adopt_visits(text, int, double precision)',
+    'public.fn_renew_visits(text, jsonb, double precision)',
+    'public.fn_take_over_visits(text, int, double precision)',
     'public.fn_end_visits(text, uuid[])'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);

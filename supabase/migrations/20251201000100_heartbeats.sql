@@ -69,7 +69,7 @@ begin
     where not exists (select from public.devices where device_code = v_code)
     on conflict do nothing returning device_id into v_device_id;
     if found then
-      perform mqtt_private.fn_note_history(v_device_id, 'self_registered', 'info',
+      perform mqtt_private.fn_log_event(v_device_id, 'self_registered', 'info',
         format('registered itself as %s; map it to a site', v_code),
         jsonb_build_object('device_mac', p_topic_id, 'device_code', v_code));
       return v_device_id;
@@ -133,14 +133,14 @@ end
 $$;
 
 -- When whoever speaks under this id is to come back: a device that nobody knows too.
-create or replace function mqtt_private.fn_wake_of_speaker(p_topic_id text, p_now timestamptz) returns timestamptz
+create or replace function mqtt_private.fn_next_wake_for_topic_id(p_topic_id text, p_now timestamptz) returns timestamptz
 language plpgsql stable set search_path = ''
 as $$
 declare
   v_device_id constant uuid := mqtt_private.fn_find_device(p_topic_id);
 begin
   return case when v_device_id is null then public.fn_calculate_next_wake('0 8,16 * * *', p_now, 'UTC')
-    else (mqtt_private.fn_wake_of_device(v_device_id, p_now)).next_wake_at end;
+    else (mqtt_private.fn_next_wake_of_device(v_device_id, p_now)).next_wake_at end;
 end
 $$;
 
@@ -148,7 +148,7 @@ $$;
 
 -- Commands that were sent and never answered are due again, in their old place and under the same command_id: those
 -- that can be repeated without harm, and any of which the broker had said that nobody was listening.
-create or replace function mqtt_private.fn_deliver_again(p_device_id uuid, p_limit int, p_now timestamptz) returns void
+create or replace function mqtt_private.fn_redeliver_commands(p_device_id uuid, p_limit int, p_now timestamptz) returns void
 language plpgsql volatile set search_path = ''
 as $$
 begin
@@ -171,7 +171,7 @@ $$;
 -- The device's pending pictures are those that it lists. A picture that is being received is not pending; a pending
 -- row that came from elsewhere (a table that was there before) is not ours to remove.
 -- A table that was there before can ask for more than we know; that must not cost the device its answer.
-create or replace function mqtt_private.fn_note_pending_pictures(
+create or replace function mqtt_private.fn_record_pending_pictures(
   p_device_id uuid, p_names text[], p_now timestamptz) returns void
 language plpgsql volatile set search_path = ''
 as $$
@@ -201,18 +201,18 @@ $$;
 -- was lost), nor where another worker brought it within the last 20 seconds. speaks: p_worker does, in this visit.
 create or replace function mqtt_private.fn_hear_hello(
   p_device_id uuid, p_worker text, p_ref text, p_now timestamptz, p_lease interval, p_count int, p_names text[],
-  p_shared boolean, out begins boolean, out speaks boolean)
+  p_shared boolean, out begins boolean, out holds_lease boolean)
 language plpgsql volatile set search_path = ''
 as $$
 begin
   begins := false;
   update mqtt_private.visits set until = case when worker = p_worker then p_now + p_lease else until end
   where device_id = p_device_id and p_ref = any (heard_refs)
-  returning worker = p_worker and ended_at is null into speaks;
+  returning worker = p_worker and ended_at is null into holds_lease;
   if found then
     return;
   end if;
-  speaks := false;
+  holds_lease := false;
   update mqtt_private.visits set heard_by = heard_by || p_worker, heard_refs = heard_refs || p_ref
   where device_id = p_device_id and worker <> p_worker and hello_at > p_now - interval '20 seconds'
     and p_worker <> all (heard_by) and not p_shared;
@@ -221,7 +221,7 @@ begin
   end if;
   perform mqtt_private.fn_begin_visit(p_device_id, p_worker, p_ref, p_now, p_lease, p_count, p_names);
   begins := true;
-  speaks := true;
+  holds_lease := true;
 end
 $$;
 
@@ -245,7 +245,7 @@ end
 $$;
 
 -- One HELLO of a device whose row and visit are locked.
-create or replace function mqtt_private.fn_record_hello(
+create or replace function mqtt_private.fn_record_heartbeat(
   p_device_id uuid, p_hello jsonb, p_worker text, p_redelivery_limit int, p_lease interval, p_now timestamptz)
 returns jsonb
 language plpgsql volatile set search_path = ''
@@ -253,7 +253,7 @@ as $$
 declare
   v_device public.devices;
   v_heard record;
-  v_next_wake_at constant timestamptz := (mqtt_private.fn_wake_of_device(p_device_id, p_now)).next_wake_at;
+  v_next_wake_at constant timestamptz := (mqtt_private.fn_next_wake_of_device(p_device_id, p_now)).next_wake_at;
   v_names constant text[] := array(
     select name from jsonb_array_elements_text(
       case jsonb_typeof(p_hello -> 'pending_names') when 'array' then p_hello -> 'pending_names' else '[]' end)
@@ -266,15 +266,15 @@ begin
     coalesce(p_hello -> 'shared' = 'true'::jsonb, false)); -- one worker alone hears what is shared
   if v_heard.begins then
     perform mqtt_private.fn_note_heartbeat(p_device_id, p_hello, v_next_wake_at, p_now);
-    perform mqtt_private.fn_note_pending_pictures(p_device_id, v_names, p_now);
+    perform mqtt_private.fn_record_pending_pictures(p_device_id, v_names, p_now);
   end if;
   select * into v_device from public.devices where device_id = p_device_id;
   if v_heard.begins and v_device.is_active then
-    perform mqtt_private.fn_deliver_again(p_device_id, p_redelivery_limit, p_now);
+    perform mqtt_private.fn_redeliver_commands(p_device_id, p_redelivery_limit, p_now);
   end if;
   return jsonb_build_object(
     'device_id', p_device_id, 'device_code', v_device.device_code, 'is_active', coalesce(v_device.is_active, false),
-    'speaks', v_heard.speaks, 'next_wake_at', v_next_wake_at,
+    'holds_lease', v_heard.holds_lease, 'next_wake_at', v_next_wake_at,
     'commands', case when v_device.is_active
       then mqtt_private.fn_count_open_commands(p_device_id, null, p_now) else 0 end,
     'redelivered', (
@@ -289,8 +289,8 @@ $$;
 -- p_hellos: [{ref, topic_root, topic_id, pending_count, pending_names, firmware_version?, battery_voltage?,
 -- wifi_rssi?, location?, shared?}]; volts, dBm. p_register: whether a device that nobody knows is registered, at most
 -- p_registrations_per_minute over all workers. p_redelivery_limit: how often a command that is not answered is
--- delivered again on wake. p_lease_seconds: for how long p_worker speaks, unless it holds the visit (fn_hold_visits).
--- Returns, in order, [{ref, result, device_id, device_code, is_active, speaks, commands, redelivered, next_wake_at,
+-- delivered again on wake. p_lease_seconds: for how long p_worker holds_lease, unless it holds the visit (fn_renew_visits).
+-- Returns, in order, [{ref, result, device_id, device_code, is_active, holds_lease, commands, redelivered, next_wake_at,
 -- error?}].
 -- result: known; created; refused (nothing is written; error says why where it was the database). speaks: p_worker
 -- answers in this visit. commands: how many are due or leased for the device now; redelivered: how many of them were
@@ -300,7 +300,7 @@ $$;
 --
 -- A transaction that holds one device's row would keep all HELLOs waiting, so nothing is waited for longer than
 -- lock_timeout. The caller gets 55P03, nothing has changed, and it can send smaller parts.
-create or replace function public.fn_record_hellos(
+create or replace function public.fn_record_heartbeats(
   p_worker text,
   p_hellos jsonb,
   p_register boolean default true,
@@ -340,7 +340,7 @@ begin
       v_answers := v_answers || (
         jsonb_build_object('ref', v_hello -> 'ref', 'result',
           case when v_device_id = any (v_created) then 'created' else 'known' end)
-        || mqtt_private.fn_record_hello(v_device_id, v_hello, p_worker, p_redelivery_limit,
+        || mqtt_private.fn_record_heartbeat(v_device_id, v_hello, p_worker, p_redelivery_limit,
           make_interval(secs => p_lease_seconds), v_now));
       v_created := array_remove(v_created, v_device_id);
     exception when others then
@@ -377,8 +377,8 @@ language sql stable set search_path = ''
 as $$
   select jsonb_build_object(
     'ref', p_hello -> 'ref', 'result', 'refused', 'device_id', null, 'device_code', null, 'is_active', false,
-    'speaks', false, 'commands', 0, 'redelivered', 0, 'error', p_error,
-    'next_wake_at', mqtt_private.fn_wake_of_speaker(p_hello ->> 'topic_id', p_now))
+    'holds_lease', false, 'commands', 0, 'redelivered', 0, 'error', p_error,
+    'next_wake_at', mqtt_private.fn_next_wake_for_topic_id(p_hello ->> 'topic_id', p_now))
 $$;
 
 -- Grants -------------------------------------------------------------------------------------------------------
@@ -388,21 +388,21 @@ declare
   v_function regprocedure;
 begin
   foreach v_function in array array[
-    'mqtt_private.fn_note_history(uuid, text, text, text, jsonb)',
+    'mqtt_private.fn_log_event(uuid, text, text, text, jsonb)',
     'mqtt_private.fn_is_row_fault(text)',
     'mqtt_private.fn_last_code_number()',
     'mqtt_private.fn_register_device(text, timestamptz)',
     'mqtt_private.fn_register_unknown_devices(text[], int)',
     'mqtt_private.fn_registrations_left(int, timestamptz)',
-    'mqtt_private.fn_wake_of_speaker(text, timestamptz)',
-    'mqtt_private.fn_deliver_again(uuid, int, timestamptz)',
-    'mqtt_private.fn_note_pending_pictures(uuid, text[], timestamptz)',
+    'mqtt_private.fn_next_wake_for_topic_id(text, timestamptz)',
+    'mqtt_private.fn_redeliver_commands(uuid, int, timestamptz)',
+    'mqtt_private.fn_record_pending_pictures(uuid, text[], timestamptz)',
     'mqtt_private.fn_hear_hello(uuid, text, text, timestamptz, interval, int, text[], boolean)',
     'mqtt_private.fn_note_heartbeat(uuid, jsonb, timestamptz, timestamptz)',
-    'mqtt_private.fn_record_hello(uuid, jsonb, text, int, interval, timestamptz)',
+    'mqtt_private.fn_record_heartbeat(uuid, jsonb, text, int, interval, timestamptz)',
     'mqtt_private.fn_lock_speakers(text[])',
     'mqtt_private.fn_refuse_device(jsonb, text, timestamptz)',
-    'public.fn_record_hellos(text, jsonb, boolean, int, int, double precision)'
+    'public.fn_record_heartbeats(text, jsonb, boolean, int, int, double precision)'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);
     execute format('grant execute on function %s to service_role', v_function);

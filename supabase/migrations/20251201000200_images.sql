@@ -132,7 +132,7 @@ $$;
 
 -- The readings that came with a picture, in one row, with the lineage of its device at that moment. A table that was
 -- there before can refuse them; that must not cost the picture.
-create or replace function mqtt_private.fn_note_readings(
+create or replace function mqtt_private.fn_record_readings(
   p_device public.devices, p_image_id uuid, p_image jsonb, p_captured_at timestamptz, p_now timestamptz) returns void
 language plpgsql volatile set search_path = ''
 as $$
@@ -213,11 +213,11 @@ begin
   v_answer := jsonb_build_object(
     'ref', p_image -> 'ref', 'device_id', p_device_id, 'device_code', v_device.device_code,
     'topic_root', coalesce(v_device.mqtt_root, 'device'), 'image_id', null, 'storage_path', null,
-    'next_wake_at', (mqtt_private.fn_wake_of_device(p_device_id, p_now)).next_wake_at);
+    'next_wake_at', (mqtt_private.fn_next_wake_of_device(p_device_id, p_now)).next_wake_at);
   if not mqtt_private.fn_join_visit(p_device_id, p_worker, p_lease, p_now) then
     return v_answer || '{"result": "silent"}';
   end if;
-  perform mqtt_private.fn_note_devices_heard(jsonb_build_array(jsonb_build_object(
+  perform mqtt_private.fn_touch_devices(jsonb_build_array(jsonb_build_object(
     'topic_id', p_image -> 'topic_id', 'topic_root', v_device.mqtt_root))); -- the root is its HELLO's
 
   v_captured_at := case when isfinite(v_captured_at) then v_captured_at end;
@@ -233,7 +233,7 @@ begin
       'result', 'complete', 'image_id', v_image.image_id, 'storage_path', v_image.storage_path);
   end if;
   v_image := mqtt_private.fn_receive_image(v_device, v_image, p_image, v_captured_at, p_now);
-  perform mqtt_private.fn_note_readings(v_device, v_image.image_id, p_image, v_captured_at, p_now);
+  perform mqtt_private.fn_record_readings(v_device, v_image.image_id, p_image, v_captured_at, p_now);
   return v_answer || jsonb_build_object(
     'result', 'receiving', 'image_id', v_image.image_id, 'storage_path', v_image.upload_path,
     'captured_at', v_image.captured_at, 'image_size', v_image.image_size, 'total_chunks', v_image.total_chunks);
@@ -247,13 +247,13 @@ as $$
   select jsonb_build_object(
     'ref', p_image -> 'ref', 'result', p_result, 'device_id', null, 'device_code', null, 'topic_root', 'device',
     'image_id', null, 'storage_path', null, 'error', p_error,
-    'next_wake_at', mqtt_private.fn_wake_of_speaker(p_image ->> 'topic_id', p_now))
+    'next_wake_at', mqtt_private.fn_next_wake_for_topic_id(p_image ->> 'topic_id', p_now))
 $$;
 
 -- Writes the pictures that devices announced and the readings beside them, in the order given.
 -- p_images: [{ref, topic_id, image_name, captured_at?, image_size?, max_chunk_size?, total_chunks?, error_code?,
 -- location?, temperature?, humidity?, pressure?, gas_resistance?, metadata?}]; bytes, °C, %RH, hPa, kΩ. captured_at is
--- left out where the device's clock was not set. A device that nobody knows is registered as by fn_record_hellos.
+-- left out where the device's clock was not set. A device that nobody knows is registered as by fn_record_heartbeats.
 -- Returns, in order, [{ref, result, device_id, device_code, topic_root, image_id, storage_path, next_wake_at,
 -- captured_at?, image_size?, total_chunks?, error?}]; the three are what its metadata said, whichever worker heard it.
 -- result: receiving (store it at storage_path, then fn_settle_images); complete (it is there already); silent (another
@@ -354,7 +354,7 @@ begin
       received_chunks = coalesce((p_result ->> 'received_chunks')::int, received_chunks),
       missing_requests = greatest(missing_requests, (p_result ->> 'missing_requests')::int)
   where image_id = p_image.image_id;
-  perform mqtt_private.fn_note_history(p_image.device_id, 'image_failed', 'warning',
+  perform mqtt_private.fn_log_event(p_image.device_id, 'image_failed', 'warning',
     format('picture %s failed: %s', p_image.image_name, v_error),
     jsonb_build_object('image_id', p_image.image_id, 'image_name', p_image.image_name, 'error', v_error,
       'missing', coalesce(p_result -> 'missing', '[]'), 'total_chunks', p_image.total_chunks));
@@ -362,7 +362,7 @@ end
 $$;
 
 -- Whether another worker speaks to the device now.
-create or replace function mqtt_private.fn_is_silenced(p_device_id uuid, p_worker text, p_now timestamptz)
+create or replace function mqtt_private.fn_is_visit_held_by_other(p_device_id uuid, p_worker text, p_now timestamptz)
 returns boolean
 language plpgsql stable set search_path = ''
 as $$
@@ -394,7 +394,7 @@ begin
     v_answer := jsonb_build_object('result', 'complete', 'storage_path', v_image.storage_path);
   elsif v_outcome = 'complete' then
     v_answer := mqtt_private.fn_complete_image(v_image, p_result);
-  elsif v_image.status = 'failed' or mqtt_private.fn_is_silenced(v_image.device_id, p_worker, p_now) then
+  elsif v_image.status = 'failed' or mqtt_private.fn_is_visit_held_by_other(v_image.device_id, p_worker, p_now) then
     v_answer := jsonb_build_object('result', case v_image.status when 'failed' then 'failed' else 'asked' end);
   elsif v_outcome = 'failed' then
     perform mqtt_private.fn_fail_image(v_image, p_result);
@@ -408,7 +408,7 @@ begin
   end if;
   return '{"storage_path": null, "next_wake_at": null}' || v_answer || case when v_image.device_id is null then '{}'
     else jsonb_build_object(
-      'next_wake_at', (mqtt_private.fn_wake_of_device(v_image.device_id, p_now)).next_wake_at) end;
+      'next_wake_at', (mqtt_private.fn_next_wake_of_device(v_image.device_id, p_now)).next_wake_at) end;
 end
 $$;
 
@@ -481,13 +481,13 @@ begin
     'mqtt_private.fn_find_image(uuid, text, timestamptz)',
     'mqtt_private.fn_find_stored_image(uuid, text)',
     'mqtt_private.fn_join_visit(uuid, text, interval, timestamptz)',
-    'mqtt_private.fn_note_readings(public.devices, uuid, jsonb, timestamptz, timestamptz)',
+    'mqtt_private.fn_record_readings(public.devices, uuid, jsonb, timestamptz, timestamptz)',
     'mqtt_private.fn_receive_image(public.devices, public.device_images, jsonb, timestamptz, timestamptz)',
     'mqtt_private.fn_record_image(uuid, jsonb, text, interval, timestamptz)',
     'mqtt_private.fn_refuse_image(jsonb, text, text, timestamptz)',
     'mqtt_private.fn_complete_image(public.device_images, jsonb)',
     'mqtt_private.fn_fail_image(public.device_images, jsonb)',
-    'mqtt_private.fn_is_silenced(uuid, text, timestamptz)',
+    'mqtt_private.fn_is_visit_held_by_other(uuid, text, timestamptz)',
     'mqtt_private.fn_settle_image(jsonb, text, timestamptz)',
     'mqtt_private.fn_fail_stale_images(timestamptz)',
     'public.fn_record_images(text, jsonb, boolean, int, double precision)',

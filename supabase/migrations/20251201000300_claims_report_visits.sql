@@ -1,6 +1,6 @@
--- The claim also says whether a device is awake whose worker is gone (fn_adopt_visits), and fails pictures that were
+-- The claim also says whether a device is awake whose worker is gone (fn_take_over_visits), and fails pictures that were
 -- never finished. What it takes and how stands in the migration of the command queue; a command that a HELLO made
--- pending again (fn_record_hellos) is a due command like any other.
+-- pending again (fn_record_heartbeats) is a due command like any other.
 
 -- Whether a visit lapsed without an end, of a device that can still be awake. A lease outlasts the HELLO it began
 -- with, so the index is read from 10 minutes ago on.

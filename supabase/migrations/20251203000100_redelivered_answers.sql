@@ -12,7 +12,7 @@ create index if not exists command_answers_delivery_idx
   on mqtt_private.command_answers (delivery, answered_at) where delivery is not null;
 
 -- The record of the same delivery; no row: it was not recorded.
-create or replace function mqtt_private.fn_find_same_delivery(p_ack jsonb) returns mqtt_private.command_answers
+create or replace function mqtt_private.fn_find_redelivered_acknowledgement(p_ack jsonb) returns mqtt_private.command_answers
 language sql volatile set search_path = ''
 as $$
   select *
@@ -23,7 +23,7 @@ as $$
 $$;
 
 -- One answer, used once. Its device's row is locked, so two workers take turns here.
-create or replace function mqtt_private.fn_answer_once(
+create or replace function mqtt_private.fn_acknowledge_once(
   p_ack jsonb, p_worker text, p_max_retries int, p_delay interval) returns jsonb
 language plpgsql volatile set search_path = ''
 as $$
@@ -42,10 +42,10 @@ begin
   if found then
     return v_result;
   end if;
-  v_same := mqtt_private.fn_find_same_delivery(p_ack);
+  v_same := mqtt_private.fn_find_redelivered_acknowledgement(p_ack);
   if v_same.ref is null and v_digest is not null then
     v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device_id);
-    v_same := mqtt_private.fn_find_same_answer(p_worker, v_device_id, v_digest, case
+    v_same := mqtt_private.fn_find_duplicate_acknowledgement(p_worker, v_device_id, v_digest, case
       when v_command.command_id is null then '-infinity'
       else coalesce(v_command.delivered_at, clock_timestamp()) end);
   end if;
@@ -64,7 +64,7 @@ begin
 end
 $$;
 
-revoke all on function mqtt_private.fn_find_same_delivery(jsonb) from public, anon, authenticated;
-grant execute on function mqtt_private.fn_find_same_delivery(jsonb) to service_role;
-revoke all on function mqtt_private.fn_answer_once(jsonb, text, int, interval) from public, anon, authenticated;
-grant execute on function mqtt_private.fn_answer_once(jsonb, text, int, interval) to service_role;
+revoke all on function mqtt_private.fn_find_redelivered_acknowledgement(jsonb) from public, anon, authenticated;
+grant execute on function mqtt_private.fn_find_redelivered_acknowledgement(jsonb) to service_role;
+revoke all on function mqtt_private.fn_acknowledge_once(jsonb, text, int, interval) from public, anon, authenticated;
+grant execute on function mqtt_private.fn_acknowledge_once(jsonb, text, int, interval) to service_role;

@@ -68,7 +68,7 @@ begin
     from public.device_commands c
     join public.devices d on d.device_id = c.device_id
     left join public.sites s on s.site_id = d.site_id
-    left join lateral mqtt_private.fn_wake_of_command(c.command_payload, p_now, s.timezone) wake
+    left join lateral mqtt_private.fn_next_wake_of_command(c.command_payload, p_now, s.timezone) wake
       on c.command_type = 'set_wake_schedule'
     cross join lateral (
       select least(coalesce(c.expires_at, greatest(c.issued_at, c.scheduled_for) + p_ttl), p_now + interval '100 years')

@@ -24,11 +24,11 @@ begin
   v_answer := jsonb_build_object(
     'ref', p_image -> 'ref', 'device_id', p_device_id, 'device_code', v_device.device_code,
     'topic_root', coalesce(v_device.mqtt_root, 'device'), 'image_id', null, 'storage_path', null,
-    'next_wake_at', (mqtt_private.fn_wake_of_device(p_device_id, p_now)).next_wake_at);
+    'next_wake_at', (mqtt_private.fn_next_wake_of_device(p_device_id, p_now)).next_wake_at);
   if not mqtt_private.fn_join_visit(p_device_id, p_worker, p_lease, p_now) then
     return v_answer || '{"result": "silent"}';
   end if;
-  perform mqtt_private.fn_note_devices_heard(jsonb_build_array(jsonb_build_object(
+  perform mqtt_private.fn_touch_devices(jsonb_build_array(jsonb_build_object(
     'topic_id', p_image -> 'topic_id', 'topic_root', v_device.mqtt_root))); -- the root is its HELLO's
 
   v_captured_at := case when isfinite(v_captured_at) then v_captured_at end;
@@ -52,7 +52,7 @@ begin
       'result', 'complete', 'image_id', v_image.image_id, 'storage_path', v_image.storage_path);
   end if;
   v_image := mqtt_private.fn_receive_image(v_device, v_image, p_image, v_captured_at, p_now);
-  perform mqtt_private.fn_note_readings(v_device, v_image.image_id, p_image, v_captured_at, p_now);
+  perform mqtt_private.fn_record_readings(v_device, v_image.image_id, p_image, v_captured_at, p_now);
   return v_answer || jsonb_build_object(
     'result', 'receiving', 'image_id', v_image.image_id, 'storage_path', v_image.upload_path,
     'captured_at', v_image.captured_at, 'image_size', v_image.image_size, 'total_chunks', v_image.total_chunks);

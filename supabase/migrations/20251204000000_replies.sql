@@ -72,11 +72,11 @@ begin
 end
 $$;
 
--- When an answer was heard: heard_ago seconds ago, as its worker says.
+-- When an answer was heard: received_seconds_ago seconds ago, as its worker says.
 create or replace function mqtt_private.fn_heard_at(p_ack jsonb) returns timestamptz
 language sql volatile set search_path = ''
 as $$
-  select clock_timestamp() - make_interval(secs => coalesce((p_ack ->> 'heard_ago')::double precision, 0))
+  select clock_timestamp() - make_interval(secs => coalesce((p_ack ->> 'received_seconds_ago')::double precision, 0))
 $$;
 
 -- The reply that an answer without an id means: one said after p_command was sent, and not long before it was heard,
@@ -114,7 +114,7 @@ $$;
 -- Notes what devices are about to be told. p_replies: [{reply_id, device_id, reply_type, unsaid?}]; unsaid: it was
 -- noted before, and not said, or nobody listened. A device that is gone is passed over. May be sent again: a reply_id
 -- is noted once. Returns {noted: n}.
-create or replace function public.fn_note_replies(p_worker text, p_replies jsonb) returns jsonb
+create or replace function public.fn_record_replies(p_worker text, p_replies jsonb) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 as $$
 declare
@@ -152,7 +152,7 @@ begin
     'mqtt_private.fn_heard_at(jsonb)',
     'mqtt_private.fn_find_acknowledged_reply(jsonb, uuid, public.device_commands)',
     'mqtt_private.fn_acknowledge_reply(jsonb, mqtt_private.replies)',
-    'public.fn_note_replies(text, jsonb)'
+    'public.fn_record_replies(text, jsonb)'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);
     execute format('grant execute on function %s to service_role', v_function);

@@ -6,8 +6,8 @@
 -- An answer without an id is for what was sent last. While another worker is sending to the device, nobody else can
 -- tell what that is: the result is then `early`, nothing is recorded, and the worker asks again a moment later.
 --
--- An element of p_acks (public.fn_acknowledge_commands) may say besides: heard_ago, the seconds since its worker heard
--- it, and heard_for, the seconds for which the worker's session has listened, where that is known. p_worker is named
+-- An element of p_acks (public.fn_acknowledge_commands) may say besides: received_seconds_ago, the seconds since its worker heard
+-- it, and session_seconds, the seconds for which the worker's session has listened, where that is known. p_worker is named
 -- "<client id>:<process>". The result may also be `reply` (the answer was about no command) or `early`.
 --
 -- Two things are otherwise. A session that began lately never brings what was heard before it. And what the broker
@@ -26,13 +26,13 @@ as $$ select regexp_replace(p_worker, ':[^:]*$', '') $$;
 create or replace function mqtt_private.fn_session_began(p_ack jsonb) returns timestamptz
 language sql volatile set search_path = ''
 as $$
-  select coalesce(clock_timestamp() - make_interval(secs => (p_ack ->> 'heard_for')::double precision), '-infinity')
+  select coalesce(clock_timestamp() - make_interval(secs => (p_ack ->> 'session_seconds')::double precision), '-infinity')
 $$;
 
 -- The answer by which another worker already brought this message, oldest first; no row: it is news. Each answer stands
 -- for one message: what this session has heard too is not counted again, so a device may repeat its words.
 -- p_sent_at: when the device was sent what is now in question.
-create or replace function mqtt_private.fn_find_same_answer(
+create or replace function mqtt_private.fn_find_duplicate_acknowledgement(
   p_ack jsonb, p_worker text, p_device_id uuid, p_digest text, p_sent_at timestamptz)
 returns mqtt_private.command_answers
 language plpgsql volatile set search_path = ''
@@ -60,7 +60,7 @@ begin
   return v_same;
 end
 $$;
-drop function if exists mqtt_private.fn_find_same_answer(text, uuid, text, timestamptz);
+drop function if exists mqtt_private.fn_find_duplicate_acknowledgement(text, uuid, text, timestamptz);
 
 -- Whether it cannot be told yet what an answer without an id is about; that is waited for 5 seconds.
 create or replace function mqtt_private.fn_is_early(p_ack jsonb, p_device_id uuid, p_worker text) returns boolean
@@ -76,7 +76,7 @@ end
 $$;
 
 -- One answer, used once. Its device's row is locked, so two workers take turns here.
-create or replace function mqtt_private.fn_answer_once(
+create or replace function mqtt_private.fn_acknowledge_once(
   p_ack jsonb, p_worker text, p_max_retries int, p_delay interval) returns jsonb
 language plpgsql volatile set search_path = ''
 as $$
@@ -100,9 +100,9 @@ begin
   end if;
   v_command := mqtt_private.fn_find_acknowledged_command(p_ack, v_device_id);
   v_reply := mqtt_private.fn_find_acknowledged_reply(p_ack, v_device_id, v_command);
-  v_same := mqtt_private.fn_find_same_delivery(p_ack);
+  v_same := mqtt_private.fn_find_redelivered_acknowledgement(p_ack);
   if v_same.ref is null and v_digest is not null then
-    v_same := mqtt_private.fn_find_same_answer(p_ack, p_worker, v_device_id, v_digest, case
+    v_same := mqtt_private.fn_find_duplicate_acknowledgement(p_ack, p_worker, v_device_id, v_digest, case
       when v_reply.reply_id is not null then v_reply.said_at
       when v_command.command_id is null then '-infinity'
       else coalesce(v_command.delivered_at, clock_timestamp()) end);
@@ -141,8 +141,8 @@ begin
     'mqtt_private.fn_session_of(text)',
     'mqtt_private.fn_session_began(jsonb)',
     'mqtt_private.fn_is_early(jsonb, uuid, text)',
-    'mqtt_private.fn_find_same_answer(jsonb, text, uuid, text, timestamptz)',
-    'mqtt_private.fn_answer_once(jsonb, text, int, interval)',
+    'mqtt_private.fn_find_duplicate_acknowledgement(jsonb, text, uuid, text, timestamptz)',
+    'mqtt_private.fn_acknowledge_once(jsonb, text, int, interval)',
     'mqtt_private.fn_forget_old_answers()'
   ]::regprocedure[] loop
     execute format('revoke all on function %s from public, anon, authenticated', v_function);

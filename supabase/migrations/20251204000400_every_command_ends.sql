@@ -87,7 +87,7 @@ $$;
 
 -- Commands that were sent and never answered are due again, in their old place and under the same command_id: those
 -- that can be repeated without harm, and any of which the broker had said that nobody was listening.
-create or replace function mqtt_private.fn_deliver_again(p_device_id uuid, p_limit int, p_now timestamptz) returns void
+create or replace function mqtt_private.fn_redeliver_commands(p_device_id uuid, p_limit int, p_now timestamptz) returns void
 language plpgsql volatile set search_path = ''
 as $$
 begin
@@ -108,5 +108,5 @@ revoke all on function mqtt_private.fn_guard_command_insert() from public, anon,
 revoke all on function mqtt_private.fn_guard_command_update() from public, anon, authenticated;
 revoke all on function mqtt_private.fn_is_outdated(public.device_commands) from public, anon, authenticated;
 grant execute on function mqtt_private.fn_is_outdated(public.device_commands) to service_role;
-revoke all on function mqtt_private.fn_deliver_again(uuid, int, timestamptz) from public, anon, authenticated;
-grant execute on function mqtt_private.fn_deliver_again(uuid, int, timestamptz) to service_role;
+revoke all on function mqtt_private.fn_redeliver_commands(uuid, int, timestamptz) from public, anon, authenticated;
+grant execute on function mqtt_private.fn_redeliver_commands(uuid, int, timestamptz) to service_role;

@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.processes import ROOT
 from tests.requirements import needs
 
-BENCH = [sys.executable, "-m", "mqtt_service.devstack.bench"]
+BENCH = [sys.executable, "-m", "mqtt_service.bench"]
 TINY = {
     "--rounds": "1", "--commands": "20", "--devices": "5", "--pictures": "2", "--chunks": "3",
     "--samples": "3", "--poll-interval": "0.2", "--finished": "500", "--later": "500", "--claims": "3",

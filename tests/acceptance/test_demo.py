@@ -16,12 +16,12 @@ DEMO = ["-m", "mqtt_service", "demo"]
 WITHOUT_MOSQUITTO = """
 from mqtt_service.devstack import broker
 broker.find_mosquitto = lambda: None
-from mqtt_service.devstack.demo import run_demo
+from mqtt_service.demo.run import run_demo
 raise SystemExit(run_demo(devices=2, seconds=60, as_json=True))
 """
 WITH_A_REFUSAL = """
 from dataclasses import replace
-from mqtt_service.devstack import demo
+from mqtt_service.demo import run as demo
 plan = demo.plan_fleet
 demo.plan_fleet = lambda count: [
     replace(options, ack_form="by_id", answers={"reboot": "rejected"}) for options in plan(count)
@@ -30,7 +30,7 @@ raise SystemExit(demo.run_demo(devices=1, seconds=60, as_json=True))
 """
 WITHOUT_ANSWERS = """
 from dataclasses import replace
-from mqtt_service.devstack import demo
+from mqtt_service.demo import run as demo
 plan = demo.plan_fleet
 demo.plan_fleet = lambda count: [
     replace(options, answers={"set_wake_schedule": "none"}) for options in plan(count)
@@ -38,8 +38,9 @@ demo.plan_fleet = lambda count: [
 raise SystemExit(demo.run_demo(devices=1, seconds=5, as_json=True))
 """
 OVER_NO_NETWORK = """
-from mqtt_service.devstack import demo, demo_pictures
-from mqtt_service.devstack.device_radio import RadioOptions
+from mqtt_service.demo import pictures as demo_pictures
+from mqtt_service.demo import run as demo
+from mqtt_service.simulator.radio import RadioOptions
 demo_pictures.RADIO = RadioOptions(loss=1.0)
 raise SystemExit(demo.run_demo(devices=1, seconds=60, as_json=True))
 """

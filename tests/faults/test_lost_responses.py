@@ -11,11 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from mqtt_service.adapters.gateway import Gateway
-from mqtt_service.devstack.device import DeviceOptions, SimulatedDevice
-from mqtt_service.devstack.device_camera import CameraOptions
-from mqtt_service.devstack.device_wake import SleepOptions
+from mqtt_service.adapters.supabase.gateway import Gateway
 from mqtt_service.devstack.faults import RestFault, RestKind
+from mqtt_service.simulator.camera import CameraOptions
+from mqtt_service.simulator.device import DeviceOptions, SimulatedDevice
+from mqtt_service.simulator.wake import SleepOptions
 from tests.faults.bench.drills import drill
 from tests.faults.bench.fleet import HOST, Fleet
 from tests.faults.bench.https_front import https_front
@@ -34,11 +34,11 @@ CALLS = {
     "rpc/fn_settle_commands": r"\[CommandQueue\] .*; \d+ waiting, next try in",
     "rpc/fn_acknowledge_commands": r"\[ACK\] .*; \d+ waiting, next try in",
     "rpc/fn_queue_welcome_commands": r"\[PROVISIONING\] Welcomes wait: .*; next try in",
-    "rpc/fn_record_hellos": r"\[HELLO\] .*; \d+ waiting, next try in",
+    "rpc/fn_record_heartbeats": r"\[HELLO\] .*; \d+ waiting, next try in",
     ANNOUNCE: r"\[MQTT\] Whether another process has our client id is not known: ",
-    "rpc/fn_note_replies": r"\[REPLY\] .*; \d+ waiting, next try in",
-    "rpc/fn_adopt_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
-    "rpc/fn_hold_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
+    "rpc/fn_record_replies": r"\[REPLY\] .*; \d+ waiting, next try in",
+    "rpc/fn_take_over_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
+    "rpc/fn_renew_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
     "rpc/fn_end_visits": r"\[VISIT\] .*; devices that are awake wait, next try in",
     "rpc/fn_record_images": r"\[IMAGE\] .*; \d+ waiting, next try in",
     "rpc/fn_settle_images": r"\[IMAGE\] .*; \d+ waiting, next try in",

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 
-from mqtt_service.command_queue import CommandQueueProcessor
 from mqtt_service.devstack.faults import RealtimeAction, RealtimeFaults
 from mqtt_service.devstack.stack import Stack
 from mqtt_service.health import health_document
+from mqtt_service.queue.command_queue import CommandQueueProcessor
 from mqtt_service.service import Worker
 from tests.faults.bench.drills import LONG, drill, report
 from tests.faults.bench.fork import Fork

@@ -64,7 +64,7 @@ async def under_way(fleet: Fleet, more: int = 50) -> None:
 
 
 async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(bench: Bench) -> None:
-    """Fails without `has_successor` in mqtt_link.py: on Mosquitto before 2.0.15, which puts a client out and
+    """Fails without `has_newer_process` in link.py: on Mosquitto before 2.0.15, which puts a client out and
     does not say why, old and new take the session from each other again and again.
     """
     async with bench.devices() as fleet, bench.worker("old", MQTT_CLIENT_ID="one") as old, load(bench) as end:
@@ -188,7 +188,7 @@ async def test_shutdown_ends_while_everything_is_frozen(bench: Bench) -> None:
 
 
 async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_once(bench: Bench) -> None:
-    """Fails without fn_find_same_delivery: the answer, without a command_id, counts for the next command too.
+    """Fails without fn_find_redelivered_acknowledgement: the answer counts for the next command too.
 
     The old process records it, and dies before its acknowledgement reaches the broker; an hour may go by.
     """

@@ -40,7 +40,7 @@ async def known_as_echoes(fleet: Fleet, bench: Bench, *workers: WorkerProcess) -
 
 
 async def test_an_answer_without_an_id_counts_once_however_late_another_worker_hears_it(bench: Bench) -> None:
-    """Take out what fn_find_same_answer takes for an echo of an answer recorded before the command was sent.
+    """Take out what fn_find_duplicate_acknowledgement says of answers from before the command was sent.
 
     One worker is slow, and another is killed each round and goes on with its session. Of each round's two
     commands a device answers the first, so the second must stay `sent`, though echoes of that answer come in.
@@ -111,10 +111,10 @@ async def test_a_group_shares_what_devices_say_and_a_dead_members_part_waits_for
             shares = [await results(worker)("acknowledged") for worker in (one, two)]
             for device in devices:
                 fleet.say(f"device/{device['device_mac']}/status", {"status": "alive"})
-            hellos = 'mqtt_service_hellos_total{result="known"}'
+            heartbeats = 'mqtt_service_hellos_total{result="known"}'
 
             async def each_was_heard_once() -> bool:
-                return await one.metric(hellos) + await two.metric(hellos) == DEVICES
+                return await one.metric(heartbeats) + await two.metric(heartbeats) == DEVICES
 
             await eventually(each_was_heard_once, "every HELLO, once")
             await eventually(lambda: fleet_told(fleet, DEVICES), "an answer to every HELLO")

@@ -14,11 +14,11 @@ from uuid import UUID
 
 import pytest
 
-from mqtt_service.devstack.device import ReceivedCommand, SimulatedDevice
-from mqtt_service.devstack.device_access import Access
 from mqtt_service.devstack.faults import RealtimeFaults, RestFault
-from mqtt_service.devstack.fleet import Fleet
-from mqtt_service.devstack.fleet_options import FleetOptions
+from mqtt_service.simulator.access import Access
+from mqtt_service.simulator.device import ReceivedCommand, SimulatedDevice
+from mqtt_service.simulator.fleet import Fleet
+from mqtt_service.simulator.fleet_options import FleetOptions
 from tests.faults.bench.drills import drill, report
 from tests.faults.bench.processes import WorkerProcess
 from tests.faults.bench.rig import Bench
@@ -261,7 +261,7 @@ async def tell_and_check(bench: Bench, fleet: Fleet, faults: Faults, crew: Crew,
         said_without_id=answers.said_without_id,
         of_these_used=await used_without_id(bench, fleet),
         pictures=len(pictures),
-        hellos=document["hellos"],
+        heartbeats=document["heartbeats"],
         answered=document["answered"],
         hung=document["hung"],
         unfinished=unfinished,

@@ -13,11 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 import mqtt_service.service
-from mqtt_service import settling, supervision
-from mqtt_service.adapters.rows import Settlement
-from mqtt_service.command_queue import CommandQueueProcessor
+from mqtt_service import supervision
+from mqtt_service.adapters.supabase.rows import Settlement
 from mqtt_service.config import load_settings
-from mqtt_service.provisioning import Provisioner
+from mqtt_service.devices.provisioning import Provisioner
+from mqtt_service.queue import settling
+from mqtt_service.queue.command_queue import CommandQueueProcessor
 from mqtt_service.service import run_worker
 from tests.faults.bench.drills import LONG
 

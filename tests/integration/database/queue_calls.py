@@ -116,30 +116,30 @@ class Queue:
         )  # fmt: skip
         return answer
 
-    def hellos(self, *hellos: Row, worker: str = "w1", **parameters: object) -> list[Row]:
+    def heartbeats(self, *heartbeats: Row, worker: str = "w1", **parameters: object) -> list[Row]:
         """Record HELLOs; what one leaves out is a device on the root `device` with nothing pending."""
         default = {"topic_root": "device", "pending_count": 0, "pending_names": []}
-        full = [{"ref": str(uuid4()), **default, **hello} for hello in hellos]
+        full = [{"ref": str(uuid4()), **default, **heartbeat} for heartbeat in heartbeats]
         answer: list[Row] = self.call(
-            "fn_record_hellos", p_worker=worker, p_hellos=json.dumps(full), **parameters
+            "fn_record_heartbeats", p_worker=worker, p_hellos=json.dumps(full), **parameters
         )
         return answer
 
-    def hello(self, topic_id: str, worker: str = "w1", **fields: object) -> Row:
+    def heartbeat(self, topic_id: str, worker: str = "w1", **fields: object) -> Row:
         """Record one HELLO."""
-        [answer] = self.hellos({"topic_id": topic_id, **fields}, worker=worker)
+        [answer] = self.heartbeats({"topic_id": topic_id, **fields}, worker=worker)
         return answer
 
     def hold(self, *topic_ids: str, worker: str = "w1", lease: float = 10) -> list[Row]:
         """Hold the visits of these devices, which speak on the root `device`."""
         devices = [{"topic_root": "device", "topic_id": topic_id} for topic_id in topic_ids]
         answer: list[Row] = self.call(
-            "fn_hold_visits", p_worker=worker, p_devices=json.dumps(devices), p_lease_seconds=lease
+            "fn_renew_visits", p_worker=worker, p_devices=json.dumps(devices), p_lease_seconds=lease
         )
         return answer
 
     def adopt(self, worker: str = "w1", limit: int = 100) -> list[Row]:
-        answer: list[Row] = self.call("fn_adopt_visits", p_worker=worker, p_limit=limit)
+        answer: list[Row] = self.call("fn_take_over_visits", p_worker=worker, p_limit=limit)
         return answer
 
     def end(self, *devices: UUID, worker: str = "w1") -> int:

@@ -187,19 +187,19 @@ def test_what_the_predecessor_recorded_itself_stays_that_when_it_comes_again(que
 
 
 def test_a_new_session_did_not_hear_what_was_answered_before_it_began(queue: Queue) -> None:
-    """Fails without heard_for: the first answer that a new worker hears would be taken for an older one."""
+    """Fails without session_seconds: a new worker's first answer would be taken for an older one."""
     sent(queue, 2)
     heard(queue, "old:x:1", "old:x")
     time_passes(queue, 1)
-    assert heard(queue, "new:y:1", "new:y", heard_for=30)["result"] == "acknowledged"
+    assert heard(queue, "new:y:1", "new:y", session_seconds=30)["result"] == "acknowledged"
     assert acknowledged(queue) == 2
 
 
 def test_what_was_heard_before_a_session_began_is_no_answer_of_it_though_recorded_later(queue: Queue) -> None:
     sent(queue, 2)
-    heard(queue, "old:x:1", "old:x", heard_ago=40)
-    assert heard(queue, "new:y:1", "new:y", heard_for=30)["result"] == "acknowledged"
-    heard(queue, "old:x:2", "old:x", heard_ago=20)
+    heard(queue, "old:x:1", "old:x", received_seconds_ago=40)
+    assert heard(queue, "new:y:1", "new:y", session_seconds=30)["result"] == "acknowledged"
+    heard(queue, "old:x:2", "old:x", received_seconds_ago=20)
     assert acknowledged(queue) == 2
 
 

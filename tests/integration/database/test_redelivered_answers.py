@@ -1,6 +1,6 @@
 """An answer that the broker delivers again to the next process of a session is the same answer, however late.
 
-All but the last three fail without fn_find_same_delivery.
+All but the last three fail without fn_find_redelivered_acknowledgement.
 """
 
 from collections.abc import Iterator

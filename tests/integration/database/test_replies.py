@@ -44,7 +44,7 @@ def said(queue: Queue, reply_type: str = "set_wake_schedule", reply_id: UUID | N
         "device_id": str(device_of(queue)),
         "reply_type": reply_type,
     }
-    answer = queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+    answer = queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
     noted: int = answer["noted"]
     return noted
 
@@ -129,7 +129,7 @@ def test_while_another_worker_is_sending_an_answer_is_asked_about_again(queue: Q
 def test_that_is_not_asked_for_longer_than_a_sending_takes(queue: Queue) -> None:
     command = queue.command(device_of(queue))
     queue.claim("b:y")
-    assert answered(queue, heard_ago=6)["command_id"] == str(command)
+    assert answered(queue, received_seconds_ago=6)["command_id"] == str(command)
 
 
 def test_an_answer_to_what_is_due_again_is_for_that_and_not_for_an_older_command(queue: Queue) -> None:
@@ -174,10 +174,10 @@ def test_a_reply_that_was_lost_does_not_keep_a_quick_answer_from_its_command(que
 
 def test_what_was_said_long_ago_or_only_afterwards_is_not_what_is_answered(queue: Queue) -> None:
     said(queue)
-    assert answered(queue, heard_ago=60)["result"] == "unknown_command"
+    assert answered(queue, received_seconds_ago=60)["result"] == "unknown_command"
     age(queue, 100)
     assert answered(queue)["result"] == "unknown_command"
-    assert answered(queue, heard_ago=60)["result"] == "reply"
+    assert answered(queue, received_seconds_ago=60)["result"] == "reply"
 
 
 def test_a_call_that_is_repeated_notes_nothing_new(queue: Queue) -> None:
@@ -188,7 +188,7 @@ def test_a_call_that_is_repeated_notes_nothing_new(queue: Queue) -> None:
 
 def test_a_device_that_is_gone_is_passed_over(queue: Queue) -> None:
     reply = {"reply_id": str(uuid4()), "device_id": str(uuid4()), "reply_type": "reboot"}
-    answer = queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+    answer = queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
     assert answer == {"noted": 0}
 
 
@@ -206,7 +206,7 @@ def test_people_cannot_look_at_replies_or_note_any(queue: Queue) -> None:
     for role in ("anon", "authenticated"):
         [row] = queue.rows(
             f"select has_table_privilege('{role}', 'mqtt_private.replies', 'select, insert, delete') as look,"
-            f" has_function_privilege('{role}', 'public.fn_note_replies(text, jsonb)', 'execute') as note"
+            f" has_function_privilege('{role}', 'public.fn_record_replies(text, jsonb)', 'execute') as note"
         )
         assert row == {"look": False, "note": False}
 
@@ -257,5 +257,5 @@ def test_what_was_not_said_after_all_takes_no_answer(queue: Queue) -> None:
         "reply_id": str(reply_id), "device_id": str(device_of(queue)), "reply_type": "x", "unsaid": True
     }  # fmt: skip
     for _ in range(2):
-        queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+        queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
     assert answered(queue)["result"] == "unknown_command"

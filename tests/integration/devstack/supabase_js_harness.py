@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mqtt_service.devstack.stack import Stack
-from tests.integration.devstack.realtime_harness import DEADLINE_SECONDS, DEVICE_A
+from tests.integration.devstack.realtime.harness import DEADLINE_SECONDS, DEVICE_A
 from tests.requirements import find_program, require
 
 SCRIPTS = Path(__file__).with_name("supabase_js")

@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 from supabase_auth.errors import AuthApiError
 
-from mqtt_service.devstack.auth import SEEDED_PASSWORD
-from mqtt_service.devstack.auth_sessions import REUSE_SECONDS
+from mqtt_service.devstack.auth.routes import SEEDED_PASSWORD
+from mqtt_service.devstack.auth.sessions import REUSE_SECONDS
 from mqtt_service.devstack.faults import RestFault
-from tests.integration.devstack.storage_harness import COMPANY_A, VIEWER_A, Storage, running_storage
+from tests.integration.devstack.storage.harness import COMPANY_A, VIEWER_A, Storage, running_storage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

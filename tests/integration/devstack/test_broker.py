@@ -17,7 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_service.devstack import broker as broker_module
 from mqtt_service.devstack.broker import Broker, BrokerStartError, find_mosquitto, start_broker
-from mqtt_service.devstack.device_link import DeviceLink, LinkOptions, Received
+from mqtt_service.simulator.link import DeviceLink, LinkOptions, Received
 from tests.requirements import needs
 
 both_brokers = pytest.mark.parametrize("kind", [pytest.param("mosquitto", marks=needs("mosquitto")), "amqtt"])

@@ -17,10 +17,10 @@ from supabase import AsyncClient, AsyncClientOptions
 
 from mqtt_service.config import Settings
 from mqtt_service.devstack.broker import BrokerStartError
-from mqtt_service.devstack.device import DeviceOptions, SimulatedDevice
 from mqtt_service.devstack.faults import RestFault
 from mqtt_service.devstack.postgres import PostgresStartError
 from mqtt_service.devstack.stack import Stack, StackStartError, running_stack
+from mqtt_service.simulator.device import DeviceOptions, SimulatedDevice
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

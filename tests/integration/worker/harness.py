@@ -13,8 +13,8 @@ import psycopg
 from paho.mqtt.enums import CallbackAPIVersion
 from psycopg.rows import dict_row
 
-from mqtt_service.adapters.gateway import Gateway, RetryPolicy, VisitPolicy, connect
-from mqtt_service.adapters.storage import PictureStore
+from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, VisitPolicy, connect
+from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.config import Settings
 from mqtt_service.devstack.stack import Stack
 from mqtt_service.service import Worker

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from mqtt_service.adapters.mqtt_link import InboundMessage, MqttLink, MqttOptions
+from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink, MqttOptions
 from tests.integration.worker.mosquitto import HOST
 
 DEADLINE = 20.0

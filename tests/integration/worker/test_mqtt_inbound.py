@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mqtt_service.adapters.mqtt_link import InboundMessage
+from mqtt_service.adapters.mqtt.link import InboundMessage
 from mqtt_service.errors import SupabaseUnavailableError
 from tests.integration.worker.mosquitto import Mosquitto, peer
 from tests.integration.worker.mqtt_harness import (

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from mqtt_service.adapters import mqtt_link
-from mqtt_service.adapters.mqtt_link import InboundMessage, MqttLink
+from mqtt_service.adapters.mqtt import link as mqtt_link
+from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink
 from mqtt_service.devstack.broker import Broker
 from mqtt_service.errors import BrokerUnavailableError
 from tests.integration.worker.mosquitto import HOST, Mosquitto, peer

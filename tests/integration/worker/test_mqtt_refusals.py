@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_service.adapters.mqtt_link import MqttLink
+from mqtt_service.adapters.mqtt.link import MqttLink
 from tests.integration.worker.mosquitto import HOST, Mosquitto, free_port
 from tests.integration.worker.mqtt_harness import eventually, options, running, scripted_broker
 from tests.requirements import find_program, require
@@ -118,7 +118,7 @@ async def test_no_tls_to_a_broker_that_wants_it_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_ca_file_that_holds_no_certificate_is_told(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("hello\n")
+    (tmp_path / "ca.pem").write_text("heartbeat\n")
     broken = options(free_port(), tls=True, ca_file=tmp_path / "ca.pem")
     async with running(broken, wait=False) as link:
         assert "MQTT_CA_FILE cannot be used" in await refused(link)

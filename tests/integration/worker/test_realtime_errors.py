@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from mqtt_service.adapters.realtime import Doorbell, Listeners
+from mqtt_service.adapters.supabase.realtime import Doorbell, Listeners
 from tests.integration.worker.harness import eventually
 
 KEY = "sb_secret_of_this_test"

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.messages import (
     Acknowledgement,
-    Hello,
+    Heartbeat,
     Outcome,
     ServiceMessage,
     parse_ack,
-    parse_hello,
+    parse_heartbeat,
 )
 from mqtt_service.protocol.topics import Topic
 from mqtt_service.protocol.wire_json import DEEPEST, LARGEST_MESSAGE
@@ -53,8 +53,8 @@ def ack(document: object, topic: Topic = ACK) -> Acknowledgement:
     return answer
 
 
-def hello(document: object) -> Hello:
-    return parse_hello(STATUS, json.dumps(document).encode())
+def heartbeat(document: object) -> Heartbeat:
+    return parse_heartbeat(STATUS, json.dumps(document).encode())
 
 
 @given(st.binary())
@@ -63,7 +63,7 @@ def hello(document: object) -> Hello:
 @example(b'{"command_ack":"ok","n":' + b"9" * 50_000 + b"}")
 @example(b'{"command_ack":"ok","n":1e999}')
 def test_any_bytes_are_a_message_or_a_remote_fault(payload: bytes) -> None:
-    for read, topic in ((parse_ack, ACK), (parse_hello, STATUS)):
+    for read, topic in ((parse_ack, ACK), (parse_heartbeat, STATUS)):
         with suppress(RemoteProtocolError):
             assert read(topic, payload).device == topic.device
 
@@ -80,7 +80,7 @@ def test_any_document_is_a_message_that_can_be_stored_or_a_remote_fault(document
         assert "\\u0000" not in stored
         stored.encode()
     try:
-        said = parse_hello(STATUS, payload)
+        said = parse_heartbeat(STATUS, payload)
     except RemoteProtocolError:
         return
     assert said.pending_count >= 0
@@ -217,11 +217,11 @@ def test_a_message_is_read_for_the_channel_that_it_came_on() -> None:
     with pytest.raises(RemoteProtocolError, match="…/status"):
         parse_ack(STATUS, b'{"command_ack": "ok"}')
     with pytest.raises(RemoteProtocolError, match="…/ack"):
-        parse_hello(ACK, b'{"alive": true}')
+        parse_heartbeat(ACK, b'{"alive": true}')
 
 
 def test_a_hello_says_what_is_pending() -> None:
-    said = hello(
+    said = heartbeat(
         {
             "device_id": "B8F862F9CFB8",
             "status": "alive",
@@ -233,7 +233,7 @@ def test_a_hello_says_what_is_pending() -> None:
             "location": "ward 4",
         }
     )
-    assert said == Hello(
+    assert said == Heartbeat(
         "ESP32CAM", "b8f862f9cfb8", 2, ("image_1.jpg", "image_2.jpg"), "1.4.2", 3.91, -67, "ward 4", None
     )
 
@@ -251,7 +251,7 @@ def test_a_hello_says_what_is_pending() -> None:
     ],
 )
 def test_every_spelling_of_a_hello_is_read(document: object, pending: int) -> None:
-    assert hello(document).pending_count == pending
+    assert heartbeat(document).pending_count == pending
 
 
 @pytest.mark.parametrize(
@@ -259,12 +259,12 @@ def test_every_spelling_of_a_hello_is_read(document: object, pending: int) -> No
 )
 def test_a_status_that_does_not_say_alive_is_a_remote_fault(document: object) -> None:
     with pytest.raises(RemoteProtocolError, match="neither status alive nor alive true"):
-        hello(document)
+        heartbeat(document)
 
 
 @pytest.mark.parametrize("written", ["NaN", "nan", "-inf", "1e999"])
 def test_a_hello_with_a_number_that_is_none_is_answered_all_the_same(written: str) -> None:
-    said = parse_hello(
+    said = parse_heartbeat(
         STATUS, f'{{"status": "alive", "battery_voltage": {written}, "wifi_rssi": -67}}'.encode()
     )
     assert (said.battery_voltage, said.wifi_rssi) == (None, -67)
@@ -272,7 +272,7 @@ def test_a_hello_with_a_number_that_is_none_is_answered_all_the_same(written: st
 
 def test_an_unreadable_extra_does_not_cost_a_device_its_answer() -> None:
     names = ["ok.jpg", "", "x" * 300, "a\nb", 7, "ok.jpg", *(f"{n}.jpg" for n in range(20))]
-    said = hello(
+    said = heartbeat(
         {
             "status": "alive",
             "pending_list": names,

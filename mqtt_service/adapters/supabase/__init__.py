@@ -1,0 +1,1 @@
+"""The Supabase project: database functions, Realtime, Storage and edge functions."""

@@ -1,0 +1,91 @@
+"""Pictures into Supabase's Storage: bytes in, our errors instead of the API's.
+
+The bucket is private and made by the migrations. Storing the same picture again is harmless: it takes the
+place of itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import httpx
+from storage3.exceptions import StorageApiError
+from supabase import AsyncClient
+
+from mqtt_service.adapters.supabase import api_errors
+from mqtt_service.errors import (
+    PermanentError,
+    ProjectMisconfiguredError,
+    ServiceError,
+    SupabaseUnavailableError,
+)
+
+log = logging.getLogger(__name__)
+
+BUCKET = "device-images"
+
+
+class PictureStore:
+    """The worker's view of the bucket `device-images`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def put(self, path: str, picture: bytes) -> None:
+        """Store a JPEG; returns once it is safe. An upload goes on to its end though its caller is cancelled.
+
+        Raises SupabaseUnavailableError where waiting can help, ProjectMisconfiguredError where a person must
+        mend the project, and PermanentError where this picture is refused.
+        """
+        await self._to_its_end(self._put(path, picture))
+
+    async def _put(self, path: str, picture: bytes) -> None:
+        bucket = self._client.storage.from_(BUCKET)
+        try:
+            await bucket.upload(path, picture, {"content-type": "image/jpeg", "upsert": "true"})
+        except httpx.HTTPError as error:
+            raise api_errors.from_network_error(error, "the upload of a picture") from error
+        except StorageApiError as error:
+            raise _translated(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SupabaseUnavailableError(f"the answer to an upload is not Storage's: {error!r}") from error
+
+    async def remove(self, path: str) -> None:
+        """Remove a file that no row names; one that stays does no harm, so a failure is only logged."""
+        await self._to_its_end(self._remove(path))
+
+    async def _remove(self, path: str) -> None:
+        try:
+            await self._client.storage.from_(BUCKET).remove([path])
+        except (httpx.HTTPError, StorageApiError, ServiceError) as error:
+            log.warning("[IMAGE] %s is not needed and could not be removed: %s", path, error)
+
+    async def _to_its_end(self, call: Coroutine[Any, Any, None]) -> None:
+        """Never cut short: a request that is cancelled can cost the client a connection, in the end all."""
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller knows, if there still is one
+
+
+def _translated(error: StorageApiError) -> ServiceError:
+    """Storage puts the status that it means into its body, as text."""
+    try:
+        status = int(error.status)
+    except ValueError:
+        status = int(httpx.codes.INTERNAL_SERVER_ERROR)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return SupabaseUnavailableError(f"Storage could not take a picture now: {error.message} ({status})")
+    if status in {httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNSUPPORTED_MEDIA_TYPE}:
+        return PermanentError(f"Storage refuses the picture: {error.message} ({status})")
+    return ProjectMisconfiguredError(
+        f"Storage refuses pictures: {error.message} ({status}); apply the files in supabase/migrations, which"
+        f" make the bucket {BUCKET}, and set SUPABASE_SECRET_KEY to the project's secret key"
+    )

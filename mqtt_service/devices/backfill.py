@@ -1,0 +1,139 @@
+"""Completes the lineage (site, program, company, next wake) of devices that were mapped before the triggers.
+
+Find, initialise each, find again. Every step is safe to repeat: the database skips what is complete, and it
+owes a welcome for a new mapping only, so a second run changes nothing and welcomes nobody twice.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, ParamSpec, TypeVar
+from uuid import UUID
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+from mqtt_service.adapters.supabase.gateway import Gateway
+from mqtt_service.adapters.supabase.rows import IncompleteDevice
+from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.errors import PermanentError, RetryableError, SupabaseUnavailableError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_PAGE = 500  # rows; the API cuts an answer at its own limit (1,000, or less) without a word
+_AT_ONCE = 8  # devices; a hosted project answers one call in some 100 ms
+_ATTEMPTS = 5
+_LONGEST_DELAY = 8.0  # seconds; someone is watching
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one device, and why it was not fixed where it was not."""
+
+    device: IncompleteDevice
+    result: Literal["fixed", "failed", "skipped"]
+    reason: str | None = None
+    unavailable: bool = False  # the reason is that the database did not answer, not the device
+
+
+@dataclass(slots=True)
+class Backfill:
+    """The run so far; it is filled in as the work goes on, so an interrupted run can be reported too.
+
+    `remaining` is the second look at the database: None until there was one.
+    """
+
+    found: list[IncompleteDevice] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    remaining: list[IncompleteDevice] | None = None
+
+    def with_result(self, result: Literal["fixed", "failed", "skipped"]) -> list[Outcome]:
+        """The outcomes of one kind, in the order of the work."""
+        return [outcome for outcome in self.outcomes if outcome.result == result]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether nothing failed, and nothing that could have been fixed was found at the end."""
+        return not self.with_result("failed") and not any(map(is_fixable, self.remaining or ()))
+
+
+async def find_incomplete(gateway: Gateway) -> list[IncompleteDevice]:
+    """Every device whose lineage is incomplete, however many there are, grouped by issue."""
+    devices: list[IncompleteDevice] = []
+    after: UUID | None = None
+    while page := await _persistently(gateway.find_incomplete_lineage, after, _PAGE):
+        devices += page
+        after = page[-1].device_id
+    return sorted(devices, key=lambda device: device.issue)  # stable: by device_id within an issue
+
+
+async def complete_lineage(gateway: Gateway, backfill: Backfill, advance: Callable[[Outcome], None]) -> None:
+    """Initialise the devices of `backfill.found` and look again; `advance` hears of each outcome.
+
+    Raises SupabaseUnavailableError where the database stopped answering: to fail the other devices one by
+    one would take hours and tell nothing.
+    """
+    for batch in _batches(backfill.found, _AT_ONCE):
+        outcomes = await asyncio.gather(*(_initialize(gateway, device) for device in batch))
+        for outcome in outcomes:
+            backfill.outcomes.append(outcome)
+            advance(outcome)
+        if all(outcome.unavailable for outcome in outcomes):
+            raise SupabaseUnavailableError(f"stopped, run it again later: {outcomes[0].reason}")
+    backfill.remaining = await find_incomplete(gateway)
+
+
+def is_fixable(device: IncompleteDevice) -> bool:
+    """Whether initialising the device can complete its lineage."""
+    return device.fixable and device.assigned_site_id is not None
+
+
+def count_issues(devices: Sequence[IncompleteDevice]) -> dict[str, int]:
+    """How many devices have which issue, the most frequent first."""
+    return dict(Counter(device.issue for device in devices).most_common())
+
+
+async def _initialize(gateway: Gateway, device: IncompleteDevice) -> Outcome:
+    site_id = device.assigned_site_id
+    if not is_fixable(device) or site_id is None:
+        return Outcome(device, "skipped", _skip_reason(device))
+    try:
+        answer = await _persistently(
+            gateway.initialize_device, device.device_id, site_id, device.assigned_program_id
+        )
+    except RetryableError as error:
+        return Outcome(device, "failed", str(error), unavailable=True)
+    except PermanentError as error:
+        return Outcome(device, "failed", str(error))
+    if not answer.success:
+        return Outcome(device, "failed", answer.error or answer.message or "the database did not say why")
+    return Outcome(device, "fixed")
+
+
+def _skip_reason(device: IncompleteDevice) -> str:
+    if device.assigned_site_id is None:
+        return "it is assigned to no site: map it to one"
+    return (
+        f"{device.issue}: its site has no program or no company, or belongs to another company than the "
+        "device; correct that first"
+    )
+
+
+async def _persistently(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `call`, tried again a few times where waiting can help."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(RetryableError),
+        wait=WaitAsAsked(_LONGEST_DELAY),
+        stop=stop_after_attempt(_ATTEMPTS),
+        reraise=True,
+    )
+    result: T = await retrying(call, *args, **kwargs)
+    return result
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

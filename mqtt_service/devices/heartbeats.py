@@ -1,0 +1,97 @@
+"""HELLOs: a device that wakes is written down, many in a call, and its visit begins."""
+
+import logging
+from itertools import count
+
+from mqtt_service.adapters.supabase.gateway import Gateway
+from mqtt_service.adapters.supabase.rows import HeartbeatRecorded, HeartbeatRow
+from mqtt_service.batching import Batcher
+from mqtt_service.devices.visits import Visits
+from mqtt_service.errors import PermanentError
+from mqtt_service.log import context
+from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HELLOS
+from mqtt_service.protocol.messages import Heartbeat, parse_heartbeat
+from mqtt_service.protocol.topics import Topic, device_key
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+
+
+class HeartbeatHandler:
+    """Takes HELLOs to the devices' rows; a device that nobody knows registers itself that way."""
+
+    def __init__(self, gateway: Gateway, visits: Visits, worker: str, *, shared: bool = False) -> None:
+        self._shared = shared
+        self._visits = visits
+        self._batcher: Batcher[HeartbeatRow, HeartbeatRecorded] = Batcher(
+            "HELLO", gateway.record_heartbeats, _BATCH, key=lambda row: device_key(row.topic_id)
+        )
+        self._worker = worker
+        self._refs = count(1)
+
+    async def run(self) -> None:
+        """Write HELLOs until cancelled."""
+        await self._batcher.run()
+
+    async def drained(self) -> None:
+        """Wait until every HELLO received so far is in the database."""
+        await self._batcher.drained()
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest HELLO has waited for the database."""
+        return self._batcher.longest_wait
+
+    async def handle(self, topic: Topic, payload: bytes) -> None:
+        """Write one HELLO and begin the visit; raises RemoteProtocolError for one that cannot be read."""
+        heartbeat = parse_heartbeat(topic, payload)
+        if heartbeat.claimed_device is not None:
+            FOREIGN_IDS.inc()
+        await self._visits.make_way(heartbeat.device)
+        try:
+            recorded = await self._batcher.submit(self._row(heartbeat))
+        except PermanentError as error:
+            DROPPED_MESSAGES.labels("refused").inc()
+            log.warning("[HELLO] Dropped: %s", error, extra=context(device=heartbeat.device))
+            return
+        HELLOS.labels(recorded.result).inc()
+        _tell(heartbeat, recorded)
+        await self._visits.begin(heartbeat, recorded)
+
+    def _row(self, heartbeat: Heartbeat) -> HeartbeatRow:
+        return HeartbeatRow(
+            ref=f"{self._worker}:{next(self._refs)}",
+            topic_root=heartbeat.root,
+            topic_id=heartbeat.device,
+            pending_count=heartbeat.pending_count,
+            pending_names=heartbeat.pending_names,
+            firmware_version=heartbeat.firmware_version,
+            battery_voltage=heartbeat.battery_voltage,
+            wifi_rssi=heartbeat.wifi_rssi,
+            location=heartbeat.location,
+            shared=self._shared,
+        )
+
+
+def _tell(heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
+    extra = context(device=recorded.device_code or heartbeat.device)
+    if recorded.result == "refused":
+        reason = recorded.error or "registration is off (REGISTER_DEVICES), or over REGISTRATIONS_PER_MINUTE"
+        log.warning("[HELLO] Unknown device not registered: %s", reason, extra=extra)
+    elif recorded.result == "created":
+        log.info(
+            "[HELLO] ✅ New device %s registered as %s; map it to a site",
+            heartbeat.device,
+            recorded.device_code,
+            extra=extra,
+        )
+    elif recorded.holds_lease:
+        again = f" ({recorded.redelivered} again: no answer to them came)" if recorded.redelivered else ""
+        log.info(
+            "[HELLO] Awake: %d command(s) due%s, %d picture(s) pending",
+            recorded.commands,
+            again,
+            heartbeat.pending_count,
+            extra=extra,
+        )

@@ -1,0 +1,1 @@
+"""The embedded stack's sign-in, under /auth/v1."""

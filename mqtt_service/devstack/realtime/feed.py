@@ -1,0 +1,131 @@
+"""Reads row changes out of a logical replication slot and hands them to the subscribers who may hear them.
+
+One task does all of it, so a subscriber is confirmed strictly between two readings: it hears of everything
+committed after its confirmation. The slot is temporary and dies with its connection; after a failure the feed
+connects again with a new slot and confirms everybody again. What was committed in between is lost, as in the
+real service.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+import psycopg
+from psycopg import sql
+
+from mqtt_service.devstack.realtime import catalog
+from mqtt_service.devstack.realtime.catalog import Connection, SubscriptionRefusedError
+from mqtt_service.devstack.realtime.delivery import dispatch
+from mqtt_service.devstack.realtime.pgoutput import Change, Decoder
+from mqtt_service.devstack.realtime.subscriptions import Grant, Subscriber
+
+POLL_SECONDS = 0.05
+RETRY_SECONDS = 0.25
+_BATCH = 1000
+_READ = """
+select data from pg_catalog.pg_logical_slot_get_binary_changes(
+    %s, null, %s, 'proto_version', '1', 'publication_names', %s)
+"""
+
+log = logging.getLogger(__name__)
+
+
+class ChangeFeed:
+    """The changes of the publication `supabase_realtime` in the database at `url`."""
+
+    def __init__(self, url: str, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._url = url
+        self._poll_seconds = poll_seconds
+        self._waiting: dict[Subscriber, None] = {}
+        self._live: dict[Subscriber, Grant] = {}
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Confirm or refuse the subscriber soon; do so again for one whose claims have changed."""
+        self._waiting[subscriber] = None
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget the subscriber."""
+        self._waiting.pop(subscriber, None)
+        self._live.pop(subscriber, None)
+
+    async def run(self) -> None:
+        """Read until cancelled, once there is a publication. After a failure, log it and start afresh."""
+        while True:
+            try:
+                await self._read_one_slot()
+            except psycopg.Error as error:
+                log.warning("Realtime lost the database and connects again: %s", error)
+            except Exception:
+                log.exception("Realtime failed to read the changes and starts afresh")
+            self._waiting = dict.fromkeys([*self._live, *self._waiting])
+            self._live.clear()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read_one_slot(self) -> None:
+        async with (
+            await psycopg.AsyncConnection.connect(self._url, autocommit=True) as reading,
+            await psycopg.AsyncConnection.connect(self._url, autocommit=True) as asking,
+        ):
+            if not await catalog.publication_exists(asking):
+                return  # a slot made before its publication could never be read
+            slot = await _create_slot(reading)
+            decoder = Decoder()
+            while True:
+                idle = True
+                async for changes in _read_changes(reading, slot, decoder):
+                    await dispatch(asking, changes, self._live)
+                    idle = False
+                await self._settle_waiting(asking)
+                if idle:
+                    await asyncio.sleep(self._poll_seconds)
+
+    async def _settle_waiting(self, connection: Connection) -> None:
+        """Confirm or refuse whoever waited before this began."""
+        for subscriber in list(self._waiting):
+            grant = Grant.of(subscriber.claims)
+            refusal = await _refusal(connection, subscriber, grant)
+            if subscriber not in self._waiting or grant != Grant.of(subscriber.claims):
+                continue  # it left or came back with another token while we asked
+            del self._waiting[subscriber]
+            self._live.pop(subscriber, None)
+            if refusal is None:
+                self._live[subscriber] = grant
+                subscriber.confirm()
+            else:
+                subscriber.refuse(refusal)
+
+
+async def _refusal(connection: Connection, subscriber: Subscriber, grant: Grant) -> str | None:
+    try:
+        for binding in subscriber.bindings:
+            await catalog.check_binding(connection, binding, grant)
+    except SubscriptionRefusedError as error:
+        return str(error)
+    return None
+
+
+async def _create_slot(connection: Connection) -> str:
+    name = f"realtime_{secrets.token_hex(8)}"
+    await connection.execute(
+        "select pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput', true)", (name,)
+    )
+    return name
+
+
+async def _read_changes(
+    connection: Connection, slot: str, decoder: Decoder
+) -> AsyncIterator[Sequence[Change]]:
+    """Yield what is in the slot in batches; a transaction of a million rows is never in memory at once."""
+    batch: list[Change] = []
+    cursor = connection.cursor()
+    values = (slot, _BATCH, sql.Identifier(catalog.PUBLICATION).as_string())
+    async for (data,) in cursor.stream(_READ, values, binary=True):
+        change = decoder.decode(data)
+        if change is not None:
+            batch.append(change)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""The embedded stack's Storage, under /storage/v1."""

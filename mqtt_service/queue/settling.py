@@ -1,0 +1,108 @@
+"""Settling: what became of each attempt is written to its row, many in a call, until the database has it."""
+
+import asyncio
+import logging
+from dataclasses import replace
+from uuid import UUID
+
+from mqtt_service.adapters.supabase.gateway import Gateway
+from mqtt_service.adapters.supabase.rows import Settled, Settlement
+from mqtt_service.batching import Batcher
+from mqtt_service.errors import PermanentError
+from mqtt_service.log import context
+from mqtt_service.metrics import COMMANDS
+from mqtt_service.protocol.commands import Command
+
+log = logging.getLogger(__name__)
+
+_LIMIT = 500
+
+
+class Settler:
+    """Writes settlements in the background; `run` it as one task."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._batcher: Batcher[Settlement, Settled] = Batcher(
+            "CommandQueue", gateway.settle, _LIMIT, key=lambda settlement: settlement.command_id
+        )
+        self._settling: dict[UUID, asyncio.Task[None]] = {}
+        self._refused: set[UUID] = set()
+
+    @property
+    def held(self) -> list[UUID]:
+        """Commands whose outcome the database does not have: they are still in this worker's hands."""
+        return [*self._settling, *self._refused]
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest settlement has waited for the database."""
+        return self._batcher.longest_wait
+
+    @property
+    def attempts(self) -> int:
+        """How often the database was called so far."""
+        return self._batcher.attempts
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        await self._batcher.run()
+
+    async def settled(self, patience: float) -> None:
+        """Wait until everything given to `settle` before this call is written, `patience` seconds at most."""
+        if self._settling:
+            await asyncio.wait(set(self._settling.values()), timeout=patience)
+
+    def settle(self, settlement: Settlement, command: Command | None = None) -> None:
+        """Have this written; `command` is what the log calls it by."""
+        task = asyncio.create_task(self._write(settlement, command))
+        self._settling[settlement.command_id] = task
+        task.add_done_callback(lambda _: self._settling.pop(settlement.command_id, None))
+
+    async def _write(self, settlement: Settlement, command: Command | None) -> None:
+        try:
+            settled = await self._batcher.submit(settlement)
+        except PermanentError as error:
+            await self._write_refusal(settlement, command, str(error))
+        else:
+            _tell(settlement, settled, command)
+
+    async def _write_refusal(self, settlement: Settlement, command: Command | None, why: str) -> None:
+        """Fail a command whose outcome the database refuses (a trigger of the project's own, say) for good.
+
+        If that is refused too, the command stays with this worker, so that it is not published again.
+        """
+        failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
+        try:
+            _tell(failure, await self._batcher.submit(failure), command)
+        except PermanentError as error:
+            self._refused.add(settlement.command_id)
+            log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
+                "[CommandQueue] Neither %s nor failed can be written; this worker leaves the command: %s",
+                settlement.outcome,
+                error,
+                extra=context(command=settlement.command_id),
+            )
+
+
+def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> None:
+    """One line for each attempt, once the database knows of it."""
+    if settled.result == "settled":
+        COMMANDS.labels(settlement.outcome).inc()
+    name = (command.device_code or command.topic_id) if command else None
+    kind = command.command_type if command else "command"
+    extra = context(command=settlement.command_id, device=name)
+    if settled.result == "stale":
+        log.warning(
+            "[CommandQueue] %s was settled elsewhere; its %s changed nothing",
+            kind,
+            settlement.outcome,
+            extra=extra,
+        )
+    elif settlement.outcome == "sent":
+        asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
+        log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
+    elif settlement.outcome == "released":
+        # The queue says how many there are, in one line.
+        log.debug("[CommandQueue] %s waits, uncounted: %s", kind, settlement.error, extra=extra)
+    else:
+        log.warning("[CommandQueue] ❌ %s failed: %s", kind, settlement.error, extra=extra)

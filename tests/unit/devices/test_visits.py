@@ -1,0 +1,49 @@
+"""The devices that are awake: a visit that begins waits for the end of the one before."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+from uuid import UUID
+
+from mqtt_service.adapters.supabase.gateway import Gateway
+from mqtt_service.adapters.supabase.rows import HeartbeatRecorded
+from mqtt_service.devices.visits import Visits
+from mqtt_service.protocol.messages import Heartbeat
+from tests.unit.devices.awake import DEVICE, DEVICE_ID, WAKE, bench, until
+
+
+class Ends:
+    """A database that takes its time to note that visits ended."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.gate = asyncio.Event()
+
+    async def end_visits(self, _: Sequence[UUID]) -> None:
+        self.begun += 1
+        await self.gate.wait()
+        self.gate.clear()
+
+
+async def test_a_hello_waits_until_each_end_of_a_former_visit_is_in_the_database() -> None:
+    async with bench() as parts:
+        database = Ends()
+        visits = Visits(
+            cast("Gateway", database), parts.link, parts.pictures, parts.replies, parts.options, lambda: None
+        )
+        visits._adopt = False
+        task = asyncio.create_task(visits.run())
+        heartbeat = Heartbeat("device", DEVICE)
+        recorded = HeartbeatRecorded("r", "known", DEVICE_ID, "DEVICE-1", holds_lease=True, next_wake_at=WAKE)
+        await visits.begin(heartbeat, recorded)
+        await until(lambda: database.begun == 1)
+        await visits.begin(heartbeat, recorded)  # its end comes while the first is being written
+        await until(lambda: visits.of(DEVICE) is None)
+        waiting = asyncio.create_task(visits.make_way(DEVICE))
+        database.gate.set()
+        await until(lambda: database.begun == 2)
+        assert not waiting.done()
+        database.gate.set()
+        await waiting
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
