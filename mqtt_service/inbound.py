@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from mqtt_service.adapters.mqtt.link import InboundMessage
-from mqtt_service.adapters.supabase.rows import ImageRecorded
+from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures

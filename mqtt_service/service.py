@@ -13,13 +13,20 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import uvicorn
+from supabase import AsyncClient
 
 from mqtt_service import __version__
 from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink, MqttOptions
+from mqtt_service.adapters.supabase.acknowledgements import AcknowledgementGateway
+from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
+from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
 from mqtt_service.adapters.supabase.functions import EdgeFunction
-from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, VisitPolicy, connect
+from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell, Listeners
 from mqtt_service.adapters.supabase.storage import PictureStore
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
+from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
+from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.config import Settings
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
@@ -69,13 +76,25 @@ _LONGEST_TURN = 180.0
 class Worker:
     """One worker process: everything between the settings and the two services that it connects."""
 
-    def __init__(self, settings: Settings, gateway: Gateway, store: PictureStore, worker_id: str) -> None:
+    def __init__(
+        self, settings: Settings, client: AsyncClient, worker_id: str, *, visit_lease: float = 10.0
+    ) -> None:
         self._settings = settings
-        self._gateway = gateway
+        self._database = database = DatabaseFunctions(client)
+        retries = RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
+        wakes = VisitPolicy(
+            settings.register_devices,
+            settings.registrations_per_minute,
+            settings.redelivery_limit,
+            visit_lease,
+        )
+        visits = VisitGateway(database, worker_id, wakes)
         self._worker_id = worker_id
         self.failures = Failures()
         self._started = asyncio.get_running_loop().time()
-        self._takeover = SessionTakeover(gateway, settings.mqtt_client_id, worker_id)
+        self._takeover = SessionTakeover(
+            WorkerGateway(database, worker_id), settings.mqtt_client_id, worker_id
+        )
         self.link = MqttLink(
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
@@ -83,30 +102,39 @@ class Worker:
             on_connected=self._wake,
             has_newer_process=self._takeover.has_newer_process,
         )
-        self.provisioner = Provisioner(gateway, on_queued=self._wake)
+        self.provisioner = Provisioner(ProvisioningGateway(database), on_queued=self._wake)
         self.doorbell = Doorbell(
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
             Listeners(self._wake, self.provisioner.device_mapped, self._joined),
         )
         self.queue = CommandQueueProcessor(
-            gateway,
+            CommandGateway(database, worker_id, retries),
             self.link,
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
             on_welcome_due=self.provisioner.welcome_due,
             on_visits_due=self._visits_due,
             on_found=self.doorbell.found,
         )
-        self.pictures = Pictures(gateway, store, _limits(settings), worker_id)
-        self.replies = ReplyLog(gateway)
+        self.pictures = Pictures(
+            ImageGateway(database, worker_id, wakes), PictureStore(client), _limits(settings), worker_id
+        )
+        self.replies = ReplyLog(visits)
         self.visits = Visits(
-            gateway, self.link, self.pictures, self.replies, _visit_options(settings), self._wake
+            visits, self.link, self.pictures, self.replies, _visit_options(settings), self._wake
         )
         shared = settings.mqtt_shared_group is not None
         self.acknowledgements = AcknowledgementHandler(
-            gateway, self.queue, self.visits, worker_id, shared=shared, heard_since=self.link.heard_since
+            AcknowledgementGateway(database, worker_id, retries),
+            self.queue,
+            self.visits,
+            worker_id,
+            shared=shared,
+            heard_since=self.link.heard_since,
         )
-        self.heartbeats = HeartbeatHandler(gateway, self.visits, worker_id, shared=shared)
+        self.heartbeats = HeartbeatHandler(
+            HeartbeatGateway(database, worker_id, wakes), self.visits, worker_id, shared=shared
+        )
         self.handover = _handover(settings)
         self.inbound = Inbound(
             self.acknowledgements, self.heartbeats, self.pictures, self.visits, self.handover
@@ -191,7 +219,7 @@ class Worker:
     async def waits_in_vain(self) -> None:
         """Return once a call of the database has been under way for longer than its time-outs allow."""
         longest = self._settings.supabase_timeout + _LONGEST_TURN
-        await no_progress("A call to Supabase", lambda: self._gateway.oldest_call or object(), longest)
+        await no_progress("A call to Supabase", lambda: self._database.oldest_call or object(), longest)
 
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should; settling and answers can be stuck on their own."""
@@ -266,17 +294,11 @@ async def _run(settings: Settings, worker_id: str) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    policy = RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
-    visits = VisitPolicy(
-        settings.register_devices, settings.registrations_per_minute, settings.redelivery_limit
-    )
     key = settings.supabase_secret_key.get_secret_value()
     client = await connect(settings.supabase_url, key, settings.supabase_timeout)
     with _listening(settings.port) as listener:
         log.info("[SERVICE] mqtt-service %s on port %d", __version__, listener.getsockname()[1])
-        gateway = Gateway(client, worker_id, policy, visits)
-        worker = Worker(settings, gateway, PictureStore(client), worker_id)
-        return await _supervise(worker, listener, stopping)
+        return await _supervise(Worker(settings, client, worker_id), listener, stopping)
 
 
 async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.Event) -> int:

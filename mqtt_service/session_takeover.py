@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 
-from mqtt_service.adapters.supabase.gateway import Gateway
+from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _PATIENCE = 2.0
 class SessionTakeover:
     """Announces this process, `worker`, under `client_id`, and asks for the newest that goes by it."""
 
-    def __init__(self, gateway: Gateway, client_id: str, worker: str) -> None:
+    def __init__(self, gateway: WorkerGateway, client_id: str, worker: str) -> None:
         self._gateway = gateway
         self._client_id = client_id
         self._worker = worker

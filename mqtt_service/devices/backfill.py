@@ -14,8 +14,7 @@ from uuid import UUID
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import IncompleteDevice
+from mqtt_service.adapters.supabase.devices import IncompleteDevice, ProvisioningGateway
 from mqtt_service.backoff import WaitAsAsked
 from mqtt_service.errors import PermanentError, RetryableError, SupabaseUnavailableError
 
@@ -59,7 +58,7 @@ class Backfill:
         return not self.with_result("failed") and not any(map(is_fixable, self.remaining or ()))
 
 
-async def find_incomplete(gateway: Gateway) -> list[IncompleteDevice]:
+async def find_incomplete(gateway: ProvisioningGateway) -> list[IncompleteDevice]:
     """Every device whose lineage is incomplete, however many there are, grouped by issue."""
     devices: list[IncompleteDevice] = []
     after: UUID | None = None
@@ -69,7 +68,9 @@ async def find_incomplete(gateway: Gateway) -> list[IncompleteDevice]:
     return sorted(devices, key=lambda device: device.issue)  # stable: by device_id within an issue
 
 
-async def complete_lineage(gateway: Gateway, backfill: Backfill, advance: Callable[[Outcome], None]) -> None:
+async def complete_lineage(
+    gateway: ProvisioningGateway, backfill: Backfill, advance: Callable[[Outcome], None]
+) -> None:
     """Initialise the devices of `backfill.found` and look again; `advance` hears of each outcome.
 
     Raises SupabaseUnavailableError where the database stopped answering: to fail the other devices one by
@@ -95,7 +96,7 @@ def count_issues(devices: Sequence[IncompleteDevice]) -> dict[str, int]:
     return dict(Counter(device.issue for device in devices).most_common())
 
 
-async def _initialize(gateway: Gateway, device: IncompleteDevice) -> Outcome:
+async def _initialize(gateway: ProvisioningGateway, device: IncompleteDevice) -> Outcome:
     site_id = device.assigned_site_id
     if not is_fixable(device) or site_id is None:
         return Outcome(device, "skipped", _skip_reason(device))

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, connect
+from mqtt_service.adapters.supabase.devices import ProvisioningGateway
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
 from mqtt_service.config import Settings
 from mqtt_service.devices.backfill import (
     Backfill,
@@ -55,8 +56,7 @@ def run_backfill(settings: Settings, *, dry_run: bool, as_json: bool) -> int:
 
 async def _run(settings: Settings, backfill: Backfill, console: Console, *, dry_run: bool) -> None:
     client = await connect(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
-    policy = RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
-    gateway = Gateway(client, "backfill", policy)
+    gateway = ProvisioningGateway(DatabaseFunctions(client))
     backfill.found = await find_incomplete(gateway)
     if dry_run or not backfill.found:
         backfill.remaining = backfill.found

@@ -3,8 +3,7 @@
 import logging
 from itertools import count
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import HeartbeatRecorded, HeartbeatRow
+from mqtt_service.adapters.supabase.devices import HeartbeatGateway, HeartbeatRecorded, HeartbeatRow
 from mqtt_service.batching import Batcher
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
@@ -21,7 +20,9 @@ _BATCH = 200
 class HeartbeatHandler:
     """Takes HELLOs to the devices' rows; a device that nobody knows registers itself that way."""
 
-    def __init__(self, gateway: Gateway, visits: Visits, worker: str, *, shared: bool = False) -> None:
+    def __init__(
+        self, gateway: HeartbeatGateway, visits: Visits, worker: str, *, shared: bool = False
+    ) -> None:
         self._shared = shared
         self._visits = visits
         self._batcher: Batcher[HeartbeatRow, HeartbeatRecorded] = Batcher(

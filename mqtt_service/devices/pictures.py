@@ -20,8 +20,13 @@ from itertools import count
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import ImageOutcome, ImageRecorded, ImageRow, ImageSettled
+from mqtt_service.adapters.supabase.images import (
+    ImageGateway,
+    ImageOutcome,
+    ImageRecorded,
+    ImageRow,
+    ImageSettled,
+)
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.backoff import WaitAsAsked
 from mqtt_service.batching import Batcher
@@ -76,7 +81,7 @@ class Pictures:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: ImageGateway,
         store: PictureStore,
         limits: Limits,
         worker: str,

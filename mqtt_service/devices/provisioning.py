@@ -9,8 +9,7 @@ import logging
 from collections.abc import Callable
 from uuid import UUID
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import Welcome
+from mqtt_service.adapters.supabase.devices import ProvisioningGateway, Welcome
 from mqtt_service.backoff import patiently
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
@@ -24,7 +23,7 @@ _BATCH = 500
 class Provisioner:
     """Queues the welcome of devices that were mapped; `on_queued` is called when commands were added."""
 
-    def __init__(self, gateway: Gateway, on_queued: Callable[[], None]) -> None:
+    def __init__(self, gateway: ProvisioningGateway, on_queued: Callable[[], None]) -> None:
         self._gateway = gateway
         self._on_queued = on_queued
         self._rung: set[UUID] = set()

@@ -9,8 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import ReplyRow
+from mqtt_service.adapters.supabase.visits import ReplyRow, VisitGateway
 from mqtt_service.batching import Batcher
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
@@ -25,7 +24,7 @@ _PATIENCE = 2.0
 class ReplyLog:
     """Takes replies to the database; `run` it as one task."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: VisitGateway) -> None:
         self._gateway = gateway
         self._batcher: Batcher[ReplyRow, None] = Batcher(
             "REPLY", self._write, _BATCH, key=lambda reply: reply.device_id

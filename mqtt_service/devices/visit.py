@@ -19,7 +19,8 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from mqtt_service.adapters.supabase.rows import ImageRecorded, ReplyRow, VisitRow
+from mqtt_service.adapters.supabase.images import ImageRecorded
+from mqtt_service.adapters.supabase.visits import ReplyRow, VisitRow
 from mqtt_service.backoff import FIRST_DELAY, LONGEST_DELAY
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import HeartbeatRecorded, VisitRow
+from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
+from mqtt_service.adapters.supabase.visits import VisitGateway, VisitRow
 from mqtt_service.backoff import patiently
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
@@ -32,7 +32,7 @@ class Visits:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: VisitGateway,
         link: Link,
         pictures: Pictures,
         replies: ReplyLog,

@@ -12,8 +12,11 @@ from collections.abc import Callable
 from itertools import count
 
 from mqtt_service.adapters.mqtt.link import InboundMessage
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import Acknowledged, AcknowledgementRow
+from mqtt_service.adapters.supabase.acknowledgements import (
+    Acknowledged,
+    AcknowledgementGateway,
+    AcknowledgementRow,
+)
 from mqtt_service.batching import Batcher
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
@@ -37,7 +40,7 @@ class AcknowledgementHandler:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: AcknowledgementGateway,
         queue: CommandQueueProcessor,
         visits: Visits | None,
         worker: str,

@@ -20,8 +20,7 @@ from itertools import groupby
 from typing import Literal, Protocol
 from uuid import UUID
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import Claim, Settlement
+from mqtt_service.adapters.supabase.commands import Claim, CommandGateway, Settlement
 from mqtt_service.backoff import FIRST_DELAY
 from mqtt_service.errors import (
     BrokerUnavailableError,
@@ -111,7 +110,7 @@ class CommandQueueProcessor:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: CommandGateway,
         link: Link,
         options: QueueOptions,
         on_welcome_due: Callable[[], None],

@@ -5,8 +5,7 @@ import logging
 from dataclasses import replace
 from uuid import UUID
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import Settled, Settlement
+from mqtt_service.adapters.supabase.commands import CommandGateway, Settled, Settlement
 from mqtt_service.batching import Batcher
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
@@ -21,7 +20,7 @@ _LIMIT = 500
 class Settler:
     """Writes settlements in the background; `run` it as one task."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: CommandGateway) -> None:
         self._batcher: Batcher[Settlement, Settled] = Batcher(
             "CommandQueue", gateway.settle, _LIMIT, key=lambda settlement: settlement.command_id
         )

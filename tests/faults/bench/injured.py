@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import mqtt_service.service
 from mqtt_service import supervision
-from mqtt_service.adapters.supabase.rows import Settlement
+from mqtt_service.adapters.supabase.commands import Settlement
 from mqtt_service.config import load_settings
 from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.queue import settling

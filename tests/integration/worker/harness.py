@@ -13,8 +13,7 @@ import psycopg
 from paho.mqtt.enums import CallbackAPIVersion
 from psycopg.rows import dict_row
 
-from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, VisitPolicy, connect
-from mqtt_service.adapters.supabase.storage import PictureStore
+from mqtt_service.adapters.supabase.transport import connect
 from mqtt_service.config import Settings
 from mqtt_service.devstack.stack import Stack
 from mqtt_service.service import Worker
@@ -120,13 +119,7 @@ async def running_worker(stack: Stack, **changes: object) -> AsyncIterator[Worke
     """A worker with all its parts running, connected to the broker."""
     chosen = settings(stack, **changes)
     client = await connect(chosen.supabase_url, chosen.supabase_secret_key.get_secret_value())
-    policy = RetryPolicy(chosen.max_retries, chosen.retry_delay, chosen.command_ttl)
-    worker_id = f"{chosen.mqtt_client_id}:test"
-    visits = VisitPolicy(
-        chosen.register_devices, chosen.registrations_per_minute, chosen.redelivery_limit, lease=3.0
-    )
-    gateway = Gateway(client, worker_id, policy, visits)
-    worker = Worker(chosen, gateway, PictureStore(client), worker_id)
+    worker = Worker(chosen, client, f"{chosen.mqtt_client_id}:test", visit_lease=3.0)
     tasks = [asyncio.create_task(part(), name=name) for name, part in worker.parts().items()]
     try:
         await eventually(lambda: worker.snapshot().ready, "a ready worker")

@@ -11,16 +11,15 @@ from typing import Any, cast
 from uuid import uuid4
 
 from mqtt_service.adapters.mqtt.options import PublishResult
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import (
+from mqtt_service.adapters.supabase.images import (
+    ImageGateway,
     ImageOutcome,
     ImageRecorded,
     ImageRow,
     ImageSettled,
-    ReplyRow,
-    VisitRow,
 )
 from mqtt_service.adapters.supabase.storage import PictureStore
+from mqtt_service.adapters.supabase.visits import ReplyRow, VisitGateway, VisitRow
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.visit import Surroundings, Visit, VisitOptions
@@ -159,9 +158,9 @@ async def bench(limits: Limits | None = None, **options: Any) -> AsyncIterator[B
     """Everything running; a device is waited for as long as a test may take."""
     gateway, store = FakeGateway(), FakeStore()
     pictures = Pictures(
-        cast("Gateway", gateway), cast("PictureStore", store), limits or Limits(), "w1", lambda: CAPTURED
+        cast("ImageGateway", gateway), cast("PictureStore", store), limits or Limits(), "w1", lambda: CAPTURED
     )
-    replies = ReplyLog(cast("Gateway", gateway))
+    replies = ReplyLog(cast("VisitGateway", gateway))
     visits = VisitOptions(**{"silence": 20.0, **options})
     made = Bench(FakeLink(), gateway, store, pictures, replies, [], [], visits)
     tasks = [asyncio.create_task(part.run()) for part in (pictures, replies)]

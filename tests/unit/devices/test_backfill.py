@@ -7,7 +7,8 @@ import httpx
 import pytest
 import respx
 
-from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, connect
+from mqtt_service.adapters.supabase.devices import ProvisioningGateway
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
 from mqtt_service.devices import backfill as module
 from mqtt_service.devices.backfill import Backfill, Outcome, complete_lineage, count_issues, find_incomplete
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
@@ -19,9 +20,9 @@ SITE = "00000000-0000-4000-8000-0000000000a1"
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
+async def gateway() -> AsyncIterator[ProvisioningGateway]:
     client = await connect(URL, "sb_secret_test")
-    yield Gateway(client, "backfill", RetryPolicy(max_retries=3, retry_delay=30, command_ttl=86400))
+    yield ProvisioningGateway(DatabaseFunctions(client))
     await client.postgrest.aclose()
 
 
@@ -72,7 +73,7 @@ class Table:
         return self
 
 
-async def run(gateway: Gateway) -> Backfill:
+async def run(gateway: ProvisioningGateway) -> Backfill:
     backfill = Backfill(found=await find_incomplete(gateway))
     heard: list[Outcome] = []
     await complete_lineage(gateway, backfill, heard.append)
@@ -83,7 +84,7 @@ async def run(gateway: Gateway) -> Backfill:
 @respx.mock
 @pytest.mark.parametrize("max_rows", [1, 2, 3, 7, 1000])
 async def test_a_page_that_the_api_cuts_short_is_not_taken_for_the_last(
-    gateway: Gateway, max_rows: int
+    gateway: ProvisioningGateway, max_rows: int
 ) -> None:
     Table([device_row(number) for number in range(7)], max_rows).serve()
     assert [device.device_code for device in await find_incomplete(gateway)] == [
@@ -92,7 +93,7 @@ async def test_a_page_that_the_api_cuts_short_is_not_taken_for_the_last(
 
 
 @respx.mock
-async def test_devices_come_grouped_by_issue(gateway: Gateway) -> None:
+async def test_devices_come_grouped_by_issue(gateway: ProvisioningGateway) -> None:
     issues = ["not_active", "missing_company", "not_active"]
     Table([device_row(number, issue=issue) for number, issue in enumerate(issues)], 2).serve()
     found = await find_incomplete(gateway)
@@ -101,7 +102,9 @@ async def test_devices_come_grouped_by_issue(gateway: Gateway) -> None:
 
 
 @respx.mock
-async def test_each_device_is_fixed_or_failed_or_skipped_with_the_reason(gateway: Gateway) -> None:
+async def test_each_device_is_fixed_or_failed_or_skipped_with_the_reason(
+    gateway: ProvisioningGateway,
+) -> None:
     table = Table(
         [
             device_row(1),
@@ -124,13 +127,15 @@ async def test_each_device_is_fixed_or_failed_or_skipped_with_the_reason(gateway
 
 
 @respx.mock
-async def test_a_run_that_leaves_only_what_cannot_be_fixed_has_succeeded(gateway: Gateway) -> None:
+async def test_a_run_that_leaves_only_what_cannot_be_fixed_has_succeeded(
+    gateway: ProvisioningGateway,
+) -> None:
     Table([device_row(1), device_row(2, fixable=False)], 1000).serve()
     assert (await run(gateway)).succeeded
 
 
 @respx.mock
-async def test_a_lost_response_is_asked_for_again(gateway: Gateway) -> None:
+async def test_a_lost_response_is_asked_for_again(gateway: ProvisioningGateway) -> None:
     table = Table([device_row(1)], 1000).serve()
     faults: list[httpx.Response | httpx.ReadError] = [httpx.ReadError("gone"), httpx.Response(503)]
 
@@ -145,7 +150,7 @@ async def test_a_lost_response_is_asked_for_again(gateway: Gateway) -> None:
 
 
 @respx.mock
-async def test_it_stops_when_the_database_answers_no_more(gateway: Gateway) -> None:
+async def test_it_stops_when_the_database_answers_no_more(gateway: ProvisioningGateway) -> None:
     Table([device_row(number) for number in range(100)], 1000).serve()
     route = respx.post(INITIALIZE).mock(side_effect=httpx.ConnectError("refused"))
     backfill = Backfill(found=await find_incomplete(gateway))
@@ -157,7 +162,7 @@ async def test_it_stops_when_the_database_answers_no_more(gateway: Gateway) -> N
 
 
 @respx.mock
-async def test_a_refused_key_ends_the_search_at_once(gateway: Gateway) -> None:
+async def test_a_refused_key_ends_the_search_at_once(gateway: ProvisioningGateway) -> None:
     route = respx.post(FIND).respond(401, json={"message": "Invalid API key"})
     with pytest.raises(PermanentError, match="SUPABASE_SECRET_KEY"):
         await find_incomplete(gateway)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from mqtt_service import backoff
-from mqtt_service.adapters.supabase.rows import ImageRecorded
+from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices import pictures
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 from mqtt_service.protocol.assembly import ImageRefusedError, Limits

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import cast
 from uuid import UUID
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import HeartbeatRecorded
+from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
+from mqtt_service.adapters.supabase.visits import VisitGateway
 from mqtt_service.devices.visits import Visits
 from mqtt_service.protocol.messages import Heartbeat
 from tests.unit.devices.awake import DEVICE, DEVICE_ID, WAKE, bench, until
@@ -29,7 +29,12 @@ async def test_a_hello_waits_until_each_end_of_a_former_visit_is_in_the_database
     async with bench() as parts:
         database = Ends()
         visits = Visits(
-            cast("Gateway", database), parts.link, parts.pictures, parts.replies, parts.options, lambda: None
+            cast("VisitGateway", database),
+            parts.link,
+            parts.pictures,
+            parts.replies,
+            parts.options,
+            lambda: None,
         )
         visits._adopt = False
         task = asyncio.create_task(visits.run())

@@ -7,8 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from mqtt_service.adapters.supabase.gateway import Gateway
-from mqtt_service.adapters.supabase.rows import Claim, ExpiredCommand, RefusedCommand, Settled
+from mqtt_service.adapters.supabase.commands import (
+    Claim,
+    CommandGateway,
+    ExpiredCommand,
+    RefusedCommand,
+    Settled,
+)
 from mqtt_service.queue import command_queue
 from mqtt_service.queue.command_queue import CommandQueueProcessor, Link, QueueOptions
 
@@ -45,7 +50,10 @@ async def lines(caplog: pytest.LogCaptureFixture, *claims: Claim) -> list[str]:
     """What the queue logs of refused commands in these claims."""
     gateway = ScriptedGateway(claims)
     queue = CommandQueueProcessor(
-        cast("Gateway", gateway), cast("Link", NoLink()), QueueOptions(poll_interval=0.001), lambda: None
+        cast("CommandGateway", gateway),
+        cast("Link", NoLink()),
+        QueueOptions(poll_interval=0.001),
+        lambda: None,
     )
     running = asyncio.create_task(queue.run())
     async with asyncio.timeout(10):

@@ -7,9 +7,10 @@ from uuid import UUID
 import httpx
 import pytest
 import respx
+from supabase import AsyncClient
 
-from mqtt_service.adapters.supabase.gateway import Gateway, RetryPolicy, connect
-from mqtt_service.adapters.supabase.rows import RefusedCommand, Settlement
+from mqtt_service.adapters.supabase.commands import CommandGateway, RefusedCommand, RetryPolicy, Settlement
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
 from mqtt_service.errors import (
     MigrationMissingError,
     PermanentError,
@@ -47,19 +48,24 @@ EMPTY: dict[str, object] = {
 }
 
 
+def gateway_of(client: AsyncClient) -> CommandGateway:
+    policy = RetryPolicy(max_retries=3, retry_delay=30, command_ttl=86400)
+    return CommandGateway(DatabaseFunctions(client), "w1", policy)
+
+
 @pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
+async def gateway() -> AsyncIterator[CommandGateway]:
     client = await connect(URL, "sb_secret_test")
-    yield Gateway(client, "w1", RetryPolicy(max_retries=3, retry_delay=30, command_ttl=86400))
+    yield gateway_of(client)
     await client.postgrest.aclose()
 
 
-async def claim(gateway: Gateway) -> object:
+async def claim(gateway: CommandGateway) -> object:
     return await gateway.claim(limit=10, lease=30, held=[])
 
 
 @respx.mock
-async def test_a_claim_becomes_dataclasses(gateway: Gateway) -> None:
+async def test_a_claim_becomes_dataclasses(gateway: CommandGateway) -> None:
     route = respx.post(CLAIM).respond(json={**EMPTY, "commands": [ROW], "welcome_due": True})
     claimed = await gateway.claim(limit=10, lease=30, held=[COMMAND_ID])
     assert [command.command_type for command in claimed.commands] == ["reboot"]
@@ -69,7 +75,9 @@ async def test_a_claim_becomes_dataclasses(gateway: Gateway) -> None:
 
 
 @respx.mock
-async def test_a_claim_tells_how_old_the_newest_command_is_that_nobody_had_before(gateway: Gateway) -> None:
+async def test_a_claim_tells_how_old_the_newest_command_is_that_nobody_had_before(
+    gateway: CommandGateway,
+) -> None:
     issued = ["2026-01-02T03:04:01+00:00", "2026-01-02T03:04:02.5+00:00"]
     rows = [{**ROW, "issued_at": moment} for moment in issued]
     respx.post(CLAIM).respond(json={**EMPTY, "commands": [*rows, {**ROW, "attempt": 2}]})
@@ -79,14 +87,14 @@ async def test_a_claim_tells_how_old_the_newest_command_is_that_nobody_had_befor
 
 @respx.mock
 @pytest.mark.parametrize("issued", ["yesterday", None, "2026-01-02T03:04:05"])
-async def test_a_claim_without_readable_times_tells_no_age(gateway: Gateway, issued: object) -> None:
+async def test_a_claim_without_readable_times_tells_no_age(gateway: CommandGateway, issued: object) -> None:
     respx.post(CLAIM).respond(json={**EMPTY, "commands": [{**ROW, "issued_at": issued}]})
     claimed = await gateway.claim(limit=10, lease=30, held=[])
     assert (len(claimed.commands), claimed.newest_age) == (1, None)
 
 
 @respx.mock
-async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gateway) -> None:
+async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: CommandGateway) -> None:
     respx.post(CLAIM).respond(json={**EMPTY, "commands": [{**ROW, "command_payload": "text"}, ROW]})
     claimed = await gateway.claim(limit=10, lease=30, held=[])
     assert len(claimed.commands) == 1
@@ -95,7 +103,7 @@ async def test_a_row_of_the_wrong_shape_is_set_apart_from_the_rest(gateway: Gate
 
 
 @respx.mock
-async def test_what_the_database_refuses_to_change_is_named(gateway: Gateway) -> None:
+async def test_what_the_database_refuses_to_change_is_named(gateway: CommandGateway) -> None:
     row = {"command_id": str(COMMAND_ID), "device_code": None, "error": "not this one"}
     respx.post(CLAIM).respond(json={**EMPTY, "refused": [row]})
     claimed = await gateway.claim(limit=10, lease=30, held=[])
@@ -103,7 +111,7 @@ async def test_what_the_database_refuses_to_change_is_named(gateway: Gateway) ->
 
 
 @respx.mock
-async def test_a_claim_of_older_migrations_names_nothing_refused(gateway: Gateway) -> None:
+async def test_a_claim_of_older_migrations_names_nothing_refused(gateway: CommandGateway) -> None:
     respx.post(CLAIM).respond(json=EMPTY)
     claimed = await gateway.claim(limit=10, lease=30, held=[])
     assert claimed.refused == []
@@ -111,19 +119,19 @@ async def test_a_claim_of_older_migrations_names_nothing_refused(gateway: Gatewa
 
 @respx.mock
 @pytest.mark.parametrize("body", ['{"n": %s}' % ("7" * 5000), "[" * 100_000 + "]" * 100_000])
-async def test_an_answer_that_cannot_be_read_is_no_answer(gateway: Gateway, body: str) -> None:
+async def test_an_answer_that_cannot_be_read_is_no_answer(gateway: CommandGateway, body: str) -> None:
     respx.post(CLAIM).respond(text=body)
     with pytest.raises(SupabaseUnavailableError, match="cannot be read"):
         await claim(gateway)
 
 
-async def test_a_question_that_cannot_be_asked_is_refused_for_good(gateway: Gateway) -> None:
+async def test_a_question_that_cannot_be_asked_is_refused_for_good(gateway: CommandGateway) -> None:
     with pytest.raises(PermanentError, match="cannot be asked"):
         await gateway.claim(limit=10, lease=float("nan"), held=[])
 
 
 @respx.mock
-async def test_503_carries_the_wish_of_the_server_to_wait(gateway: Gateway) -> None:
+async def test_503_carries_the_wish_of_the_server_to_wait(gateway: CommandGateway) -> None:
     respx.post(CLAIM).respond(503, headers={"Retry-After": "7"}, json={"message": "busy"})
     with pytest.raises(SupabaseUnavailableError) as caught:
         await claim(gateway)
@@ -140,7 +148,7 @@ async def test_503_carries_the_wish_of_the_server_to_wait(gateway: Gateway) -> N
     ],
 )
 async def test_a_lost_response_is_an_unknown_outcome_that_waiting_can_mend(
-    gateway: Gateway, fault: httpx.HTTPError
+    gateway: CommandGateway, fault: httpx.HTTPError
 ) -> None:
     respx.post(CLAIM).mock(side_effect=fault)
     with pytest.raises(SupabaseUnavailableError, match="fn_claim_commands"):
@@ -149,7 +157,7 @@ async def test_a_lost_response_is_an_unknown_outcome_that_waiting_can_mend(
 
 async def test_a_header_that_cannot_be_sent_does_not_show_the_key() -> None:
     client = await connect(URL, "se\ncret")
-    gateway = Gateway(client, "w1", RetryPolicy(max_retries=3, retry_delay=30, command_ttl=86400))
+    gateway = gateway_of(client)
     with pytest.raises(SupabaseUnavailableError) as caught:
         await claim(gateway)
     assert "cret" not in str(caught.value)
@@ -158,7 +166,9 @@ async def test_a_header_that_cannot_be_sent_does_not_show_the_key() -> None:
 
 @respx.mock
 @pytest.mark.parametrize("body", ["<html>gateway</html>", '{"commands": [', "[]", "null", '{"commands": 5}'])
-async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(gateway: Gateway, body: str) -> None:
+async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(
+    gateway: CommandGateway, body: str
+) -> None:
     respx.post(CLAIM).respond(200, text=body)
     with pytest.raises(SupabaseUnavailableError, match="not what it should be"):
         await claim(gateway)
@@ -181,7 +191,7 @@ async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(gateway: Gate
     ],
 )
 async def test_an_api_error_says_whether_waiting_helps_and_what_to_do(
-    gateway: Gateway, status: int, code: str, expected: type[Exception], says: str
+    gateway: CommandGateway, status: int, code: str, expected: type[Exception], says: str
 ) -> None:
     respx.post(CLAIM).respond(status, json={"code": code, "message": "m", "details": None, "hint": None})
     with pytest.raises(expected, match=says):
@@ -189,14 +199,14 @@ async def test_an_api_error_says_whether_waiting_helps_and_what_to_do(
 
 
 @respx.mock
-async def test_a_wrong_key_is_permanent_and_names_the_setting(gateway: Gateway) -> None:
+async def test_a_wrong_key_is_permanent_and_names_the_setting(gateway: CommandGateway) -> None:
     respx.post(CLAIM).respond(401, json={"message": "Invalid API key"})
     with pytest.raises(ProjectMisconfiguredError, match="SUPABASE_SECRET_KEY"):
         await claim(gateway)
 
 
 @respx.mock
-async def test_settlements_are_sent_as_the_function_takes_them(gateway: Gateway) -> None:
+async def test_settlements_are_sent_as_the_function_takes_them(gateway: CommandGateway) -> None:
     route = respx.post(f"{URL}/rest/v1/rpc/fn_settle_commands").respond(
         json=[
             {

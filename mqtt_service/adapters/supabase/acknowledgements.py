@@ -1,0 +1,94 @@
+"""Devices' answers in the database: each ends the command that it is about."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from mqtt_service.adapters.supabase.commands import RetryPolicy
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgementRow:
+    """A device's answer: the input of `fn_acknowledge_commands`.
+
+    `ref` names this message of this process: the database uses an answer with the same ref once. `shared`:
+    no other worker hears it. `delivery` names it over all processes of its client id, where that can be done;
+    `redelivered`: one of them may have had it. Monotonic times: `heard_at`, and `heard_since`, from which on
+    the broker's session brings every answer, where this process saw it begin.
+    """
+
+    ref: str
+    topic_root: str
+    topic_id: str
+    outcome: Literal["success", "failed", "rejected"]
+    command_id: str | None
+    command_type: str | None
+    message: str | None
+    response: Mapping[str, Any]
+    shared: bool = False
+    delivery: str | None = None
+    redelivered: bool = False
+    heard_at: float | None = None
+    heard_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What an answer did to its command; `reply`: it was about none; `early`: to be asked again soon."""
+
+    ref: str
+    result: Literal[
+        "acknowledged",
+        "failed",
+        "rejected",
+        "reply",
+        "early",
+        "duplicate",
+        "ignored",
+        "unknown_device",
+        "unknown_command",
+        "wrong_device",
+    ]
+    command_id: UUID | None = None
+    command_type: str | None = None
+    device_id: UUID | None = None
+    device_code: str | None = None
+    status: str | None = None
+    retry_count: int | None = None
+
+
+_ACKNOWLEDGED = TypeAdapter(list[Acknowledged])
+
+
+class AcknowledgementGateway:
+    """Writes the answers that one worker received."""
+
+    def __init__(self, database: DatabaseFunctions, worker: str, policy: RetryPolicy) -> None:
+        self._database = database
+        self._worker = worker
+        self._policy = policy
+
+    async def acknowledge(self, rows: Sequence[AcknowledgementRow]) -> list[Acknowledged]:
+        """Write devices' answers into their commands, in this order; one result for each."""
+        return await self._database.call(
+            "fn_acknowledge_commands",
+            _ACKNOWLEDGED,
+            p_acks=[_document(row) for row in rows],
+            p_worker=self._worker,
+            p_max_retries=self._policy.max_retries,
+            p_retry_delay_seconds=self._policy.retry_delay,
+        )
+
+
+def _document(row: AcknowledgementRow) -> dict[str, Any]:
+    """Moments go as durations, since the database has another clock."""
+    document = asdict(row)
+    for moment, duration in (("heard_at", "received_seconds_ago"), ("heard_since", "session_seconds")):
+        at = document.pop(moment)
+        document[duration] = None if at is None else time.monotonic() - at
+    return document

@@ -1,0 +1,207 @@
+"""Commands in the database: claim those that are due, and settle what became of each attempt.
+
+The SQL beside each function says what its parameters and its answer mean. Times are aware datetimes of the
+database's clock; durations are seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions, validated
+from mqtt_service.protocol.commands import Command
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When failed commands are tried again, and how long a command lives; seconds."""
+
+    max_retries: int
+    retry_delay: float
+    command_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCommand:
+    """A command that the database failed while it was claimed, since its device is not active."""
+
+    command_id: UUID
+    device_id: UUID
+    device_code: str | None
+    command_type: str
+    retry_count: int
+    final: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredCommand:
+    """A command whose time went by before a device answered; `error` says whether it had been delivered."""
+
+    command_id: UUID
+    device_id: UUID
+    device_code: str | None
+    command_type: str
+    error: str = "expired before the device answered"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCommand:
+    """A command that the database refuses to change, with its reason; it stays as it is."""
+
+    command_id: UUID
+    device_code: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableCommand:
+    """A leased row that does not have the agreed shape; `reason` says where."""
+
+    command_id: UUID
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to `fn_claim_commands`: commands are in the order in which to publish them.
+
+    `refused`: the first of those that a claim passed over.
+    `rescued`: how many of them other workers, by name, had leased and did not settle in time.
+    `visits_due`: some device is awake and the worker that spoke to it is gone.
+    `newest_age`: the seconds since the newest of the commands that were never claimed before was inserted.
+    """
+
+    commands: list[Command]
+    unreadable: list[UnreadableCommand] = field(default_factory=list)
+    failed: list[FailedCommand] = field(default_factory=list)
+    expired: list[ExpiredCommand] = field(default_factory=list)
+    refused: list[RefusedCommand] = field(default_factory=list)
+    rescued: Mapping[str, int] = field(default_factory=dict)
+    welcome_due: bool = False
+    visits_due: bool = False
+    more: bool = False
+    seconds_to_next_due: float | None = None
+    newest_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one attempt: the input of `fn_settle_commands`."""
+
+    command_id: UUID
+    attempt: int
+    outcome: Literal["sent", "failed", "released"]
+    error: str | None = None
+    retry: bool = True
+    no_listener: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`stale`: the lease had passed on, or this was settled before; nothing was changed."""
+
+    command_id: UUID
+    result: Literal["settled", "stale"]
+    status: str | None = None
+    retry_count: int | None = None
+    final: bool | None = None
+
+
+_CLAIM = "fn_claim_commands"
+# Built once: reading the answer to an idle poll takes less time than making one of these.
+_DOCUMENT = TypeAdapter(dict[str, Any])
+_ROWS = TypeAdapter(list[dict[str, Any]])
+_COMMAND = TypeAdapter(Command)
+_UNREADABLE_KEYS = TypeAdapter(tuple[UUID, int])
+_FAILED = TypeAdapter(list[FailedCommand])
+_EXPIRED = TypeAdapter(list[ExpiredCommand])
+_REFUSED = TypeAdapter(list[RefusedCommand])
+_RESCUED: TypeAdapter[Mapping[str, int]] = TypeAdapter(dict[str, int])
+_SECONDS = TypeAdapter(float | None)
+_SETTLED = TypeAdapter(list[Settled])
+
+
+class CommandGateway:
+    """Claims and settles commands for one worker."""
+
+    def __init__(self, database: DatabaseFunctions, worker: str, policy: RetryPolicy) -> None:
+        self._database = database
+        self._worker = worker
+        self._policy = policy
+
+    async def claim(self, *, limit: int, lease: float, held: Sequence[UUID]) -> Claim:
+        """Lease up to `limit` due commands for `lease` seconds; limit 0 only expires and fails what is due.
+
+        `held` names the commands of earlier claims that are not settled. Any other lease of this worker comes
+        from a claim whose answer was lost, and its command is handed out again.
+        """
+        document = await self._database.call(
+            _CLAIM,
+            _DOCUMENT,
+            p_worker=self._worker,
+            p_limit=limit,
+            p_lease_seconds=lease,
+            p_command_ttl_seconds=self._policy.command_ttl,
+            p_held=[str(command_id) for command_id in held],
+            p_max_retries=self._policy.max_retries,
+            p_retry_delay_seconds=self._policy.retry_delay,
+        )
+        return _claim(document)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Report what became of attempts; one whose lease has passed on comes back as stale."""
+        return await self._database.call(
+            "fn_settle_commands",
+            _SETTLED,
+            p_worker=self._worker,
+            p_results=[{**asdict(item), "command_id": str(item.command_id)} for item in settlements],
+            p_max_retries=self._policy.max_retries,
+            p_retry_delay_seconds=self._policy.retry_delay,
+        )
+
+
+def _claim(document: dict[str, Any]) -> Claim:
+    commands, unreadable = _commands(document.get("commands"))
+    return Claim(
+        commands=commands,
+        unreadable=unreadable,
+        failed=validated(_FAILED, document.get("failed"), _CLAIM),
+        expired=validated(_EXPIRED, document.get("expired"), _CLAIM),
+        refused=validated(_REFUSED, document.get("refused", []), _CLAIM),
+        rescued=validated(_RESCUED, document.get("rescued", {}), _CLAIM),
+        welcome_due=document.get("welcome_due") is True,
+        visits_due=document.get("visits_due") is True,
+        more=document.get("more") is True,
+        seconds_to_next_due=validated(_SECONDS, document.get("seconds_to_next_due"), _CLAIM),
+        newest_age=_newest_age(document),
+    )
+
+
+def _commands(rows: object) -> tuple[list[Command], list[UnreadableCommand]]:
+    """One row of the wrong shape is set apart, so that it does not hold up the others."""
+    commands: list[Command] = []
+    unreadable: list[UnreadableCommand] = []
+    for row in validated(_ROWS, rows, _CLAIM):
+        try:
+            commands.append(_COMMAND.validate_python({**row, "payload": row.get("command_payload")}))
+        except ValidationError as error:
+            keys = validated(_UNREADABLE_KEYS, (row.get("command_id"), row.get("attempt")), _CLAIM)
+            first = error.errors(include_url=False, include_input=False)[0]
+            unreadable.append(UnreadableCommand(*keys, f"{first['loc'][0]}: {first['msg']}"))
+    return commands, unreadable
+
+
+def _newest_age(document: dict[str, Any]) -> float | None:
+    """See `Claim`; None also where times cannot be read, since only the check of Realtime needs them."""
+    try:
+        issued = [row["issued_at"] for row in document["commands"] if row["attempt"] == 1]
+        ages = [datetime.fromisoformat(document["now"]) - datetime.fromisoformat(moment) for moment in issued]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return min(ages).total_seconds() if ages else None
