@@ -41,7 +41,7 @@ from mqtt_service.inbound import Inbound
 from mqtt_service.log import configure_logging
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
-from mqtt_service.queue.acknowledgements import AcknowledgementHandler
+from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
 from mqtt_service.session_takeover import SessionTakeover
 from mqtt_service.supervision import (
@@ -127,7 +127,7 @@ class Worker:
         self.acknowledgements = AcknowledgementHandler(
             AcknowledgementGateway(database, worker_id, retries),
             self.queue,
-            self.visits,
+            AnswerListeners(self._device_answered, self.visits.stored_by_another),
             worker_id,
             shared=shared,
             heard_since=self.link.heard_since,
@@ -236,6 +236,11 @@ class Worker:
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
+
+    def _device_answered(self, device: str, command_type: str | None) -> None:
+        visit = self.visits.of(device)
+        if visit is not None:
+            visit.answered(command_type)
 
     def _joined(self) -> None:
         """Events may have been missed while the channel was away."""

@@ -38,7 +38,7 @@ from mqtt_service.protocol.replies import (
     reply_id,
 )
 from mqtt_service.protocol.topics import Root, ack_topic, command_topic, device_key
-from mqtt_service.queue.command_queue import Link
+from mqtt_service.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class VisitOptions:
 class Surroundings:
     """What a visit needs; `look` has its row read anew, `over` is called once, at its end."""
 
-    link: Link
+    link: Publisher
     pictures: Pictures
     replies: ReplyLog
     options: VisitOptions

@@ -22,7 +22,7 @@ from mqtt_service.metrics import AWAKE
 from mqtt_service.protocol.messages import Heartbeat
 from mqtt_service.protocol.replies import encode_next_wake, reply_id
 from mqtt_service.protocol.topics import command_topic, device_key
-from mqtt_service.queue.command_queue import Link
+from mqtt_service.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Visits:
     def __init__(
         self,
         gateway: VisitGateway,
-        link: Link,
+        link: Publisher,
         pictures: Pictures,
         replies: ReplyLog,
         options: VisitOptions,

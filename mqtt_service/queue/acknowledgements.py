@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 
 from mqtt_service.adapters.mqtt.link import InboundMessage
@@ -18,7 +19,6 @@ from mqtt_service.adapters.supabase.acknowledgements import (
     AcknowledgementRow,
 )
 from mqtt_service.batching import Batcher
-from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
 from mqtt_service.metrics import ACKNOWLEDGEMENTS, DROPPED_MESSAGES, FOREIGN_IDS
@@ -35,6 +35,18 @@ _MOST_CANCELLED = 1000
 _EARLY = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerListeners:
+    """Whom to call, with the device's id as on its topic; the devices' visits wait for both.
+
+    `on_answer`: the device answered a command of this type (None: unknown), and the row says so.
+    `on_image_confirmed`: a worker, this one or another, told the device that its picture is stored.
+    """
+
+    on_answer: Callable[[str, str | None], None] = lambda _device, _command_type: None
+    on_image_confirmed: Callable[[str, str], None] = lambda _device, _image_name: None
+
+
 class AcknowledgementHandler:
     """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
 
@@ -42,7 +54,7 @@ class AcknowledgementHandler:
         self,
         gateway: AcknowledgementGateway,
         queue: CommandQueueProcessor,
-        visits: Visits | None,
+        listeners: AnswerListeners,
         worker: str,
         *,
         shared: bool = False,
@@ -51,7 +63,7 @@ class AcknowledgementHandler:
         self._shared = shared
         self._heard_since = heard_since
         self._queue = queue
-        self._visits = visits
+        self._listeners = listeners
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher(
             "ACK", gateway.acknowledge, _BATCH, key=lambda row: device_key(row.topic_id)
         )
@@ -73,8 +85,8 @@ class AcknowledgementHandler:
         answer = parse_ack(topic, message.payload)
         if isinstance(answer, ServiceMessage):
             DROPPED_MESSAGES.labels("own").inc()
-            if self._visits is not None and answer.kind == "ACK_OK" and answer.image_name is not None:
-                self._visits.stored_by_another(answer.device, answer.image_name)
+            if answer.kind == "ACK_OK" and answer.image_name is not None:
+                self._listeners.on_image_confirmed(answer.device, answer.image_name)
         elif is_reply_id(answer.command_id):
             DROPPED_MESSAGES.labels("reply").inc()
         else:
@@ -104,9 +116,8 @@ class AcknowledgementHandler:
             log.warning("[ACK] Dropped: %s", error, extra=context(device=answer.device))
             return
         ACKNOWLEDGEMENTS.labels(result.result).inc()
-        visit = self._visits.of(answer.device) if self._visits else None
-        if visit is not None and result.result != "reply":
-            visit.answered(result.command_type)
+        if result.result != "reply":
+            self._listeners.on_answer(answer.device, result.command_type)
         _tell(answer, result)
 
     def _ref_of_repeat(self, key: tuple[str, bytes]) -> str | None:

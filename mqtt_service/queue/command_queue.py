@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal, Protocol
+from typing import Literal
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.commands import Claim, CommandGateway, Settlement
@@ -33,6 +33,7 @@ from mqtt_service.log import context
 from mqtt_service.metrics import COMMANDS
 from mqtt_service.protocol.commands import Command, encode_command
 from mqtt_service.protocol.topics import command_topic, device_key
+from mqtt_service.publisher import Publisher
 from mqtt_service.queue.settling import Settler
 
 log = logging.getLogger(__name__)
@@ -49,25 +50,6 @@ _LEAST_LIFE = 1.0
 _TIME_IS_OVER = "its time was over before it could be sent"
 # After this part of its lease a command is not published any more: a successor may hold it soon.
 _USABLE_LEASE = 0.8
-
-
-class PublishResult(Protocol):
-    """What the broker said with its PUBACK."""
-
-    @property
-    def no_subscriber(self) -> bool:
-        """The broker has the message, and nobody listens to its topic (MQTT 5, reason code 16)."""
-
-
-class Link(Protocol):
-    """The part of `MqttLink` that the queue needs."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether a publish can be tried now."""
-
-    async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
-        """Return after the PUBACK; raise OutcomeUnknownError, BrokerUnavailableError or PermanentError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +93,7 @@ class CommandQueueProcessor:
     def __init__(
         self,
         gateway: CommandGateway,
-        link: Link,
+        link: Publisher,
         options: QueueOptions,
         on_welcome_due: Callable[[], None],
         on_visits_due: Callable[[], None] = lambda: None,

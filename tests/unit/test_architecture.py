@@ -1,8 +1,9 @@
 """The house rules that a reader relies on: which module may know which, and that each says what it is for.
 
-    errors ← protocol ← config, log, other plain tools ← adapters ← queue, devices ← inbound ← service ← cli
+    errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices ← inbound ← service ← cli
 
-A module imports from its own storey or from those to its left; nothing goes in circles. The embedded stack,
+A module imports from its own storey or from those to its left; nothing goes in circles. `queue` and `devices`
+are rooms of their own: what one needs of the other is wired in `service`. The embedded stack,
 the simulated devices, the demo and the benchmark stand outside: the worker does not know them.
 """
 
@@ -19,7 +20,7 @@ PACKAGE = "mqtt_service"
 STOREYS = (
     {"errors"},
     {"protocol"},
-    {"config", "log", "backoff", "batching", "metrics", "supervision"},
+    {"config", "log", "backoff", "batching", "metrics", "publisher", "supervision"},
     {"adapters"},
     {"queue", "devices", "session_takeover", "health"},
     {"inbound"},
@@ -27,6 +28,8 @@ STOREYS = (
     {"cli"},
     {"__main__"},
 )
+# They share a storey, and neither knows the other.
+INDEPENDENT = ("queue", "devices")
 OUTSIDE = ("devstack", "simulator", "demo", "bench")
 # What those outside may know of the worker: the simulated devices read and write the wire on their own.
 SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors")}
@@ -99,6 +102,14 @@ def test_every_module_has_its_storey(module: str) -> None:
 def test_imports_point_one_way(module: str) -> None:
     upwards = {name for name in own_imports(module) & WORKER if storey(name) > storey(module)}
     assert not upwards, f"{module} must not know {sorted(upwards)}"
+
+
+@pytest.mark.parametrize(("room", "other"), [INDEPENDENT, INDEPENDENT[::-1]])
+def test_the_queue_and_the_devices_do_not_know_each_other(room: str, other: str) -> None:
+    inside = {name for name in MODULES if name.split(".")[1:2] == [room]}
+    assert len(inside) > 1
+    known = {name for module in inside for name in own_imports(module) if name.split(".")[1] == other}
+    assert not known, f"{room} must not import {sorted(known)}: pass a callback or a protocol"
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith(f"{PACKAGE}.protocol")))

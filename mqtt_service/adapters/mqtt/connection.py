@@ -22,13 +22,14 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from mqtt_service.adapters.mqtt import reasons
 from mqtt_service.adapters.mqtt.client import V5, Client, HandOver, new_properties
 from mqtt_service.adapters.mqtt.inbound import AckOrder
-from mqtt_service.adapters.mqtt.options import InboundMessage, MqttOptions, PublishResult
+from mqtt_service.adapters.mqtt.options import InboundMessage, MqttOptions
 from mqtt_service.errors import (
     BrokerUnavailableError,
     OutcomeUnknownError,
     PermanentError,
     ServiceError,
 )
+from mqtt_service.publisher import PublishResult
 
 log = logging.getLogger("mqtt_service.mqtt")
 

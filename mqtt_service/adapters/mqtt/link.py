@@ -26,13 +26,13 @@ from mqtt_service.adapters.mqtt.options import (
     InboundMessage,
     LinkStatus,
     MqttOptions,
-    PublishResult,
 )
 from mqtt_service.adapters.mqtt.reasons import HungUpError, ProtocolRefusedError, SessionTakenOverError
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.log import Notice
+from mqtt_service.publisher import PublishResult
 
-__all__ = ["InboundMessage", "LinkStatus", "MqttLink", "MqttOptions", "PublishResult"]
+__all__ = ["InboundMessage", "LinkStatus", "MqttLink", "MqttOptions"]
 
 log = logging.getLogger("mqtt_service.mqtt")
 

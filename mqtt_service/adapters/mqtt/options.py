@@ -58,13 +58,6 @@ Handler = Callable[[InboundMessage], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class PublishResult:
-    """The broker has the message; `no_subscriber`: and says that nobody listens (MQTT 5 brokers only)."""
-
-    no_subscriber: bool
-
-
-@dataclass(frozen=True, slots=True)
 class LinkStatus:
     """The link now, for /health; `since` is when it came up or went down, in UTC."""
 

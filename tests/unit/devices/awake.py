@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
-from mqtt_service.adapters.mqtt.options import PublishResult
 from mqtt_service.adapters.supabase.images import (
     ImageGateway,
     ImageOutcome,
@@ -26,6 +25,7 @@ from mqtt_service.devices.visit import Surroundings, Visit, VisitOptions
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
+from mqtt_service.publisher import PublishResult
 
 DEVICE = "cam-1"
 DEVICE_ID = uuid4()

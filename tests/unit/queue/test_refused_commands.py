@@ -14,8 +14,9 @@ from mqtt_service.adapters.supabase.commands import (
     RefusedCommand,
     Settled,
 )
+from mqtt_service.publisher import Publisher
 from mqtt_service.queue import command_queue
-from mqtt_service.queue.command_queue import CommandQueueProcessor, Link, QueueOptions
+from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
 
 
 class NoLink:
@@ -51,7 +52,7 @@ async def lines(caplog: pytest.LogCaptureFixture, *claims: Claim) -> list[str]:
     gateway = ScriptedGateway(claims)
     queue = CommandQueueProcessor(
         cast("CommandGateway", gateway),
-        cast("Link", NoLink()),
+        cast("Publisher", NoLink()),
         QueueOptions(poll_interval=0.001),
         lambda: None,
     )
