@@ -9,7 +9,7 @@ committed. A message that cannot be read is logged, counted and dropped; it neve
 import logging
 from dataclasses import dataclass
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Inbound:
-    """The handlers of everything that comes in over MQTT."""
+class InboundRouter:
+    """Takes each message from MQTT to its handler."""
 
     acknowledgements: AcknowledgementHandler
     heartbeats: HeartbeatHandler

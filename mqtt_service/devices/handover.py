@@ -14,9 +14,9 @@ from typing import Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.functions import EdgeFunction
-from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.backoff import Backoff
 from mqtt_service.errors import PermanentError, RemoteProtocolError, RetryableError
 from mqtt_service.log import Notice, context
 from mqtt_service.metrics import HANDOVER
@@ -172,7 +172,7 @@ class Handover:
         retrying = AsyncRetrying(
             retry=retry_if_exception(worth_another),
             stop=stop_after_attempt(_ATTEMPTS),
-            wait=WaitAsAsked(),
+            wait=Backoff(),
             before_sleep=self._note_delay,
             reraise=True,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mqtt_service import backoff
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.functions import EdgeFunction
 from mqtt_service.devices.handover import Handover
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
