@@ -1,6 +1,6 @@
-"""What devices say, by kind: acknowledgements, HELLOs, and pictures each go to their handler.
+"""Routes what devices send: acknowledgements, HELLOs and pictures each to their handler.
 
-HELLOs and pictures can also, or only, go to an edge function; acknowledgements are the queue's in any case.
+HELLOs and pictures can also, or only, go to an edge function; acknowledgements always go to the queue.
 
 The link acknowledges a message to the broker only after `handle` has returned, hence after what it changed is
 committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
@@ -37,7 +37,7 @@ class InboundRouter:
     handover: Handover | None = None
 
     async def handle(self, message: InboundMessage) -> None:
-        """Handle one message; returns once what it changed is committed."""
+        """Handle one message; return once what it changed is committed."""
         try:
             topic = parse_topic(message.topic)
             if topic.channel == "ack":

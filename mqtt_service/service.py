@@ -20,7 +20,7 @@ from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.supabase.acknowledgements import AcknowledgementGateway
 from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
-from mqtt_service.adapters.supabase.functions import EdgeFunction
+from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners

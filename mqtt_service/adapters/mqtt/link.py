@@ -28,7 +28,7 @@ from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.mqtt.receiver import Receiver
 from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, reconnect_delay
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
-from mqtt_service.log import Notice
+from mqtt_service.log import RateLimitedWarning
 from mqtt_service.publisher import PublishResult
 
 log = logging.getLogger("mqtt_service.mqtt")
@@ -80,7 +80,7 @@ class MqttLink:
         self._jitter = jitter
         self._sleep = sleep
         self._receiver = Receiver(handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive)
-        self._drops = Notice(log)
+        self._drops = RateLimitedWarning(log)
         self._protocol = ProtocolVersion()
         self._attempts = Attempts()
         self._connection: Connection | None = None
@@ -218,7 +218,7 @@ class MqttLink:
             raise BrokerUnavailableError(
                 "more messages came than can wait here; connecting anew, the broker delivers them again"
             )
-        self._drops.note(f"[MQTT] Dropped a message on {message.topic!r}, sent at QoS 0 faster than handled")
+        self._drops.write(f"[MQTT] Dropped a message on {message.topic!r}, sent at QoS 0 faster than handled")
 
     async def _is_replaced(self) -> bool:
         """Whether a newer process uses our client id; False while nobody can tell."""
