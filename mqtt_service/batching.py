@@ -37,8 +37,8 @@ class Batcher(Generic[T, R]):
     `write` returns one result an item, in order. While the database is away or refuses every call, the call
     is repeated without end, since the items are facts that must reach it. Where a call meets one bad item or
     a locked row, each item of the batch is written alone, so that one does not hold up the others: any other
-    PermanentError is raised to the item's caller, and an item whose row is locked waits, as do those behind
-    it with the same `key`. `attempts` counts the calls.
+    PermanentError is raised to the item's caller, and an item whose row is locked waits, as do later ones
+    with the same `key`. `attempts` counts the calls.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Batcher(Generic[T, R]):
 
     @property
     def longest_wait(self) -> float:
-        """For how many seconds the oldest item has waited, of those that no locked row keeps; 0 if none."""
+        """For how many seconds the oldest item has waited, leaving out those with a locked row; 0 if none."""
         oldest = next((entry for entry in self._waiting if self._key(entry.item) not in self._locked), None)
         return asyncio.get_running_loop().time() - oldest.since if oldest else 0.0
 

@@ -2,8 +2,8 @@
 
 HELLOs and pictures can also, or only, go to an edge function; acknowledgements always go to the queue.
 
-The link acknowledges a message to the broker only after `handle` has returned, hence after what it changed is
-committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
+The link acknowledges a message to the broker only after `handle` has returned, and so after what it changed
+is committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
 """
 
 import logging

@@ -72,7 +72,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class WorkerName(logging.Filter):
-    """Adds the worker's name to every record of ours that does not name one."""
+    """Adds the worker's name to every record of this package that does not name one."""
 
     def __init__(self, worker: str) -> None:
         super().__init__()

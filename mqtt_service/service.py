@@ -1,7 +1,7 @@
 """The composition root: wires the parts of a worker, names what runs, and stops it in order.
 
     queue      row → claim → publish → settle; the device's answer → its row
-    devices    HELLO, pictures, mapping → tables and Storage; what the device is told in a visit
+    devices    HELLO, pictures, mapping → tables and Storage; replies to the device in a visit
     between    a claim, an answer or an event that concerns another part calls it by the callbacks wired here
 
 What belongs to the process (signals, HTTP, supervision) is in `worker_process`.
@@ -160,7 +160,7 @@ class Worker:
         }
 
     async def stop(self) -> None:
-        """Claim no more, finish what was begun, then leave the broker; takes 8 s at most."""
+        """Claim no more, finish what was begun, then disconnect from the broker; takes 8 s at most."""
         await self.queue.stop(_SETTLE_TIMEOUT)
         await _within(_WRITE_TIMEOUT, self._received_is_written())
         await _within(_GIVE_BACK_TIMEOUT, self.visits.stop())
@@ -226,7 +226,7 @@ class Worker:
         await self._takeover.has_newer_process()
         await self.link.run()
 
-    # What one part tells another; the parts may not exist yet when the callback is passed.
+    # Callbacks from one part to another, which may not exist yet when the callback is passed.
 
     def _wake(self) -> None:
         self.queue.wake()

@@ -1,7 +1,7 @@
 """Whether a newer process uses our MQTT client id: it is our successor then, and we are to stop.
 
 On a rolling deploy the new process takes over the broker's session. A broker may disconnect the old process
-without saying why; then the database tells. It is asked for 2 s at most: a worker connects to its broker
+without saying why, so the database is asked too. That takes 2 s at most: a worker connects to its broker
 whether or not Supabase answers.
 """
 

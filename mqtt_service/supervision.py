@@ -1,9 +1,9 @@
 """Keeps the parts of a process running, and detects what calls for a new process.
 
-    a part raises                                      it is started again with backoff, a few times in a row
-    a callback, task or thread of ours raises          detected here; the process exits
-    the work makes no progress, though the loop runs   detected here; the process exits
-    the event loop is blocked                          detected by a thread in watchdog.py; the process exits
+    a part raises                                       it is started again with backoff, a few times in a row
+    a callback, task or thread of this package raises   detected here; the process exits
+    the work makes no progress, though the loop runs    detected here; the process exits
+    the event loop is blocked                           detected by a thread in watchdog.py; the process exits
 
 The process exits in order, with status 1, so that the platform starts a new one. There is no state in which a
 process looks alive and does nothing. Whatever is judged by time is counted in checks, one after the other:
@@ -73,7 +73,7 @@ async def keep_running(name: str, part: Part, failures: Failures) -> None:
 
 
 async def wait_for_unhandled_error() -> None:
-    """Return, with the error in the log, once code of ours has raised where nothing handles it."""
+    """Return, with the error in the log, once code of this package has raised where nothing handles it."""
     loop = asyncio.get_running_loop()
     raised = asyncio.Event()
 

@@ -52,7 +52,7 @@ class LoopWatchdog:
 
 
 def _place_of_main_thread() -> str:
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented all the same
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented despite its name
     if frame is None:
         return "a place that is not known"
     return f"{frame.f_code.co_filename}, line {frame.f_lineno}, {frame.f_code.co_name}"

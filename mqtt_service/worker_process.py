@@ -1,7 +1,7 @@
 """The worker's process: starts a worker and its HTTP server, decides when to stop and with which status.
 
 It stops in order on SIGTERM, on SIGINT, and when a newer process has taken over the MQTT session (status 0),
-and when something fails that only a new process can mend (status 1).
+and when something fails for which a new process is needed (status 1).
 """
 
 import asyncio

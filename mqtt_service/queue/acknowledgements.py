@@ -37,7 +37,7 @@ class AnswerListeners:
     """Whom to call, with the device's id as on its topic; the devices' visits wait for both.
 
     `on_answer`: the device answered a command of this type (None: unknown), and the row says so.
-    `on_image_confirmed`: a worker, this one or another, told the device that its picture is stored.
+    `on_image_confirmed`: this worker or another confirmed to the device that its picture is stored.
     """
 
     on_answer: Callable[[str, str | None], None] = lambda _device, _command_type: None

@@ -43,9 +43,9 @@ class QueueOptions:
 class QueueListeners:
     """Whom to call about what a claim found.
 
-    `on_welcome_due`: some device awaits its welcome. `on_visits_due`: some device is awake and its worker is
-    gone. `on_new_command` gets the time, on the event loop's clock, at which the newest of the commands that
-    were never claimed before was inserted, or a little earlier.
+    `on_welcome_due`: the welcome of some device is due. `on_visits_due`: some device is awake and the lease
+    of its visit has run out. `on_new_command` gets the time, on the event loop's clock, at which the newest
+    of the commands that were never claimed before was inserted, or a little earlier.
     """
 
     on_welcome_due: Callable[[], None] = lambda: None

@@ -39,7 +39,7 @@ class _Batch:
     """The commands of one claim; `claimed_at` is on the event loop's clock.
 
     `released` counts those that were given back, by reason; `outcome_unknown` those of them that the broker
-    may have all the same.
+    may have nevertheless.
     """
 
     claimed_at: float
@@ -106,7 +106,7 @@ class CommandPublisher:
         await self._settler.wait_until_written()
 
     async def _publish_in_order(self, commands: Sequence[Command], batch: _Batch) -> None:
-        """Publish one device's commands; once one is released, those behind it are too.
+        """Publish one device's commands; once one is released, so are those after it.
 
         A command that has no time left is released on its own: the next claim expires it.
         """
@@ -161,15 +161,21 @@ class CommandPublisher:
     async def _try_to_publish(self, command: Command, batch: _Batch) -> Settlement:
         key = (command.command_id, command.attempt)
         lease_left = batch.claimed_at + _USABLE_LEASE * self._lease - asyncio.get_running_loop().time()
-        if self._stopping or lease_left <= 0:
-            return Settlement(
-                *key, "released", "the worker is stopping" if self._stopping else "the lease is ending"
-            )
+        if self._stopping:
+            return Settlement(*key, "released", "the worker is stopping")
+        if lease_left <= 0:
+            return Settlement(*key, "released", "the lease is ending")
         try:
             topic = command_topic(command.topic_root, command.topic_id)
             payload = encode_command(command, wake_format=self._wake_format)
         except LocalProtocolError as error:
             return Settlement(*key, "failed", f"not sent: {error}", retry=False)
+        return await self._send(command, topic, payload, batch, lease_left)
+
+    async def _send(
+        self, command: Command, topic: str, payload: bytes, batch: _Batch, lease_left: float
+    ) -> Settlement:
+        key = (command.command_id, command.attempt)
         to_expiry = _seconds_to_expiry(command, batch)
         try:
             async with asyncio.timeout(min(lease_left, to_expiry)) as timeout:

@@ -35,7 +35,7 @@ LEAVES = {
     "a_part_keeps_failing": (r"The provisioning keeps failing", LEAVING + "the provisioning ended"),
 }
 RECOVERS = {
-    "pahos_thread_raises": (r"paho's thread failed; the connection is made anew", r"✅ Connected to"),
+    "pahos_thread_raises": (r"paho's thread failed; connecting again", r"✅ Connected to"),
     "a_part_fails_twice": (
         r"The provisioning failed, next start in 1 s",
         r"The provisioning failed, next start in 2 s",

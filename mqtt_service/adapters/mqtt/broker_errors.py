@@ -30,7 +30,7 @@ _MOVED = {0x9C, 0x9D}
 
 
 class ProtocolRefusedError(BrokerUnavailableError):
-    """The broker does not speak this version of MQTT."""
+    """The broker does not support this version of MQTT."""
 
 
 class HungUpError(BrokerUnavailableError):
@@ -44,7 +44,7 @@ class SessionTakenOverError(BrokerUnavailableError):
 def refused_connect(options: MqttOptions, reason: ReasonCode) -> ServiceError:
     """What a failed CONNACK means."""
     if reason.value == _UNSUPPORTED_PROTOCOL:
-        return ProtocolRefusedError(f"{options.address} does not speak MQTT 5; trying MQTT 3.1.1")
+        return ProtocolRefusedError(f"{options.address} does not support MQTT 5; trying MQTT 3.1.1")
     if reason.value in {_BAD_CREDENTIALS, _NOT_AUTHORIZED, _BANNED, _BAD_METHOD}:
         return PermanentError(
             f"{options.address} refused our credentials ({reason}); check MQTT_USERNAME and MQTT_PASSWORD"

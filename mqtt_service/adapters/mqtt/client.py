@@ -134,7 +134,7 @@ class Client(mqtt.Client):
         except (OSError, UnicodeError) as error:
             failure = error.with_traceback(None)
         except Exception as error:
-            log.exception("[MQTT] paho's thread failed; the connection is made anew")
+            log.exception("[MQTT] paho's thread failed; connecting again")
             failure = error.with_traceback(None)
         self._shut_socket()
         self._bridge(partial(self._events.thread_ended, failure))
@@ -164,7 +164,7 @@ class Client(mqtt.Client):
         del self._events, self._bridge
 
     def _note_traffic(self, _client: mqtt.Client, _userdata: object, _level: int, text: str) -> None:
-        # Only its log tells that paho received a PINGRESP.
+        # paho reports a PINGRESP in its log alone.
         if text.startswith("Received"):
             self.last_received = time.monotonic()
 

@@ -228,7 +228,7 @@ class Connection:
         self.end(broker_errors.broker_disconnected(self._options, reason))
 
     def thread_ended(self, error: Exception | None) -> None:
-        """The connection is gone, if it was not before."""
+        """The connection has ended, if it had not before."""
         if error is not None and self._established is None:
             self.end(broker_errors.failed_connect(self._options, error))
         elif error is not None:

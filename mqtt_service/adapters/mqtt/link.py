@@ -6,7 +6,8 @@
     Receiver       handlers, and the MQTT acknowledgement after them            receiver.py
 
 Nothing is published unless connected, and nothing is published again by itself: what the queue has to send is
-kept in the database. Health is progress: a connection on which nothing is received is ended and made anew.
+kept in the database. Health is progress: a connection on which nothing is received is ended, and the link
+connects again.
 """
 
 import asyncio
@@ -216,7 +217,7 @@ class MqttLink:
             return
         if message.qos:
             raise BrokerUnavailableError(
-                "more messages came than can wait here; connecting anew, the broker delivers them again"
+                "more messages came than can wait here; connecting again, the broker then repeats them"
             )
         self._drops.write(f"[MQTT] Dropped a message on {message.topic!r}, sent at QoS 0 faster than handled")
 

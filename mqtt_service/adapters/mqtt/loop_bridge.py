@@ -14,7 +14,7 @@ log = logging.getLogger("mqtt_service.mqtt")
 class LoopBridge:
     """Runs calls from another thread on the event loop, in order, many in one wake-up.
 
-    `on_error` gets what a call raises; the calls after it run all the same.
+    `on_error` gets what a call raises; the calls after it run nevertheless.
     """
 
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
@@ -41,5 +41,5 @@ class LoopBridge:
             except ServiceError as error:
                 self._on_error(error)
             except Exception as error:
-                log.exception("[MQTT] A packet of the broker could not be handled; the connection is renewed")
+                log.exception("[MQTT] A packet of the broker could not be handled; connecting again")
                 self._on_error(error)

@@ -95,7 +95,7 @@ class Receiver:
         return fingerprint == _fingerprint(message) and time.monotonic() - when < self._remember_for
 
     def start_session(self) -> None:
-        """The broker started a new session, in which packet ids begin anew."""
+        """The broker started a new session, in which packet ids start over."""
         self.session_started_at = time.monotonic()
         self._handled.clear()
 

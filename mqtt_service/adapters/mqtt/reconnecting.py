@@ -40,7 +40,7 @@ class Attempts:
 
 
 class ProtocolVersion:
-    """MQTT 5, or 3.1.1 with a broker that does not speak 5."""
+    """MQTT 5, or 3.1.1 with a broker that does not support 5."""
 
     def __init__(self) -> None:
         self.current = self._newest = V5

@@ -13,7 +13,7 @@ def shared(subscriptions: Sequence[str]) -> list[str]:
 
 
 def without_group(subscription: str) -> str:
-    """The topic filter behind `$share/<group>/`; MQTT 3.1.1 knows no groups."""
+    """The topic filter after `$share/<group>/`; MQTT 3.1.1 has no shared subscriptions."""
     return subscription.split("/", 2)[2] if subscription.startswith(_SHARED) else subscription
 
 

@@ -39,7 +39,11 @@ class AcknowledgementRow:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What an answer did to its command; `reply`: it was about none; `early`: to be asked again soon."""
+    """What an answer did to its command.
+
+    `reply`: it was about a reply, which has no row. `early`: its command may not be recorded as sent yet, so
+    the same call is to be made again soon.
+    """
 
     ref: str
     result: Literal[

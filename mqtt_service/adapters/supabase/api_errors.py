@@ -1,4 +1,4 @@
-"""Errors of the Supabase API as ours: which ones waiting can mend, and what the operator must do else.
+"""Errors of the Supabase API as ours: where waiting can help, and what the operator must do about others.
 
 The codes are PostgREST's (its documentation, "Errors") and Postgres's (Appendix A); the statuses from 520 on
 are those of the network in front of a hosted project.
@@ -41,7 +41,7 @@ _APPLY_MIGRATIONS = "apply the files in supabase/migrations to the project (supa
 async def refuse_by_status(response: httpx.Response) -> None:
     """Raise the errors that the status alone tells; an httpx response hook, which can read Retry-After.
 
-    Raises SupabaseUnavailableError for statuses that waiting can mend and ProjectMisconfiguredError for a
+    Raises SupabaseUnavailableError for statuses where waiting can help and ProjectMisconfiguredError for a
     refused key.
     """
     if response.status_code in _RETRYABLE_STATUS:

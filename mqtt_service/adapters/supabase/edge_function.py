@@ -1,6 +1,6 @@
 """Calls of a project's edge function: one MQTT message in, our errors out.
 
-The client has connections of its own, so that a function that hangs takes none from the database's calls.
+The client has connections of its own, so that a function that hangs does not use up those of the database.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 An event only says "look now": what it announces is found by a query that would have found it anyway. So a
 lost event costs latency, and nothing here keeps state about commands or devices.
 
-The subscription is made anew whenever its channel leaves the state in which events flow, the socket does not
+It subscribes again whenever its channel leaves the state in which events flow, the socket does not
 answer heartbeats (`realtime_session`), or the queue finds commands that no event announced (`missed_events`).
 """
 

@@ -52,7 +52,7 @@ class Listeners:
 class _Channels(dict[str, AsyncRealtimeChannel]):
     """The client's channels. The client looks up each message's channel here, which shows that one came.
 
-    Nothing public tells of replies to heartbeats.
+    The library has no public sign of replies to heartbeats.
     """
 
     message_came = False
@@ -96,7 +96,7 @@ class RealtimeSession:
             raise RealtimeLostError(f"Realtime cannot be reached: {self._describe(error)}") from error
         if self._lost.done():
             raise RealtimeLostError(self._lost.result())
-        listener = self._client._listen_task  # noqa: SLF001 - nothing public tells that the listener has ended
+        listener = self._client._listen_task  # noqa: SLF001 - there is no public sign of its end
         if listener is not None:
             listener.add_done_callback(lambda _: self._lose("the Realtime listener ended"))
 
@@ -148,7 +148,7 @@ class RealtimeSession:
                 await self._client.close()
 
     async def _send_heartbeats(self) -> None:
-        """Never returns; in a task of its own, since sending blocks where the network takes nothing."""
+        """Never returns; in a task of its own, since sending can block."""
         while True:
             await self._client.send(Message(topic=PHOENIX_CHANNEL, event=ChannelEvents.heartbeat, payload={}))
             await asyncio.sleep(_HEARTBEAT)
