@@ -13,7 +13,7 @@ import typer
 from mqtt_service import __version__
 from mqtt_service.config import load_settings
 from mqtt_service.errors import ConfigurationError
-from mqtt_service.service import run_worker
+from mqtt_service.worker_process import run_worker
 
 BrokerKind = Literal["auto", "mosquitto", "amqtt"]
 TopicRoot = Literal["device", "ESP32CAM"]

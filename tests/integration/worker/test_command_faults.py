@@ -128,7 +128,7 @@ async def test_while_settling_hangs_no_more_is_published_than_can_be_settled(
     )
     stack.faults.add_rest(RestFault(match="rpc/fn_settle_commands", kind="hang"))
     async with running_worker(stack) as worker, wire(stack) as device_side:
-        await eventually(lambda: worker.queue.settling_stuck, "settling that is stuck")
+        await eventually(lambda: worker.queue.settling_overdue, "settling that is overdue")
         assert worker.snapshot().verdict == "unhealthy"
         assert len(device_side.heard) <= 800
         stack.faults.clear()

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import respx
 
-from mqtt_service.adapters.supabase.functions import EdgeFunction, document
+from mqtt_service.adapters.supabase.edge_function import EdgeFunction, request_body
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 
 URL = "http://supabase.test"
@@ -54,18 +54,18 @@ async def test_a_message_goes_out_as_topic_and_payload_with_the_key(function: Ed
 def test_a_payload_is_the_object_that_it_is_else_text_else_base64(
     payload: bytes, expected: dict[str, object]
 ) -> None:
-    assert json.loads(document(TOPIC, payload)) == {"topic": TOPIC, **expected}
+    assert json.loads(request_body(TOPIC, payload)) == {"topic": TOPIC, **expected}
 
 
 def test_an_object_is_passed_on_to_the_letter() -> None:
-    assert b'{"big": 12345678901234567890123, "exact": 0.10}' in document(
+    assert b'{"big": 12345678901234567890123, "exact": 0.10}' in request_body(
         TOPIC, b'{"big": 12345678901234567890123, "exact": 0.10}'
     )
 
 
 def test_what_is_nested_without_end_is_passed_on_as_text() -> None:
     payload = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
-    assert json.loads(document(TOPIC, payload))["payload"] == payload.decode()
+    assert json.loads(request_body(TOPIC, payload))["payload"] == payload.decode()
 
 
 @respx.mock

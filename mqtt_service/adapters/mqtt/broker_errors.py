@@ -1,10 +1,10 @@
-"""Why a connection to the broker failed or ended, as a typed error whose message says what to do.
+"""Why the broker refused, failed or ended a connection, as a typed error whose message says what to do.
 
-PermanentError           a person must change something; tried again slowly, since they may
+PermanentError           a person must change something; tried again slowly
 BrokerUnavailableError   waiting helps
-ProtocolRefusedError     ... with an older protocol version, at once
-HungUpError              ... perhaps with that too: some old brokers answer MQTT 5 by hanging up
-SessionTakenOverError    another client has our id: not to be fought
+ProtocolRefusedError     an older protocol version helps, at once
+HungUpError              so it may here: some old brokers answer MQTT 5 by closing the connection
+SessionTakenOverError    another client connected with our id: not tried again
 """
 
 import socket
@@ -30,7 +30,7 @@ _MOVED = {0x9C, 0x9D}
 
 
 class ProtocolRefusedError(BrokerUnavailableError):
-    """The broker does not speak this version of MQTT."""
+    """The broker does not support this version of MQTT."""
 
 
 class HungUpError(BrokerUnavailableError):
@@ -38,13 +38,13 @@ class HungUpError(BrokerUnavailableError):
 
 
 class SessionTakenOverError(BrokerUnavailableError):
-    """Another client with our id has connected; the broker serves it from now on."""
+    """Another client with our id has connected, and has the session from now on."""
 
 
 def refused_connect(options: MqttOptions, reason: ReasonCode) -> ServiceError:
     """What a failed CONNACK means."""
     if reason.value == _UNSUPPORTED_PROTOCOL:
-        return ProtocolRefusedError(f"{options.address} does not speak MQTT 5; trying MQTT 3.1.1")
+        return ProtocolRefusedError(f"{options.address} does not support MQTT 5; trying MQTT 3.1.1")
     if reason.value in {_BAD_CREDENTIALS, _NOT_AUTHORIZED, _BANNED, _BAD_METHOD}:
         return PermanentError(
             f"{options.address} refused our credentials ({reason}); check MQTT_USERNAME and MQTT_PASSWORD"
@@ -77,19 +77,21 @@ def broker_disconnected(options: MqttOptions, reason: ReasonCode) -> ServiceErro
     if reason.value == _TAKEN_OVER:
         return taken_over(options)
     if reason.value in {_NOT_AUTHORIZED, _BANNED}:
-        return PermanentError(f"{options.address} put us out ({reason}); check the broker's access rules")
+        return PermanentError(
+            f"{options.address} disconnected us ({reason}); check the broker's access rules"
+        )
     return BrokerUnavailableError(f"{options.address} closed the connection: {reason}")
 
 
 def taken_over(options: MqttOptions) -> ServiceError:
-    """What it means that another client has our id."""
+    """What it means that another client connected with our id."""
     return SessionTakenOverError(
-        f"another client has connected to {options.address} as {options.client_id}; leaving to it"
+        f"another client has connected to {options.address} as {options.client_id}; leaving the session to it"
     )
 
 
 def connection_lost(options: MqttOptions, *, answered: bool) -> ServiceError:
-    """What it means that the connection broke off without a word."""
+    """What it means that the connection ended without a DISCONNECT."""
     if answered:
         return BrokerUnavailableError(f"lost the connection to {options.address}")
     return HungUpError(

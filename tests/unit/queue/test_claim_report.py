@@ -15,7 +15,7 @@ from mqtt_service.adapters.supabase.commands import (
     Settled,
 )
 from mqtt_service.publisher import Publisher
-from mqtt_service.queue import command_queue
+from mqtt_service.queue import claim_report
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
 
 
@@ -54,7 +54,6 @@ async def lines(caplog: pytest.LogCaptureFixture, *claims: Claim) -> list[str]:
         cast("CommandGateway", gateway),
         cast("Publisher", NoLink()),
         QueueOptions(poll_interval=0.001),
-        lambda: None,
     )
     running = asyncio.create_task(queue.run())
     async with asyncio.timeout(10):
@@ -87,6 +86,6 @@ async def test_a_command_that_went_on_is_named_again_when_it_is_refused_again(
 async def test_what_is_remembered_is_bounded(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_queue, "_MOST_REFUSED_KNOWN", 2)
+    monkeypatch.setattr(claim_report, "_MAX_REFUSED_REMEMBERED", 2)
     claims = [Claim([], refused=[refused(number)]) for number in (1, 2, 3, 3, 2, 1)]
     assert len(await lines(caplog, *claims)) == 4

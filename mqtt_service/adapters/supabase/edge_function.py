@@ -1,6 +1,6 @@
-"""The call of a project's edge function: one MQTT message in, our errors out.
+"""Calls of a project's edge function: one MQTT message in, our errors out.
 
-The client has connections of its own, so that a function that hangs takes none from the database's calls.
+The client has connections of its own, so that a function that hangs does not use up those of the database.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ import json
 import httpx
 from supabase import AsyncClient, AsyncClientOptions, FunctionsHttpError, FunctionsRelayError
 
-from mqtt_service.adapters.supabase.api_errors import wished_pause
+from mqtt_service.adapters.supabase.api_errors import describe, retry_after
 from mqtt_service.errors import PermanentError, RemoteProtocolError, ServiceError, SupabaseUnavailableError
 from mqtt_service.protocol.wire_json import parse_object
 
 _RETRYABLE = frozenset({408, 425, 429})
-_LONGEST_REASON = 200
+_MAX_REASON = 200
 
-_SAY = {
+_ADVICE = {
     401: "deploy it with --no-verify-jwt, since the secret key is no JWT, and check SUPABASE_SECRET_KEY",
     404: "deploy it, or correct EDGE_FUNCTION",
 }
@@ -35,19 +35,19 @@ class EdgeFunction:
         self._functions = AsyncClient(url, key, options).functions
 
     async def hand_over(self, topic: str, payload: bytes) -> None:
-        """Pass a message on; returns once the function has answered 2xx.
+        """Pass a message on; return once the function has answered 2xx.
 
         Raises SupabaseUnavailableError where trying again can help (whether the function has the message is
         then unknown) and PermanentError where it refuses this call.
         """
-        request = {"headers": {"Content-Type": "application/json"}, "body": document(topic, payload)}
+        request = {"headers": {"Content-Type": "application/json"}, "body": request_body(topic, payload)}
         try:
             async with asyncio.timeout(self._timeout):
                 await self._functions.invoke(self._name, request)
         except TimeoutError as error:
             raise self._unavailable(f"did not answer within {self._timeout:g} s") from error
         except httpx.HTTPError as error:
-            raise self._unavailable(f"cannot be reached: {_words_of(error)}") from error
+            raise self._unavailable(f"cannot be reached: {describe(error)}") from error
         except FunctionsRelayError as error:
             raise self._unavailable(f"cannot be reached by Supabase: {_short(error.message)}") from error
         except FunctionsHttpError as error:
@@ -62,19 +62,19 @@ class EdgeFunction:
         said = f"answered {status}: {_short(error.message)}"
         if status in _RETRYABLE or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             answer = cause.response if isinstance(cause, httpx.HTTPStatusError) else None
-            return self._unavailable(said, wished_pause(answer) if answer is not None else None)
-        advice = f"; {_SAY[status]}" if status in _SAY else ""
+            return self._unavailable(said, retry_after(answer) if answer is not None else None)
+        advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
         return PermanentError(f"the edge function {self._name} {said}{advice}")
 
-    def _unavailable(self, what: str, retry_after: float | None = None) -> SupabaseUnavailableError:
-        return SupabaseUnavailableError(f"the edge function {self._name} {what}", retry_after)
+    def _unavailable(self, what: str, pause: float | None = None) -> SupabaseUnavailableError:
+        return SupabaseUnavailableError(f"the edge function {self._name} {what}", pause)
 
 
-def document(topic: str, payload: bytes) -> bytes:
+def request_body(topic: str, payload: bytes) -> bytes:
     """The body of a call, `{topic, payload}`, in JSON.
 
-    `payload` is the JSON object that the message is, unchanged; else the message's text. Bytes that are no
-    UTF-8 come as base64, and `payload_encoding` says so.
+    `payload` is the message itself where that is a JSON object, else its text as a string. Bytes that are not
+    UTF-8 are passed as base64, and `payload_encoding` says so.
     """
     fields = {"topic": json.dumps(topic), **_payload(payload)}
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}").encode()
@@ -95,12 +95,6 @@ def _payload(payload: bytes) -> dict[str, str]:
     return {"payload": text}
 
 
-def _words_of(error: httpx.HTTPError) -> str:
-    """A LocalProtocolError's own words are left out, since they can quote a header, and so the key."""
-    quotes = not isinstance(error, httpx.LocalProtocolError) and str(error)
-    return quotes or type(error).__name__
-
-
 def _short(message: object) -> str:
-    """What a function says can be anything, of any length."""
-    return str(message)[:_LONGEST_REASON]
+    """A function can answer anything, of any length."""
+    return str(message)[:_MAX_REASON]

@@ -7,7 +7,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from mqtt_service.adapters.mqtt import reasons
+from mqtt_service.adapters.mqtt import broker_errors
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.errors import BrokerUnavailableError, PermanentError
 
@@ -17,7 +17,7 @@ OPTIONS = MqttOptions("broker.example", 8883, password="hunter2")
 @pytest.mark.parametrize(
     ("name", "kind", "advice"),
     [
-        ("Unsupported protocol version", reasons.ProtocolRefusedError, "trying MQTT 3.1.1"),
+        ("Unsupported protocol version", broker_errors.ProtocolRefusedError, "trying MQTT 3.1.1"),
         ("Bad user name or password", PermanentError, "check MQTT_USERNAME and MQTT_PASSWORD"),
         ("Not authorized", PermanentError, "check MQTT_USERNAME and MQTT_PASSWORD"),
         ("Banned", PermanentError, "check MQTT_USERNAME and MQTT_PASSWORD"),
@@ -28,7 +28,7 @@ OPTIONS = MqttOptions("broker.example", 8883, password="hunter2")
     ],
 )
 def test_a_refused_connection_says_who_must_act(name: str, kind: type[Exception], advice: str) -> None:
-    error = reasons.refused_connect(OPTIONS, ReasonCode(PacketTypes.CONNACK, name))
+    error = broker_errors.refused_connect(OPTIONS, ReasonCode(PacketTypes.CONNACK, name))
     assert type(error) is kind
     assert advice in str(error)
 
@@ -44,20 +44,20 @@ def test_a_refused_connection_says_who_must_act(name: str, kind: type[Exception]
     ],
 )
 def test_a_refused_publish_fails_the_command_or_lets_it_wait(name: str, kind: type[Exception]) -> None:
-    assert type(reasons.refused_publish("device/x/cmd", ReasonCode(PacketTypes.PUBACK, name))) is kind
+    assert type(broker_errors.refused_publish("device/x/cmd", ReasonCode(PacketTypes.PUBACK, name))) is kind
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("Session taken over", reasons.SessionTakenOverError),
+        ("Session taken over", broker_errors.SessionTakenOverError),
         ("Not authorized", PermanentError),
         ("Server shutting down", BrokerUnavailableError),
         ("Receive maximum exceeded", BrokerUnavailableError),
     ],
 )
 def test_a_disconnect_says_whether_to_come_back(name: str, kind: type[Exception]) -> None:
-    assert type(reasons.broker_disconnected(OPTIONS, ReasonCode(PacketTypes.DISCONNECT, name))) is kind
+    assert type(broker_errors.broker_disconnected(OPTIONS, ReasonCode(PacketTypes.DISCONNECT, name))) is kind
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_disconnect_says_whether_to_come_back(name: str, kind: type[Exception]
     ],
 )
 def test_a_failed_attempt_says_what_to_look_at(raised: Exception, kind: type[Exception], advice: str) -> None:
-    error = reasons.failed_connect(OPTIONS, raised)
+    error = broker_errors.failed_connect(OPTIONS, raised)
     assert type(error) is kind
     assert advice in str(error)
 
