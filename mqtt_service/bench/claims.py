@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from mqtt_service.bench.report import Measure
 from mqtt_service.devstack.migrations import apply_migrations
 from mqtt_service.devstack.postgres import EmbeddedPostgres
-from mqtt_service.devstack.stack import find_supabase_folder
+from mqtt_service.migrations import supabase_folder
 
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
@@ -83,7 +83,7 @@ async def _database(server: str, name: str, filling: str, rows: int) -> AsyncIte
     async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
         await connection.execute(f"create database bench_{name}")
     url = make_conninfo(server, dbname=f"bench_{name}")
-    await apply_migrations(url, find_supabase_folder() / "migrations")
+    await apply_migrations(url, supabase_folder() / "migrations")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute("set session_replication_role = replica")
         await connection.execute(_DEVICES, (DEVICES,))

@@ -19,7 +19,7 @@ PACKAGE = "mqtt_service"
 STOREYS = (
     {"errors"},
     {"protocol"},
-    {"config", "log", "backoff", "batching", "metrics", "supervision"},
+    {"config", "log", "backoff", "batching", "metrics", "migrations", "supervision"},
     {"adapters"},
     {"queue", "devices", "session_takeover", "health"},
     {"inbound"},
@@ -28,8 +28,9 @@ STOREYS = (
     {"__main__"},
 )
 OUTSIDE = ("devstack", "simulator", "demo", "bench")
-# What those outside may know of the worker: the simulated devices read and write the wire on their own.
-SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors")}
+# What those outside may know of the worker: the simulated devices read and write the wire on their own. The
+# migrations are the project's, not the worker's.
+SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors", "migrations")}
 
 
 def modules() -> dict[str, Path]:
