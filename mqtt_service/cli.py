@@ -149,9 +149,9 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     from mqtt_service.simulator.access import Access  # noqa: PLC0415 - as above
     from mqtt_service.simulator.fleet import run_fleet  # noqa: PLC0415 - as above
     from mqtt_service.simulator.fleet_options import FleetOptions  # noqa: PLC0415 - as above
-    from mqtt_service.simulator.simulate import invented_ids, run_simulate  # noqa: PLC0415 - as above
+    from mqtt_service.simulator.simulate import default_ids, run_simulate  # noqa: PLC0415 - as above
 
-    ids = tuple(device_ids or invented_ids(devices))
+    ids = tuple(device_ids or default_ids(devices))
     port = port or (8883 if tls else 1883)
     access = Access(tls, ca_file, username, password)
     if not _asks_for_a_fleet(context):

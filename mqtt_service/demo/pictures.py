@@ -159,8 +159,8 @@ class PictureWake:
         if self._lost is not None or self._on_card is None or self.device.camera is None:
             return
         if self._picture.name in self.device.wakes[-1].sent:
-            self._lost = self._chunks - len(self._on_card.left)
-            self._doubled = self.device.camera.chunks_sent - len(self._on_card.left)
+            self._lost = self._chunks - len(self._on_card.sent_chunks)
+            self._doubled = self.device.camera.chunks_sent - len(self._on_card.sent_chunks)
             self._say(
                 f"the network lost {_chunks(self._lost)} of {self._code}, doubled {self._doubled} "
                 "and shuffled all"
