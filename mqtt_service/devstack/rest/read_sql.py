@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 
 from psycopg import sql
 
-from mqtt_service.devstack.rest.plan import EmbedPlan, Plan
-from mqtt_service.devstack.rest.request import Condition, Filter, Group, Shape
-from mqtt_service.devstack.rest.sql import (
+from mqtt_service.devstack.rest.clauses import (
     NOTHING,
     Sql,
     column_sql,
@@ -21,6 +19,8 @@ from mqtt_service.devstack.rest.sql import (
     where_sql,
     window_sql,
 )
+from mqtt_service.devstack.rest.plan import EmbedPlan, Plan
+from mqtt_service.devstack.rest.request import Condition, Filter, Group, Shape
 
 SOURCE = sql.Identifier("pgrst_source")
 
