@@ -104,46 +104,53 @@ def _fleet_option(text: str, lowest: float | None = None, highest: float | None 
 @app.command(rich_help_panel=_TRIAL)
 def simulate(  # noqa: PLR0913 - each is an option of the command line
     context: typer.Context,
-    device_ids: Annotated[list[str] | None, typer.Argument(help="Ids as on the topics.")] = None,
+    device_ids: Annotated[
+        list[str] | None, typer.Argument(help="Device ids, spelled as on the topics.")
+    ] = None,
     *,
-    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="The broker.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="Host of the broker.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(envvar="MQTT_PORT", min=1, max=65535, help="Default: 1883, with TLS 8883."),
+        typer.Option(
+            envvar="MQTT_PORT", min=1, max=65535, help="Port of the broker. Default: 1883, with TLS 8883."
+        ),
     ] = None,
     tls: Annotated[bool, typer.Option(envvar="MQTT_TLS")] = False,
     ca_file: Annotated[
-        Path | None, typer.Option(envvar="MQTT_CA_FILE", exists=True, dir_okay=False, help="For TLS.")
+        Path | None,
+        typer.Option(
+            envvar="MQTT_CA_FILE", exists=True, dir_okay=False, help="Authorities that are trusted with TLS."
+        ),
     ] = None,
     username: Annotated[str | None, typer.Option(envvar="MQTT_USERNAME")] = None,
     password: Annotated[
         str | None, typer.Option(envvar="MQTT_PASSWORD", help="Better in the environment than here.")
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="How many, where no ids are given.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices, where no ids are given.")] = 1,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: until SIGINT.")] = 0.0,
     root: Annotated[
-        TopicRoot | None, typer.Option(help="Of their topics. Default: device; a fleet: both.")
+        TopicRoot | None, typer.Option(help="Root of their topics. Default: device; in a fleet both.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is left to chance.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
     wakes: Annotated[int, _fleet_option("How often each device wakes; 0: until stopped.", 0)] = 1,
     sleep: Annotated[float, _fleet_option("Seconds between two wakes.", 0)] = 1.0,
-    pictures: Annotated[int, _fleet_option("New pictures of each device at each wake.", 0)] = 1,
+    pictures: Annotated[int, _fleet_option("Pictures that each device takes before a wake.", 0)] = 1,
     picture_bytes: Annotated[int, _fleet_option("Size of a picture.", 4)] = 70_000,
     chunk_bytes: Annotated[int, _fleet_option("Size of a chunk.", 1)] = 1024,
-    encoding: Annotated[ChunkEncoding | None, _fleet_option("Of chunks. Default: both.")] = None,
-    qos: Annotated[int, _fleet_option("Of metadata and chunks.", 0, 1)] = 1,
+    encoding: Annotated[ChunkEncoding | None, _fleet_option("Encoding of chunks. Default: both.")] = None,
+    qos: Annotated[int, _fleet_option("QoS of metadata and chunks.", 0, 1)] = 1,
     loss: Annotated[float, _fleet_option("Share of chunks that is lost.", 0, 1)] = 0.0,
     duplicates: Annotated[float, _fleet_option("Share of chunks that is sent twice.", 0, 1)] = 0.0,
-    shuffle: Annotated[bool, _fleet_option("Send the chunks of a picture in any order.")] = False,
-    patience: Annotated[float, _fleet_option("Seconds without a word that are a hang.", 0)] = 60.0,
+    shuffle: Annotated[bool, _fleet_option("Send the chunks of a picture in random order.")] = False,
+    patience: Annotated[float, _fleet_option("Seconds of silence after which a device hangs.", 0)] = 60.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_FLEET)
     ] = False,
 ) -> None:
-    """Run simulated devices that obey and acknowledge, first those of the stack's seed.
+    """Run simulated devices that obey and acknowledge commands; without ids, first those of the seed.
 
-    With any option of a fleet they wake, take pictures, upload them and sleep; the status is 1 then if one
-    hung or a picture was not acknowledged.
+    With any option under "A fleet" they wake, upload pictures and sleep. Then the exit status is 1 if one of
+    them hung or a picture was not acknowledged.
     """
     _need_dev_extra()
     from mqtt_service.simulator.access import Access  # noqa: PLC0415 - as above
@@ -188,12 +195,12 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
 
 @app.command(rich_help_panel=_TRIAL)
 def demo(
-    devices: Annotated[int, typer.Option(min=1, max=500, help="How many simulated devices to map.")] = 6,
+    devices: Annotated[int, typer.Option(min=1, max=500, help="How many devices to simulate.")] = 6,
     seconds: Annotated[float, typer.Option(min=5, help="Give up after this time.")] = 60.0,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Show it all on the embedded stack: HELLO, mapping, welcome, all six commands, and pictures."""
+    """Show everything on the embedded stack: registration, mapping, welcome, all commands, pictures."""
     _need_dev_extra()
     from mqtt_service.demo.run import run_demo  # noqa: PLC0415 - as above
 

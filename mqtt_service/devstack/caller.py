@@ -1,4 +1,4 @@
-"""Whom a request speaks for, and what its transaction in the database is told of that.
+"""On whose behalf a request is made, and what its transaction in the database knows of that.
 
 The same for rest/ and storage/: policies and functions see the role, the claims of the token, and the
 request.

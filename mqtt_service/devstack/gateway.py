@@ -1,6 +1,6 @@
 """What stands before the HTTP interfaces, as the gateway of a hosted project does: the check of the API key.
 
-Faults are worked here too, so that each interface misbehaves in the same way when a test asks for it.
+Faults on demand are carried out here too, so that all interfaces fail in the same ways.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """What decides who hears what about a table, for one role."""
+    """What a role may see of a table."""
 
     columns: tuple[TableColumn, ...]
     row_security: bool
@@ -40,7 +40,7 @@ class TableFacts:
         return {column.name: column.type_name for column in self.columns}
 
     def refusal(self, action: Action) -> str | None:
-        """Return the error that stands in for the row, if the role may not be told of it at all."""
+        """Return the error that is sent instead of the row, if the role may not see it at all."""
         if action is Action.DELETE:
             return None
         if not self.primary_key:

@@ -13,7 +13,7 @@ LEEWAY_SECONDS = 30.0  # PostgREST forgives clocks that differ by so much
 def authenticate(keys: JwtKeys, headers: Mapping[str, str], url_key: str | None) -> Caller:
     """Return who calls, from the headers `apikey` and `Authorization`; `url_key` is the parameter `apikey`.
 
-    A bearer token goes before the key; an opaque key in its place, as clients send it, is passed over.
+    A bearer token goes before the key; an opaque key in its place, as clients send it, is ignored.
     Raises NoApiKeyError, or ApiError (PGRST301, PGRST303) for a token that does not hold.
     """
     key = check_api_key(keys, headers, url_key)

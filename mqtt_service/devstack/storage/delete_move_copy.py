@@ -1,4 +1,4 @@
-"""Remove, move and copy objects."""
+"""Delete, move and copy objects."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Hand objects out, and what is known of them: to whoever may read them, or to all from a public bucket."""
+"""Serve objects and their metadata: to whoever may read them, and from a public bucket to everybody."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -14,7 +14,8 @@ from mqtt_service.devstack.storage.validation import check_key
 
 _BUCKET = "select public from storage.buckets where id = %s"
 _OBJECT = "select * from storage.objects where bucket_id = %s and name = %s"
-_LOOKS = 3  # an object that is replaced just now has its old file removed: its row then names a new one
+# An object that is replaced just now has its old file removed: its row then names a new one.
+_READ_ATTEMPTS = 3
 
 Find = Callable[[StorageRequest], Awaitable[Row]]
 
@@ -86,7 +87,7 @@ async def serve(request: StorageRequest, find: Find, expires: str | None = None)
 
 
 async def _load(request: StorageRequest, find: Find) -> tuple[Row, bytes]:
-    for _ in range(_LOOKS):
+    for _ in range(_READ_ATTEMPTS):
         row = await find(request)
         data = await request.files.read(row["version"])
         if data is not None:

@@ -1,4 +1,4 @@
-"""List what stands in a folder of a bucket: its objects, and its folders as rows without an id."""
+"""List a folder of a bucket: its objects, and its folders as rows without an id."""
 
 from starlette.responses import JSONResponse, Response
 

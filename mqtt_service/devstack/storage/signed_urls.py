@@ -1,4 +1,4 @@
-"""Addresses that open one object for a while, whoever has them: a token in the query names object and end."""
+"""Signed URLs: each opens one object until its token expires, for whoever has it."""
 
 from email.utils import formatdate
 from typing import Any
