@@ -17,6 +17,8 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
+from mqtt_service.migrations import as_script, read_migrations
+from tests.integration.database.catalog import grants, structure
 from tests.integration.database.conftest import SUPABASE
 from tests.requirements import find_program, needs
 
@@ -158,3 +160,20 @@ def test_pgtap_finds_structure_grants_and_guards_in_order(project: Project) -> N
     assert files
     result = run([program, "-d", project.url, *files], project.folder)
     assert "Result: PASS" in result.stdout
+
+
+def test_db_push_after_the_script_was_pasted_applies_each_migration_once_more(
+    cluster: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(cluster, autocommit=True) as connection:
+        connection.execute("create database pasted")
+    url = cluster.removesuffix("postgres") + "pasted"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(as_script(read_migrations()).encode())
+        before = structure(connection), grants(connection)
+        shutil.copytree(SUPABASE, tmp_path / "supabase", ignore=shutil.ignore_patterns(".temp"))
+        pushed = Project(url, tmp_path).supabase("db", "push")
+        assert pushed.stderr.count("Applying migration") == len(read_migrations())
+        # What the command line itself keeps is in schemas of its own.
+        assert (structure(connection), grants(connection)) == before

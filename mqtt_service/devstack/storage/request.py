@@ -15,10 +15,10 @@ from mqtt_service.devstack.storage.files import FileStore
 
 
 @dataclass(frozen=True)
-class Call:
-    """A request whose caller is known; `is_known` is false where nobody is signed in, nor needs to be."""
+class StorageRequest:
+    """A request; `owner` is the user who calls; `is_known` is false where no token came and none has to."""
 
-    request: Request
+    http: Request
     database: StorageDatabase
     files: FileStore
     keys: JwtKeys
@@ -28,17 +28,17 @@ class Call:
     @property
     def bucket(self) -> str:
         """The id of the bucket in the path."""
-        return str(self.request.path_params["bucket"])
+        return str(self.http.path_params["bucket"])
 
     @property
     def name(self) -> str:
         """The name of the object in the path."""
-        return str(self.request.path_params["name"])
+        return str(self.http.path_params["name"])
 
     async def document(self, *required: str) -> dict[str, Any]:
         """Return the JSON object of the body, which has these keys. Raises StorageError."""
         try:
-            document = await self.request.json()
+            document = await self.http.json()
         except ValueError as error:
             raise invalid_request("Body is not valid JSON but content-type is set to it") from error
         if not isinstance(document, dict):
@@ -49,7 +49,7 @@ class Call:
         return document
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+Handler = Callable[[StorageRequest], Awaitable[Response]]
 
 
 def text_of(document: dict[str, Any], key: str, default: str | None = None) -> str:

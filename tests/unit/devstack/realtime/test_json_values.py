@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtt_service.devstack.realtime.values import to_json
+from mqtt_service.devstack.realtime.json_values import to_json
 
 _ESCAPED = re.compile(r'["\\]')
 

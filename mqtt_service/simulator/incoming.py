@@ -1,12 +1,53 @@
-"""What a simulated device makes of messages: which command it is, and what in it breaks the protocol."""
+"""The service's messages as a simulated device reads them: what each is, and what breaks the protocol."""
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+
+from mqtt_service.simulator.link import ReceivedMessage
 
 _CLOCK = re.compile(r"(1[0-2]|[1-9]):[0-5][0-9](AM|PM)")
 _ADDRESS = frozenset({"device_id", "command_id"})
+
+
+@dataclass(frozen=True)
+class IncomingMessage:
+    """What a message is; `own`: the device's own acknowledgement, which comes back to it on `…/ack`.
+
+    `faults` is what breaks the protocol, in words. A reply (about a picture) is `usable` if nothing in it
+    does.
+    """
+
+    kind: Literal["command", "reply", "own", "unreadable"]
+    fields: Mapping[str, Any]
+    faults: tuple[str, ...] = ()
+    usable: bool = True
+
+
+def read_message(message: ReceivedMessage, device_id: str) -> IncomingMessage:
+    """Return what a message to this device is."""
+    try:
+        fields = json.loads(message.payload)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return IncomingMessage("unreadable", {}, (f"not a JSON object: {message.payload[:80]!r}",))
+    is_reply = message.topic.endswith("/ack")
+    if is_reply and "command_ack" in fields:
+        return IncomingMessage("own", fields)
+    faults = reply_faults(fields) if is_reply else command_faults(fields, message.qos)
+    every_fault = (*_delivery_faults(message, fields, device_id), *faults)
+    return IncomingMessage("reply" if is_reply else "command", fields, every_fault, usable=not faults)
+
+
+def _delivery_faults(message: ReceivedMessage, fields: Mapping[str, Any], device_id: str) -> list[str]:
+    faults = ["the message was retained"] if message.retained else []
+    if device_key(str(fields.get("device_id"))) != device_key(device_id):
+        faults.append(f"device_id is {fields.get('device_id')!r}")
+    return faults
 
 
 def command_type(fields: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtt_service.devstack.storage.errors import StorageError
-from mqtt_service.devstack.storage.rules import (
+from mqtt_service.devstack.storage.validation import (
     MAX_OBJECT_BYTES,
     check_bucket_name,
     check_key,

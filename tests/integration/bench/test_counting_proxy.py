@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from mqtt_service.bench.proxy import HOST, CountingProxy
+from mqtt_service.bench.counting_proxy import HOST, CountingProxy
 
 CALL = b"POST /rest/v1/rpc/fn_claim_commands HTTP/1.1\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""Addresses that open one object for a while, whoever has them: a token in the query names object and end."""
+"""Signed URLs: each opens one object until its token expires, for whoever has it."""
 
 from email.utils import formatdate
 from typing import Any
@@ -8,41 +8,41 @@ from starlette.responses import JSONResponse, Response
 
 from mqtt_service.devstack.keys import InvalidTokenError, JwtKeys
 from mqtt_service.devstack.storage.auth import words_for
-from mqtt_service.devstack.storage.call import Call, number_of, texts_of
 from mqtt_service.devstack.storage.downloads import find_any, serve
 from mqtt_service.devstack.storage.errors import StorageError, invalid_request, no_object
-from mqtt_service.devstack.storage.rules import check_bucket_name, check_key
+from mqtt_service.devstack.storage.request import StorageRequest, number_of, texts_of
+from mqtt_service.devstack.storage.validation import check_bucket_name, check_key
 
 _SCOPE = "download"
 _READABLE = "select name from storage.objects where bucket_id = %s and name = any(%s)"
 _UNREADABLE = "Either the object does not exist or you do not have access to it"
 
 
-async def sign_object(call: Call) -> Response:
+async def sign_object(request: StorageRequest) -> Response:
     """Answer with an address for the object in the path, which the caller may read."""
-    seconds = number_of(await call.document("expiresIn"), "expiresIn", None, 1)
-    check_key(call.name)
-    if not await _readable(call, [call.name]):
+    seconds = number_of(await request.document("expiresIn"), "expiresIn", None, 1)
+    check_key(request.name)
+    if not await _readable(request, [request.name]):
         raise no_object()
-    return JSONResponse({"signedURL": _address(call, call.name, seconds)})
+    return JSONResponse({"signedURL": _address(request, request.name, seconds)})
 
 
-async def sign_objects(call: Call) -> Response:
+async def sign_objects(request: StorageRequest) -> Response:
     """Answer with an address for each name in the body, or with why there is none."""
-    document = await call.document("expiresIn", "paths")
+    document = await request.document("expiresIn", "paths")
     seconds = number_of(document, "expiresIn", None, 1)
     names = texts_of(document, "paths")
-    readable = await _readable(call, names)
-    return JSONResponse([_signed(call, name, seconds, is_readable=name in readable) for name in names])
+    readable = await _readable(request, names)
+    return JSONResponse([_signed(request, name, seconds, is_readable=name in readable) for name in names])
 
 
-async def get_signed_object(call: Call) -> Response:
+async def get_signed_object(request: StorageRequest) -> Response:
     """Answer GET of a signed address: the file, until the token's end."""
-    token = call.request.query_params.get("token")
+    token = request.http.query_params.get("token")
     if token is None:
         raise invalid_request("querystring must have required property 'token'")
-    end = verify(call.keys, token, call.bucket, call.name)
-    return await serve(call, find_any, expires=formatdate(end, usegmt=True))
+    end = verify(request.keys, token, request.bucket, request.name)
+    return await serve(request, find_any, expires=formatdate(end, usegmt=True))
 
 
 def verify(keys: JwtKeys, token: str, bucket: str, name: str) -> float:
@@ -58,18 +58,18 @@ def verify(keys: JwtKeys, token: str, bucket: str, name: str) -> float:
     return float(claims["exp"])
 
 
-async def _readable(call: Call, names: list[str]) -> set[str]:
-    check_bucket_name(call.bucket)
-    async with call.database.as_caller() as transaction:
-        return {row["name"] for row in await transaction.rows(_READABLE, call.bucket, names)}
+async def _readable(request: StorageRequest, names: list[str]) -> set[str]:
+    check_bucket_name(request.bucket)
+    async with request.database.as_caller() as transaction:
+        return {row["name"] for row in await transaction.rows(_READABLE, request.bucket, names)}
 
 
-def _signed(call: Call, name: str, seconds: int, *, is_readable: bool) -> dict[str, Any]:
-    address = _address(call, name, seconds) if is_readable else None
+def _signed(request: StorageRequest, name: str, seconds: int, *, is_readable: bool) -> dict[str, Any]:
+    address = _address(request, name, seconds) if is_readable else None
     return {"error": None if address else _UNREADABLE, "path": name, "signedURL": address}
 
 
-def _address(call: Call, name: str, seconds: int) -> str:
-    url = f"{call.bucket}/{name}"
-    token = call.keys.sign({"url": url, "scope": _SCOPE}, seconds)
+def _address(request: StorageRequest, name: str, seconds: int) -> str:
+    url = f"{request.bucket}/{name}"
+    token = request.keys.sign({"url": url, "scope": _SCOPE}, seconds)
     return f"/object/sign/{url}?token={quote(token)}"

@@ -1,4 +1,4 @@
-"""What Storage lets through: names of objects and buckets, media types, sizes. Pure."""
+"""What Storage accepts: names of objects and buckets, media types, sizes. Pure."""
 
 import re
 from collections.abc import Sequence

@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 
 from psycopg import sql
 
-from mqtt_service.devstack.rest.plan import EmbedPlan, Plan
-from mqtt_service.devstack.rest.request import Condition, Filter, Group, Shape
-from mqtt_service.devstack.rest.sql import (
+from mqtt_service.devstack.rest.clauses import (
     NOTHING,
     Sql,
     column_sql,
@@ -21,6 +19,8 @@ from mqtt_service.devstack.rest.sql import (
     where_sql,
     window_sql,
 )
+from mqtt_service.devstack.rest.plan import EmbedPlan, Plan
+from mqtt_service.devstack.rest.request import Condition, Filter, Group, Shape
 
 SOURCE = sql.Identifier("pgrst_source")
 
@@ -115,16 +115,17 @@ def _embedded_count(embed: EmbedPlan, source: Sql) -> Sql:
 
 def _embedded(embed: EmbedPlan, source: Sql) -> tuple[Sql, Sql, Sql, list[Sql]]:
     """Return the alias of the rows, the name of the table within, its from clause and what joins it."""
-    way = embed.relationship
+    relationship = embed.relationship
     own = sql.Identifier(f"{embed.alias}_table")
-    origin = sql.SQL("{} as {}").format(exposed(way.target), own)
-    if way.junction is None:
-        return sql.Identifier(embed.alias), own, origin, _equal(way.pairs, source, own)
-    middle = sql.Identifier(f"{embed.alias}_junction")
-    origin = sql.SQL("{}, {} as {}").format(origin, exposed(way.junction.table), middle)
-    conditions = _equal(way.junction.to_origin, middle, source)
+    origin = sql.SQL("{} as {}").format(exposed(relationship.target), own)
+    if relationship.junction is None:
+        return sql.Identifier(embed.alias), own, origin, _equal(relationship.pairs, source, own)
+    junction = sql.Identifier(f"{embed.alias}_junction")
+    origin = sql.SQL("{}, {} as {}").format(origin, exposed(relationship.junction.table), junction)
+    conditions = _equal(relationship.junction.to_origin, junction, source)
     return (
-        sql.Identifier(embed.alias), own, origin, conditions + _equal(way.junction.to_target, middle, own)
+        sql.Identifier(embed.alias), own, origin, conditions + _equal(relationship.junction.to_target,
+        junction, own)
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ _ALIVE: dict[Spelling, dict[str, Any]] = {
 }
 
 
-def hello_document(
+def heartbeat_document(
     device_id: str, form: Spelling, count: int, names: Sequence[str] | None, rng: Random
 ) -> dict[str, Any]:
     """Return a HELLO; without `names` it has no `pending_list`. Its readings come from `rng`."""

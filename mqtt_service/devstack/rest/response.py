@@ -6,45 +6,44 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from mqtt_service.devstack.rest.database import Result
 from mqtt_service.devstack.rest.errors import unsatisfiable
-from mqtt_service.devstack.rest.request import Shape
-from mqtt_service.devstack.rest.transaction import Result
-from mqtt_service.devstack.rest.work import Wish
+from mqtt_service.devstack.rest.request import RestRequest, Shape
 
 
-def respond_to_read(wish: Wish, result: Result) -> Response:
+def respond_to_read(request: RestRequest, result: Result) -> Response:
     """Return the rows: 200, 206 where they are a part of a known total; raises ApiError (416) beyond it."""
-    offset = wish.window.offset
+    offset = request.window.offset
     if result.total is not None and offset > result.total:
         raise unsatisfiable(f"An offset of {offset} was requested, but there are only {result.total} rows.")
     status = 206 if result.total is not None and result.rows < result.total else 200
     headers = {"Content-Range": _content_range(offset, result.rows, result.total)}
-    return _with_body(result.body, status, headers, wish.shape)
+    return _with_body(result.body, status, headers, request.shape)
 
 
-def respond_to_call(wish: Wish, result: Result) -> Response:
+def respond_to_call(request: RestRequest, result: Result) -> Response:
     """Return what a function gave; 204 for one that returns void."""
     if result.body == "":
-        headers = {"Content-Range": _content_range(wish.window.offset, result.rows, result.total)}
+        headers = {"Content-Range": _content_range(request.window.offset, result.rows, result.total)}
         return Response(status_code=204, headers=headers)
-    return respond_to_read(wish, result)
+    return respond_to_read(request, result)
 
 
-def respond_to_write(table: str, wish: Wish, result: Result) -> Response:
+def respond_to_write(table: str, request: RestRequest, result: Result) -> Response:
     """Return 201 for what is new, else 200 or 204, and the rows if they were asked for."""
-    counted = result.rows if wish.preferences.count is not None else None
-    shown = result.rows if wish.method == "PATCH" else 0
+    counted = result.rows if request.preferences.count is not None else None
+    shown = result.rows if request.method == "PATCH" else 0
     headers = {"Content-Range": _content_range(0, shown, counted)}
-    if wish.preferences.returning == "headers-only":
+    if request.preferences.returning == "headers-only":
         headers |= _location(table, result)
-    if wish.method == "POST":
-        only_merged = wish.preferences.resolution == "merge-duplicates" and not result.inserted
+    if request.method == "POST":
+        only_merged = request.preferences.resolution == "merge-duplicates" and not result.inserted
         status = 200 if only_merged else 201
     else:
-        status = 200 if wish.preferences.returning == "representation" else 204
-    if wish.preferences.returning != "representation":
+        status = 200 if request.preferences.returning == "representation" else 204
+    if request.preferences.returning != "representation":
         return Response(status_code=status, headers=headers)
-    return _with_body(result.body, status, headers, wish.shape)
+    return _with_body(result.body, status, headers, request.shape)
 
 
 def _with_body(body: str, status: int, headers: dict[str, str], shape: Shape) -> Response:

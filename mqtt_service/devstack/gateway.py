@@ -1,15 +1,39 @@
-"""How the REST interface misbehaves when a test asks for it."""
+"""What stands before the HTTP interfaces, as the gateway of a hosted project does: the check of the API key.
+
+Faults on demand are carried out here too, so that all interfaces fail in the same ways.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mqtt_service.devstack.faults import Faults, RestFault
+from mqtt_service.devstack.keys import JwtKeys
 
 Answer = Callable[[], Awaitable[Response]]
+
+
+class NoApiKeyError(Exception):
+    """The gateway lets nobody through without a key of the project; `body` is its answer, with 401."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        self.body = {"message": message, "hint": hint}
+        super().__init__(message)
+
+
+def check_api_key(keys: JwtKeys, headers: Mapping[str, str], url_key: str | None) -> str:
+    """Return the project's key that the request brings, in a header or in its URL. Raises NoApiKeyError."""
+    key = headers.get("apikey") or url_key
+    if not key:
+        hint = "No `apikey` request header or url param was found."
+        raise NoApiKeyError("No API key found in request", hint)
+    if not keys.is_api_key(key):
+        hint = "Double check your Supabase `anon` or `service_role` API key."
+        raise NoApiKeyError("Invalid API key", hint)
+    return key
 
 
 async def answer_through_faults(faults: Faults, request: Request, answer: Answer) -> Response:

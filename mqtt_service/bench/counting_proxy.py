@@ -47,10 +47,12 @@ class CountingProxy:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
         with suppress(OSError, asyncio.CancelledError):
-            there, back = await asyncio.open_connection(self._target.host, self._target.port or 80)
+            target_reader, target_writer = await asyncio.open_connection(
+                self._target.host, self._target.port or 80
+            )
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(reader, back, counting=True))
-                group.create_task(self._pass_on(there, writer, counting=False))
+                group.create_task(self._pass_on(reader, target_writer, counting=True))
+                group.create_task(self._pass_on(target_reader, writer, counting=False))
         writer.close()
 
     async def _pass_on(

@@ -7,12 +7,20 @@ from typing import Any
 
 from psycopg import sql
 
+from mqtt_service.devstack.rest.clauses import (
+    NOTHING,
+    Sql,
+    exposed,
+    filter_sql,
+    literal,
+    qualified,
+    where_sql,
+)
 from mqtt_service.devstack.rest.errors import bad_body, no_column, no_where
 from mqtt_service.devstack.rest.plan import Plan
-from mqtt_service.devstack.rest.read import answer_statement, body_sql
+from mqtt_service.devstack.rest.read_sql import answer_statement, body_sql
 from mqtt_service.devstack.rest.request import Column, Field, Preferences, Query, Shape
 from mqtt_service.devstack.rest.schema import Table, TableColumn
-from mqtt_service.devstack.rest.sql import NOTHING, Sql, exposed, filter_sql, literal, qualified, where_sql
 
 _BODY = sql.Identifier("pgrst_body")
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from psycopg import sql
 
+from mqtt_service.devstack.rest.clauses import Sql, exposed, literal, qualified
 from mqtt_service.devstack.rest.errors import ambiguous_function, no_function
 from mqtt_service.devstack.rest.plan import Plan
-from mqtt_service.devstack.rest.read import SOURCE, answer_statement, body_sql, count_sql, json_sql
+from mqtt_service.devstack.rest.read_sql import SOURCE, answer_statement, body_sql, count_sql, json_sql
 from mqtt_service.devstack.rest.request import Shape
 from mqtt_service.devstack.rest.schema import Function, Parameter, Schema
-from mqtt_service.devstack.rest.sql import Sql, exposed, literal, qualified
 
 _BODY = sql.Identifier("pgrst_body")
 

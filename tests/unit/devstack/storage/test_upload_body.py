@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtt_service.devstack.storage.body import parse_upload
 from mqtt_service.devstack.storage.errors import StorageError
+from mqtt_service.devstack.storage.upload_body import parse_upload
 
 
 def as_form(
