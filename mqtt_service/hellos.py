@@ -86,7 +86,7 @@ def _tell(hello: Hello, recorded: HelloRecorded) -> None:
             recorded.device_code,
             extra=extra,
         )
-    elif recorded.speaks:
+    elif recorded.holds_lease:
         again = f" ({recorded.redelivered} again: no answer to them came)" if recorded.redelivered else ""
         log.info(
             "[HELLO] Awake: %d command(s) due%s, %d picture(s) pending",

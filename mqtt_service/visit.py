@@ -118,7 +118,7 @@ class Visit:
     @property
     def speaks(self) -> bool:
         """Whether this worker is the one that answers the device."""
-        return self._row.speaks
+        return self._row.holds_lease
 
     @property
     def device_id(self) -> UUID | None:
@@ -155,10 +155,10 @@ class Visit:
         self.told_at = self._loop.time()
         if row.took_over:
             self.address = (row.topic_root, self.address[1])
-        if row.took_over and not self._row.speaks:
+        if row.took_over and not self._row.holds_lease:
             self._pending = deque(row.pending_names)
             self._unnamed = 0 if self._pending else row.pending_count
-        for name in [] if self._row.speaks else row.settled_names:
+        for name in [] if self._row.holds_lease else row.settled_names:
             if name not in self._done:
                 self._done.add(name)
                 self._pictures.forget((self.key, name))
@@ -253,13 +253,13 @@ class Visit:
 
     def _speak_for(self, recorded: ImageRecorded) -> None:
         """A picture was recorded by us, so the visit is ours."""
-        if not self.known or not self._row.speaks:
+        if not self.known or not self._row.holds_lease:
             self.address = (recorded.topic_root, self.address[1])
             self._row = VisitRow(
                 *self.address,
                 recorded.device_id,
                 recorded.device_code,
-                speaks=True,
+                holds_lease=True,
                 next_wake_at=recorded.next_wake_at,
             )
         self.known = True
@@ -271,7 +271,7 @@ class Visit:
         while True:
             while (name := await self._next_picture()) is not None:
                 await self._take(name)
-            if self._knows_its_wake or self._row.told_wake:
+            if self._knows_its_wake or self._row.schedule_sent:
                 return
             await self._send_to_sleep()  # what it began to send meanwhile is still taken
             if self._nobody_listens and asks < _MOST_ASKS:
@@ -408,7 +408,7 @@ class Visit:
     async def _record(self, name: str) -> ImageRecorded:
         recorded = await self._pictures.record(self.address[1], name)
         if recorded.result == "silent":
-            self._row = VisitRow(*self.address, self.device_id, speaks=False)
+            self._row = VisitRow(*self.address, self.device_id, holds_lease=False)
             raise _SilencedError
         return recorded
 

@@ -80,7 +80,7 @@ class Visits:
             hello.device,
             recorded.device_id,
             recorded.device_code,
-            speaks=recorded.speaks,
+            holds_lease=recorded.holds_lease,
             open_commands=recorded.commands,
             pending_count=hello.pending_count,
             pending_names=hello.pending_names,

@@ -188,7 +188,7 @@ class Gateway:
     async def note_replies(self, replies: Sequence[ReplyRow]) -> None:
         """Note what devices are about to be told."""
         await self._rpc(
-            "fn_note_replies",
+            "fn_record_replies",
             p_worker=self._worker,
             p_replies=_REPLY_ROWS.dump_python(list(replies), mode="json"),
         )
@@ -205,14 +205,14 @@ class Gateway:
     async def record_hellos(self, hellos: Sequence[HelloRow]) -> list[HelloRecorded]:
         """Write devices' HELLOs and begin their visits, in this order; one result for each."""
         answer = await self._rpc(
-            "fn_record_hellos",
+            "fn_record_heartbeats",
             p_worker=self._worker,
-            p_hellos=_HELLO_ROWS.dump_python(list(hellos), mode="json"),
+            p_heartbeats=_HELLO_ROWS.dump_python(list(hellos), mode="json"),
             p_redelivery_limit=self._redelivery_limit,
             p_lease_seconds=self._visit_lease,
             **self._registration,
         )
-        return _shaped(_HELLOS, answer, "fn_record_hellos")
+        return _shaped(_HELLOS, answer, "fn_record_heartbeats")
 
     async def hold_visits(
         self, devices: Sequence[tuple[str, str]], *, lease: float | None = None
@@ -222,17 +222,17 @@ class Gateway:
         `lease` 0 gives them back: another worker may take over at once.
         """
         answer = await self._rpc(
-            "fn_hold_visits",
+            "fn_renew_visits",
             p_worker=self._worker,
             p_devices=[{"topic_root": root, "topic_id": device} for root, device in devices],
             p_lease_seconds=self._visit_lease if lease is None else lease,
         )
-        return _shaped(_VISITS, answer, "fn_hold_visits")
+        return _shaped(_VISITS, answer, "fn_renew_visits")
 
     async def adopt_visits(self) -> list[VisitRow]:
         """Take over visits whose worker is gone, whether or not this one heard of them."""
-        answer = await self._rpc("fn_adopt_visits", p_worker=self._worker, p_lease_seconds=self._visit_lease)
-        return _shaped(_VISITS, answer, "fn_adopt_visits")
+        answer = await self._rpc("fn_take_over_visits", p_worker=self._worker, p_lease_seconds=self._visit_lease)
+        return _shaped(_VISITS, answer, "fn_take_over_visits")
 
     async def end_visits(self, device_ids: Sequence[UUID]) -> None:
         """Note that these devices were told when to wake."""
@@ -332,7 +332,7 @@ def _shaped(adapter: TypeAdapter[T], data: object, call: str) -> T:
 def _ack_document(row: AcknowledgementRow) -> dict[str, Any]:
     """Times go as durations: the database's clock is another."""
     document = asdict(row)
-    for moment, duration in (("heard_at", "heard_ago"), ("heard_since", "heard_for")):
+    for moment, duration in (("heard_at", "received_seconds_ago"), ("heard_since", "session_seconds")):
         at = document.pop(moment)
         document[duration] = None if at is None else time.monotonic() - at
     return document

@@ -128,15 +128,15 @@ class AcknowledgementRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRow:
-    """What a device is told without a row of `device_commands`: the input of `fn_note_replies`.
+    """What a device is told without a row of `device_commands`: the input of `fn_record_replies`.
 
-    `unsaid`: it was noted before, and not said, or nobody listened.
+    `withdrawn`: it was noted before, and not said, or nobody listened.
     """
 
     reply_id: UUID
     device_id: UUID
     reply_type: str
-    unsaid: bool = False
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Initialized:
 
 @dataclass(frozen=True, slots=True)
 class HelloRow:
-    """A device's HELLO: the input of `fn_record_hellos`. Volts, dBm; `shared`: no other worker hears it."""
+    """A device's HELLO: the input of `fn_record_heartbeats`. Volts, dBm; `shared`: no other worker hears it."""
 
     ref: str
     topic_root: str
@@ -218,7 +218,7 @@ class HelloRecorded:
     """What a HELLO began; `commands` are due for the device now, `redelivered` of them were sent before.
 
     `refused`: the device is not registered and may not register itself, or the database refused the row
-    (`error`). `speaks`: this worker is the one that answers.
+    (`error`). `holds_lease`: this worker is the one that answers.
     """
 
     ref: str
@@ -226,7 +226,7 @@ class HelloRecorded:
     device_id: UUID | None = None
     device_code: str | None = None
     is_active: bool = False
-    speaks: bool = False
+    holds_lease: bool = False
     commands: int = 0
     redelivered: int = 0
     next_wake_at: datetime | None = None
@@ -235,10 +235,10 @@ class HelloRecorded:
 
 @dataclass(frozen=True, slots=True)
 class VisitRow:
-    """One device that is awake, as `fn_hold_visits` and `fn_adopt_visits` see it.
+    """One device that is awake, as `fn_renew_visits` and `fn_take_over_visits` see it.
 
     `ended`: it was told its next wake time, or nobody knows of the visit. `open_commands` are due, leased, or
-    sent in this visit without an answer; `told_wake`: one of them told the device when to wake.
+    sent in this visit without an answer; `schedule_sent`: one of them told the device when to wake.
     `settled_names` are pictures that were stored or failed in this visit, `pending_names` the others.
     """
 
@@ -246,11 +246,11 @@ class VisitRow:
     topic_id: str
     device_id: UUID | None = None
     device_code: str | None = None
-    speaks: bool = False
+    holds_lease: bool = False
     ended: bool = False
     took_over: bool = False
     open_commands: int = 0
-    told_wake: bool = False
+    schedule_sent: bool = False
     pending_count: int = 0
     pending_names: Sequence[str] = ()
     settled_names: Sequence[str] = ()

@@ -188,7 +188,7 @@ async def test_shutdown_ends_while_everything_is_frozen(bench: Bench) -> None:
 
 
 async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_once(bench: Bench) -> None:
-    """Fails without fn_find_same_delivery: the answer, without a command_id, counts for the next command too.
+    """Fails without fn_find_redelivered_acknowledgement: the answer, without a command_id, counts for the next command too.
 
     The old process records it, and dies before its acknowledgement reaches the broker; an hour may go by.
     """
@@ -208,7 +208,7 @@ async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_onc
         await bench.mqtt.reset()
         bench.mqtt.flow()
         await bench.database.all(
-            "update mqtt_private.command_answers set answered_at = answered_at - interval '50 min'"
+            "update mqtt_private.acknowledgements set received_at = received_at - interval '50 min'"
         )
         async with bench.worker("other") as other:
             second = await bench.database.queue(device["device_id"], "reboot")

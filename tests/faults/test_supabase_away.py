@@ -194,7 +194,7 @@ async def _nothing_is_open(bench: Bench, topic_ids: list[str]) -> None:
 async def test_answers_that_the_broker_dropped_cost_a_delivery_on_wake_or_an_expiry_that_says_so(
     stack: Stack, tmp_path: Path
 ) -> None:
-    """Take out fn_deliver_again in fn_record_hello: commands without an answer stay sent."""
+    """Take out fn_redeliver_commands in fn_record_heartbeat: commands without an answer stay sent."""
     async with running_bench(stack, tmp_path, "max_queued_messages 60") as bench, bench.devices() as fleet:
         async with bench.worker("worker") as worker:
             heard = await _sent(bench, fleet, _OVERFLOW // 5, 5)

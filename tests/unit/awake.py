@@ -176,7 +176,7 @@ async def bench(limits: Limits | None = None, **options: Any) -> AsyncIterator[B
 
 def row(**changes: Any) -> VisitRow:
     """A visit that this worker speaks in."""
-    known = VisitRow("ESP32CAM", DEVICE, DEVICE_ID, "DEVICE-1", speaks=True, next_wake_at=WAKE)
+    known = VisitRow("ESP32CAM", DEVICE, DEVICE_ID, "DEVICE-1", holds_lease=True, next_wake_at=WAKE)
     return replace(known, **changes)
 
 

@@ -64,7 +64,7 @@ async def test_sleep_waits_for_open_commands_and_is_left_out_where_one_said_when
     await until(lambda: len(parts.looks) > 1)
     assert not parts.link.said
     visit.answered("set_wake_schedule")
-    visit.told(row(open_commands=0, told_wake=True))
+    visit.told(row(open_commands=0, schedule_sent=True))
     await parts.ended(visit)
     assert not parts.link.said
 
@@ -271,12 +271,12 @@ async def test_a_picture_that_storage_refuses_is_kept_by_the_device_which_is_tol
 @pytest.mark.parametrize("listening", ["from the start", "since a moment"])
 async def test_a_worker_that_may_not_speak_says_nothing(parts: Bench, listening: str) -> None:
     speaks = listening != "from the start"
-    visit = parts.visit(row(speaks=speaks, open_commands=1))
-    visit.told(row(speaks=False))
+    visit = parts.visit(row(holds_lease=speaks, open_commands=1))
+    visit.told(row(holds_lease=False))
     await parts.send(visit, None, *chunks())
     parts.gateway.answer = {"result": "silent"}
     await parts.send(visit, metadata())
-    visit.told(row(speaks=False, ended=True))
+    visit.told(row(holds_lease=False, ended=True))
     await parts.ended(visit)
     assert not parts.link.said
     assert not parts.store.files
@@ -289,7 +289,7 @@ async def test_a_visit_that_turns_out_to_be_anothers_falls_silent_midway(brief: 
     await until(lambda: brief.gateway.rows)
     await until(lambda: not visit.speaks)
     said = len(brief.link.said)
-    visit.told(row(speaks=False, ended=True))
+    visit.told(row(holds_lease=False, ended=True))
     await brief.ended(visit)
     assert len(brief.link.said) == said
 
@@ -297,7 +297,7 @@ async def test_a_visit_that_turns_out_to_be_anothers_falls_silent_midway(brief: 
 async def test_a_worker_that_takes_over_goes_on_with_what_it_heard_and_skips_what_is_done_with(
     parts: Bench,
 ) -> None:
-    visit = parts.visit(row(speaks=False, pending_names=("a.jpg", "b.jpg")))
+    visit = parts.visit(row(holds_lease=False, pending_names=("a.jpg", "b.jpg")))
     await parts.send(visit, None, *chunks("b.jpg")[:2])
     visit.told(row(took_over=True, pending_names=("b.jpg",), settled_names=("a.jpg",), topic_root="ESP32CAM"))
     await parts.send(visit, metadata("b.jpg"), *chunks("b.jpg")[2:])
@@ -359,9 +359,9 @@ async def test_a_reply_is_noted_before_it_is_said_since_its_answer_can_be_quick(
 
 async def test_a_worker_that_may_not_speak_notes_nothing(brief: Bench) -> None:
     visit = brief.visit(row())
-    visit.told(row(speaks=False))
+    visit.told(row(holds_lease=False))
     await until(lambda: not visit.speaks)
-    visit.told(row(speaks=False, ended=True))
+    visit.told(row(holds_lease=False, ended=True))
     await brief.ended(visit)
     assert (brief.gateway.noted, brief.link.said) == ([], [])
 

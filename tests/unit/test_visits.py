@@ -34,7 +34,7 @@ async def test_a_hello_waits_until_each_end_of_a_former_visit_is_in_the_database
         visits._adopt = False
         task = asyncio.create_task(visits.run())
         hello = Hello("device", DEVICE)
-        recorded = HelloRecorded("r", "known", DEVICE_ID, "DEVICE-1", speaks=True, next_wake_at=WAKE)
+        recorded = HelloRecorded("r", "known", DEVICE_ID, "DEVICE-1", holds_lease=True, next_wake_at=WAKE)
         await visits.begin(hello, recorded)
         await until(lambda: database.begun == 1)
         await visits.begin(hello, recorded)  # its end comes while the first is being written

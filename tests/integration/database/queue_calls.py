@@ -121,7 +121,7 @@ class Queue:
         default = {"topic_root": "device", "pending_count": 0, "pending_names": []}
         full = [{"ref": str(uuid4()), **default, **hello} for hello in hellos]
         answer: list[Row] = self.call(
-            "fn_record_hellos", p_worker=worker, p_hellos=json.dumps(full), **parameters
+            "fn_record_heartbeats", p_worker=worker, p_heartbeats=json.dumps(full), **parameters
         )
         return answer
 
@@ -134,12 +134,12 @@ class Queue:
         """Hold the visits of these devices, which speak on the root `device`."""
         devices = [{"topic_root": "device", "topic_id": topic_id} for topic_id in topic_ids]
         answer: list[Row] = self.call(
-            "fn_hold_visits", p_worker=worker, p_devices=json.dumps(devices), p_lease_seconds=lease
+            "fn_renew_visits", p_worker=worker, p_devices=json.dumps(devices), p_lease_seconds=lease
         )
         return answer
 
     def adopt(self, worker: str = "w1", limit: int = 100) -> list[Row]:
-        answer: list[Row] = self.call("fn_adopt_visits", p_worker=worker, p_limit=limit)
+        answer: list[Row] = self.call("fn_take_over_visits", p_worker=worker, p_limit=limit)
         return answer
 
     def end(self, *devices: UUID, worker: str = "w1") -> int:
@@ -208,7 +208,8 @@ class Queue:
     def pass_time(self, interval: str) -> None:
         """Let visits, registrations and what was sent be older by this, as if so much time had gone by."""
         for query in (
-            "update mqtt_private.visits set hello_at = hello_at - %s::interval, until = until - %s::interval",
+            "update mqtt_private.visits set began_at = began_at - %s::interval,"
+            " lease_until = lease_until - %s::interval",
             "update public.devices set self_registered_at = self_registered_at - %s::interval",
             "update public.device_commands set delivered_at = delivered_at - %s::interval",
         ):

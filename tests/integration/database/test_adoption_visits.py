@@ -9,7 +9,7 @@ import pytest
 from mqtt_service.devstack.migrations import PLATFORM
 from tests.integration.database.queue_calls import Queue
 from tests.integration.database.test_adoption import OLD_PROJECT
-from tests.integration.database.test_migrations import MIGRATIONS, apply
+from tests.integration.database.test_migrations import apply
 
 OLD = UUID("d0000000-0000-4000-8000-000000000031")
 TWICE = UUID("d0000000-0000-4000-8000-000000000032")
@@ -34,7 +34,7 @@ def queue(project: psycopg.Connection) -> Queue:
 def test_a_device_of_the_project_is_known_in_any_spelling_and_its_commands_wait_for_it(queue: Queue) -> None:
     answer = queue.hello("111111111101", topic_root="ESP32CAM", battery_voltage=3.7)
     assert (answer["result"], answer["device_id"], answer["device_code"]) == ("known", str(OLD), "OLD-1")
-    assert (answer["is_active"], answer["speaks"], answer["commands"]) == (True, True, 1)
+    assert (answer["is_active"], answer["holds_lease"], answer["commands"]) == (True, True, 1)
     assert queue.hold("11:11:11:11:11:01")[0]["open_commands"] == 1
 
 
@@ -104,30 +104,7 @@ def test_pictures_that_are_there_twice_are_kept_and_named(project: psycopg.Conne
     assert answer["result"] == "complete"
 
 
-def test_a_project_of_the_version_before_keeps_its_pictures_and_may_have_more_of_a_name(
-    empty_database_url: str,
-) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
-        for file in MIGRATIONS:
-            if file.name < "202512":
-                connection.execute(file.read_bytes())
-        queue = Queue(connection)
-        device = queue.device("d1")
-        columns = {"device_id": device, "image_name": "a.jpg"}
-        for captured_at in (None, MORNING):
-            queue.insert("device_images", "image_id", status="complete", captured_at=captured_at, **columns)
-        before = queue.rows("select image_id, status, captured_at from device_images order by image_id")
-        apply(connection)
-        after = queue.rows("select image_id, status, captured_at from device_images order by image_id")
-        assert after == before
-        assert queue.image("d1")["result"] == "receiving"
-        assert queue.image("d1", captured_at=MORNING)["result"] == "complete"
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            queue.insert("device_images", "image_id", captured_at=MORNING, **columns)
-
-
-def test_a_unique_constraint_of_the_project_stays_though_it_has_the_name_of_ours(
+def test_a_unique_constraint_of_the_project_stays_and_refuses_the_second_picture_of_a_name(
     project: psycopg.Connection,
 ) -> None:
     project.execute("delete from device_images")

@@ -63,7 +63,7 @@ def test_a_hello_writes_when_and_how_the_device_was_heard(queue: Queue) -> None:
     )  # fmt: skip
     assert answer == {
         "ref": "r7", "result": "known", "device_id": str(device), "device_code": "CODE-AA:BB:CC:DD:EE:FF",
-        "is_active": True, "speaks": True, "commands": 0, "redelivered": 0,
+        "is_active": True, "holds_lease": True, "commands": 0, "redelivered": 0,
         "next_wake_at": answer["next_wake_at"],
     }  # fmt: skip
     row = device_of(queue, answer)
@@ -160,7 +160,7 @@ def test_a_device_that_is_there_twice_is_the_one_that_is_spelled_alike(queue: Qu
 
 def test_an_unknown_device_is_registered_to_be_mapped_with_an_event(queue: Queue) -> None:
     answer = queue.hello("b8f862f9cfb8", topic_root="ESP32CAM", battery_voltage=3.9)
-    assert (answer["result"], answer["is_active"], answer["speaks"]) == ("created", False, True)
+    assert (answer["result"], answer["is_active"], answer["holds_lease"]) == ("created", False, True)
     row = device_of(queue, answer)
     assert (row["device_mac"], row["mqtt_id"], row["mqtt_root"]) == ("b8f862f9cfb8",) * 2 + ("ESP32CAM",)
     assert (row["provisioning_status"], row["is_active"], row["welcome_due"]) == (
@@ -231,7 +231,7 @@ def test_eight_sessions_that_hear_forty_new_devices_register_each_once(
     assert codes(queues[0]) == [f"DEVICE-ESP32S3-{number:03}" for number in range(1, 41)]
     assert queues[0].rows("select count(*) from device_history") == [{"count": 40}]
     assert sorted(answer["result"] for answer in answers) == ["created"] * 40 + ["known"] * 280
-    spoken = [answer["device_id"] for answer in answers if answer["speaks"]]
+    spoken = [answer["device_id"] for answer in answers if answer["holds_lease"]]
     assert len(spoken) == len(set(spoken)) == 40
 
 
@@ -242,7 +242,7 @@ def test_a_worker_that_waited_for_a_registration_finds_the_device(queue: Queue) 
         with waiting(other, lambda: other.hello("new", worker="w2")) as hello:
             queue.connection.execute("commit")
             answer = hello.result(timeout=10)
-    assert (answer["result"], answer["speaks"]) == ("known", False)
+    assert (answer["result"], answer["holds_lease"]) == ("known", False)
     assert codes(queue) == ["DEVICE-ESP32S3-001"]
 
 
@@ -266,7 +266,7 @@ def test_with_registration_off_nothing_is_written_and_the_device_is_told_when_to
     assert answer.pop("next_wake_at") == _default_wake(queue)
     assert answer == {
         "ref": "r1", "result": "refused", "device_id": None, "device_code": None, "is_active": False,
-        "speaks": False, "commands": 0, "redelivered": 0, "error": None,
+        "holds_lease": False, "commands": 0, "redelivered": 0, "error": None,
     }  # fmt: skip
     for table in ("devices", "device_history"):
         assert queue.rows(f"select from {table}") == []
@@ -354,7 +354,7 @@ def test_any_id_is_a_row_or_a_refusal_and_harms_no_other(queue: Queue, topic_id:
 def test_elements_that_are_no_objects_are_refused_in_their_place(queue: Queue) -> None:
     queue.device("d1")
     answer = queue.call(
-        "fn_record_hellos", p_worker="w1", p_hellos=json.dumps([None, 3, [], {"topic_id": "d1"}])
+        "fn_record_heartbeats", p_worker="w1", p_heartbeats=json.dumps([None, 3, [], {"topic_id": "d1"}])
     )
     assert [one["result"] for one in answer] == ["refused", "refused", "refused", "known"]
 
@@ -373,7 +373,7 @@ def test_a_hello_that_the_database_cannot_take_is_refused_alone_with_the_reason(
     answers = queue.hellos({"topic_id": "d1"}, {"topic_id": "d2", **poison}, {"topic_id": "d3"})
     assert [answer["result"] for answer in answers] == ["known", "refused", "known"]
     assert answers[1]["error"]
-    assert (answers[1]["device_id"], answers[1]["speaks"]) == (None, False)
+    assert (answers[1]["device_id"], answers[1]["holds_lease"]) == (None, False)
     heard = queue.rows("select device_mac from devices where last_seen_at is not null order by 1")
     assert [row["device_mac"] for row in heard] == ["d1", "d3"]
 
@@ -427,7 +427,7 @@ def test_a_device_that_someone_holds_is_not_waited_for_without_end(queue: Queue)
 def test_new_devices_heard_beside_locked_ones_end_in_no_deadlock(
     sessions: Callable[[int], list[Queue]],
 ) -> None:
-    """Fails when fn_record_hellos locks devices before registrations, or not in one order."""
+    """Fails when fn_record_heartbeats locks devices before registrations, or not in one order."""
     queues = sessions(4)
     for number in range(30):
         queues[0].device(f"known-{number}")

@@ -338,7 +338,7 @@ def test_a_pending_row_that_someone_holds_keeps_no_device_waiting(queue: Queue, 
     queue.hello("d1", pending_names=["a.jpg"])
     with queue.another() as person, person.connection.transaction():
         person.rows("select from device_images where device_id = %s for update", device)
-        assert queue.hello("d1")["speaks"] is True
+        assert queue.hello("d1")["holds_lease"] is True
     queue.hello("d1")
     assert images(queue) == []
 
@@ -396,7 +396,7 @@ def test_readings_that_a_project_refuses_do_not_cost_the_picture(queue: Queue) -
 def test_a_picture_begins_a_visit_where_there_is_none(queue: Queue) -> None:
     assert queue.image("d1", "w1")["result"] == "receiving"
     [held] = queue.hold("d1", worker="w1")
-    assert (held["speaks"], held["ended"], held["pending_count"]) == (True, False, 0)
+    assert (held["holds_lease"], held["ended"], held["pending_count"]) == (True, False, 0)
 
 
 @pytest.mark.usefixtures("device")
@@ -448,7 +448,7 @@ def test_a_picture_after_the_end_begins_a_new_visit(queue: Queue, device: UUID) 
     queue.end(device, worker="w1")
     assert queue.image("d1", "w2")["result"] == "receiving"
     [held] = queue.hold("d1", worker="w2")
-    assert (held["speaks"], held["pending_count"]) == (True, 0)
+    assert (held["holds_lease"], held["pending_count"]) == (True, 0)
 
 
 def test_four_workers_that_hear_the_same_pictures_record_each_once(queue: Queue) -> None:
@@ -589,7 +589,7 @@ def test_results_are_in_order_also_of_pictures_that_nobody_knows(queue: Queue) -
 
 @pytest.mark.usefixtures("device")
 def test_a_worker_that_was_succeeded_fails_nothing_and_what_it_stored_is_stored(queue: Queue) -> None:
-    """Fails when fn_settle_image does not ask fn_is_silenced."""
+    """Fails when fn_settle_image does not ask fn_is_visit_held_by_other."""
     first = queue.image("d1", "w1", captured_at=MORNING)
     queue.pass_time("11 s")
     queue.image("d1", "w2", captured_at=MORNING)

@@ -1,6 +1,6 @@
 """An answer that the broker delivers again to the next process of a session is the same answer, however late.
 
-All but the last three fail without fn_find_same_delivery.
+All but the last three fail without fn_find_redelivered_acknowledgement.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def send(queue: Queue) -> UUID:
 
 def minutes_pass(queue: Queue, minutes: int) -> None:
     queue.rows(
-        "update mqtt_private.command_answers set answered_at = answered_at - make_interval(mins => %s)"
+        "update mqtt_private.acknowledgements set received_at = received_at - make_interval(mins => %s)"
         " returning ref",
         minutes,
     )

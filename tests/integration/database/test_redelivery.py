@@ -219,7 +219,7 @@ def test_a_hello_that_is_sent_again_after_a_lost_response_delivers_nothing_twice
     answers = [queue.hello("d1", ref="r1"), queue.hello("d1", ref="r1")]
     queue.settle(queue.claim()["commands"])
     answers.append(queue.hello("d1", ref="r1"))
-    assert [(answer["speaks"], answer["commands"]) for answer in answers] == [
+    assert [(answer["holds_lease"], answer["commands"]) for answer in answers] == [
         (True, 1), (True, 1), (True, 0),
     ]  # fmt: skip
     assert (queue.row(command)["status"], queue.row(command)["redelivery_count"]) == ("sent", 1)

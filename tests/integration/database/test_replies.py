@@ -44,8 +44,8 @@ def said(queue: Queue, reply_type: str = "set_wake_schedule", reply_id: UUID | N
         "device_id": str(device_of(queue)),
         "reply_type": reply_type,
     }
-    answer = queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
-    noted: int = answer["noted"]
+    answer = queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+    noted: int = answer["recorded"]
     return noted
 
 
@@ -57,7 +57,7 @@ def answered(queue: Queue, worker: str = "a:x", **ack: object) -> Row:
 def replies(queue: Queue) -> list[str]:
     return [
         row["reply_type"]
-        for row in queue.rows("select reply_type from mqtt_private.replies order by said_at")
+        for row in queue.rows("select reply_type from mqtt_private.replies order by sent_at")
     ]
 
 
@@ -129,7 +129,7 @@ def test_while_another_worker_is_sending_an_answer_is_asked_about_again(queue: Q
 def test_that_is_not_asked_for_longer_than_a_sending_takes(queue: Queue) -> None:
     command = queue.command(device_of(queue))
     queue.claim("b:y")
-    assert answered(queue, heard_ago=6)["command_id"] == str(command)
+    assert answered(queue, received_seconds_ago=6)["command_id"] == str(command)
 
 
 def test_an_answer_to_what_is_due_again_is_for_that_and_not_for_an_older_command(queue: Queue) -> None:
@@ -159,7 +159,7 @@ def test_an_answer_to_what_was_cancelled_is_for_no_older_command(queue: Queue) -
 def age(queue: Queue, seconds: int) -> None:
     """Make it so long ago that something was said."""
     queue.connection.execute(
-        "update mqtt_private.replies set said_at = said_at - make_interval(secs => %s)", [seconds]
+        "update mqtt_private.replies set sent_at = sent_at - make_interval(secs => %s)", [seconds]
     )
 
 
@@ -174,10 +174,10 @@ def test_a_reply_that_was_lost_does_not_keep_a_quick_answer_from_its_command(que
 
 def test_what_was_said_long_ago_or_only_afterwards_is_not_what_is_answered(queue: Queue) -> None:
     said(queue)
-    assert answered(queue, heard_ago=60)["result"] == "unknown_command"
+    assert answered(queue, received_seconds_ago=60)["result"] == "unknown_command"
     age(queue, 100)
     assert answered(queue)["result"] == "unknown_command"
-    assert answered(queue, heard_ago=60)["result"] == "reply"
+    assert answered(queue, received_seconds_ago=60)["result"] == "reply"
 
 
 def test_a_call_that_is_repeated_notes_nothing_new(queue: Queue) -> None:
@@ -188,15 +188,15 @@ def test_a_call_that_is_repeated_notes_nothing_new(queue: Queue) -> None:
 
 def test_a_device_that_is_gone_is_passed_over(queue: Queue) -> None:
     reply = {"reply_id": str(uuid4()), "device_id": str(uuid4()), "reply_type": "reboot"}
-    answer = queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
-    assert answer == {"noted": 0}
+    answer = queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+    assert answer == {"recorded": 0}
 
 
 def test_what_nobody_answered_is_forgotten_after_what_a_session_can_keep(queue: Queue) -> None:
     for kind in ("send_image", "capture_image"):
         said(queue, kind)
     queue.connection.execute(
-        "update mqtt_private.replies set said_at = now() - interval '71 min' where reply_type = 'send_image'"
+        "update mqtt_private.replies set sent_at = now() - interval '71 min' where reply_type = 'send_image'"
     )
     said(queue)
     assert replies(queue) == ["capture_image", "set_wake_schedule"]
@@ -206,7 +206,7 @@ def test_people_cannot_look_at_replies_or_note_any(queue: Queue) -> None:
     for role in ("anon", "authenticated"):
         [row] = queue.rows(
             f"select has_table_privilege('{role}', 'mqtt_private.replies', 'select, insert, delete') as look,"
-            f" has_function_privilege('{role}', 'public.fn_note_replies(text, jsonb)', 'execute') as note"
+            f" has_function_privilege('{role}', 'public.fn_record_replies(text, jsonb)', 'execute') as note"
         )
         assert row == {"look": False, "note": False}
 
@@ -254,8 +254,8 @@ def test_what_was_not_said_after_all_takes_no_answer(queue: Queue) -> None:
     reply_id = uuid4()
     said(queue, reply_id=reply_id)
     reply = {
-        "reply_id": str(reply_id), "device_id": str(device_of(queue)), "reply_type": "x", "unsaid": True
+        "reply_id": str(reply_id), "device_id": str(device_of(queue)), "reply_type": "x", "withdrawn": True
     }  # fmt: skip
     for _ in range(2):
-        queue.call("fn_note_replies", p_worker="a:x", p_replies=Jsonb([reply]))
+        queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
     assert answered(queue)["result"] == "unknown_command"

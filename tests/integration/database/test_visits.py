@@ -29,7 +29,7 @@ def device(queue: Queue) -> UUID:
 
 
 def visit(queue: Queue) -> Row:
-    [row] = queue.rows("select *, until - hello_at as lease from mqtt_private.visits")
+    [row] = queue.rows("select *, lease_until - began_at as lease from mqtt_private.visits")
     return row
 
 
@@ -42,9 +42,9 @@ def one(rows: list[Row]) -> Row:
 
 
 def test_the_first_worker_to_bring_a_hello_speaks_and_the_others_listen(queue: Queue, device: UUID) -> None:
-    assert [queue.hello("d1", worker)["speaks"] for worker in ("w1", "w2", "w3")] == [True, False, False]
+    assert [queue.hello("d1", worker)["holds_lease"] for worker in ("w1", "w2", "w3")] == [True, False, False]
     row = visit(queue)
-    assert (row["device_id"], row["worker"], row["heard_by"]) == (device, "w1", ["w1", "w2", "w3"])
+    assert (row["device_id"], row["lease_worker"], row["received_by"]) == (device, "w1", ["w1", "w2", "w3"])
     assert row["ended_at"] is None
 
 
@@ -53,8 +53,8 @@ def test_an_echo_changes_nothing_of_the_visit_or_the_device(queue: Queue, device
     before = visit(queue), queue.rows("select * from devices"), queue.rows("select * from device_images")
     answer = queue.hello("d1", "w2", pending_count=0, battery_voltage=1)
     after = visit(queue), queue.rows("select * from devices"), queue.rows("select * from device_images")
-    after[0]["heard_by"].remove("w2")
-    after[0]["heard_refs"].pop()
+    after[0]["received_by"].remove("w2")
+    after[0]["received_refs"].pop()
     assert after == before
     assert (answer["result"], answer["device_id"]) == ("known", str(device))
     assert answer["next_wake_at"]
@@ -65,17 +65,17 @@ def test_the_next_hello_is_a_new_visit_of_whichever_worker_brings_it_first(queue
     queue.hello("d1", "w1")
     queue.hello("d1", "w2")
     queue.pass_time("5 s")
-    assert queue.hello("d1", "w2")["speaks"] is True
-    assert queue.hello("d1", "w1")["speaks"] is False
-    assert (visit(queue)["worker"], visit(queue)["heard_by"]) == ("w2", ["w2", "w1"])
+    assert queue.hello("d1", "w2")["holds_lease"] is True
+    assert queue.hello("d1", "w1")["holds_lease"] is False
+    assert (visit(queue)["lease_worker"], visit(queue)["received_by"]) == ("w2", ["w2", "w1"])
 
 
 @pytest.mark.usefixtures("device")
 def test_a_worker_that_hears_a_device_again_speaks_in_a_new_visit(queue: Queue) -> None:
     queue.hello("d1", pending_count=4)
     first = visit(queue)
-    assert queue.hello("d1")["speaks"] is True
-    assert visit(queue)["hello_at"] > first["hello_at"]
+    assert queue.hello("d1")["holds_lease"] is True
+    assert visit(queue)["began_at"] > first["began_at"]
     assert visit(queue)["pending_count"] == 0
 
 
@@ -83,15 +83,15 @@ def test_a_worker_that_hears_a_device_again_speaks_in_a_new_visit(queue: Queue) 
 def test_a_hello_that_another_worker_brings_much_later_is_no_echo(queue: Queue) -> None:
     queue.hello("d1", "w1")
     queue.pass_time("19 s")
-    assert queue.hello("d1", "w2")["speaks"] is False
+    assert queue.hello("d1", "w2")["holds_lease"] is False
     queue.pass_time("2 s")
-    assert queue.hello("d1", "w3")["speaks"] is True
+    assert queue.hello("d1", "w3")["holds_lease"] is True
 
 
 def test_an_echo_of_a_visit_that_has_ended_begins_none(queue: Queue, device: UUID) -> None:
     queue.hello("d1", "w1")
     queue.end(device, worker="w1")
-    assert queue.hello("d1", "w2")["speaks"] is False
+    assert queue.hello("d1", "w2")["holds_lease"] is False
     assert one(queue.hold("d1", worker="w2"))["ended"] is True
 
 
@@ -115,7 +115,7 @@ def test_two_workers_that_hear_many_devices_at_once_agree_who_speaks(queue: Queu
             for start in range(0, 100, 20):
                 part = (names[50:] + names[:50] if number % 2 else names[::-1])[start : start + 20]
                 answers += queues[number].hellos(*({"topic_id": name} for name in part), worker=f"w{number}")
-            return {answer["device_id"] for answer in answers if answer["speaks"]}
+            return {answer["device_id"] for answer in answers if answer["holds_lease"]}
 
         spoken = [device for part in pool.map(hear, range(4), timeout=60) for device in part]
     assert len(spoken) == len(set(spoken)) == 100
@@ -131,15 +131,15 @@ def test_a_visit_is_told_as_it_stands_in_the_order_asked(queue: Queue, device: U
     assert first.pop("next_wake_at")
     assert first == {
         "topic_root": "device", "topic_id": "d1", "device_id": str(device), "device_code": "CODE-d1",
-        "speaks": True, "ended": False, "took_over": False, "open_commands": 0, "told_wake": False,
+        "holds_lease": True, "ended": False, "took_over": False, "open_commands": 0, "schedule_sent": False,
         "pending_count": 3, "pending_names": ["b.jpg", "a.jpg"], "settled_names": [],
     }  # fmt: skip
     assert nobody == {
         "topic_root": "device", "topic_id": "nobody", "device_id": None, "device_code": None,
-        "speaks": False, "ended": True, "took_over": False, "open_commands": 0, "told_wake": False,
+        "holds_lease": False, "ended": True, "took_over": False, "open_commands": 0, "schedule_sent": False,
         "pending_count": 0, "pending_names": [], "settled_names": [], "next_wake_at": None,
     }  # fmt: skip
-    assert (asleep["device_code"], asleep["speaks"], asleep["ended"]) == ("CODE-d2", False, True)
+    assert (asleep["device_code"], asleep["holds_lease"], asleep["ended"]) == ("CODE-d2", False, True)
 
 
 @pytest.mark.usefixtures("device")
@@ -148,11 +148,11 @@ def test_holding_lengthens_the_lease_and_listening_does_not(queue: Queue) -> Non
     queue.pass_time("5 s")
     before = visit(queue)
     answer = one(queue.hold("d1", worker="w2"))
-    assert (answer["speaks"], answer["ended"], answer["took_over"]) == (False, False, False)
+    assert (answer["holds_lease"], answer["ended"], answer["took_over"]) == (False, False, False)
     assert visit(queue) == before
-    assert one(queue.hold("d1", worker="w1"))["speaks"] is True
-    assert (visit(queue)["until"] - before["until"]).total_seconds() == pytest.approx(5, abs=3)
-    assert visit(queue)["hello_at"] == before["hello_at"]
+    assert one(queue.hold("d1", worker="w1"))["holds_lease"] is True
+    assert (visit(queue)["lease_until"] - before["lease_until"]).total_seconds() == pytest.approx(5, abs=3)
+    assert visit(queue)["began_at"] == before["began_at"]
 
 
 @pytest.mark.usefixtures("device")
@@ -160,11 +160,11 @@ def test_a_lapsed_visit_is_taken_over_and_its_former_worker_listens(queue: Queue
     queue.hello("d1", "w1", pending_count=2)
     queue.pass_time("11 s")
     taken = one(queue.hold("d1", worker="w2"))
-    assert (taken["speaks"], taken["took_over"], taken["pending_count"]) == (True, True, 2)
+    assert (taken["holds_lease"], taken["took_over"], taken["pending_count"]) == (True, True, 2)
     late = one(queue.hold("d1", worker="w1"))
-    assert (late["speaks"], late["took_over"], late["ended"]) == (False, False, False)
+    assert (late["holds_lease"], late["took_over"], late["ended"]) == (False, False, False)
     again = one(queue.hold("d1", worker="w2"))
-    assert (again["speaks"], again["took_over"]) == (True, False)
+    assert (again["holds_lease"], again["took_over"]) == (True, False)
 
 
 @pytest.mark.usefixtures("device")
@@ -172,13 +172,13 @@ def test_a_worker_goes_on_in_its_own_lapsed_visit_that_nobody_took(queue: Queue)
     queue.hello("d1", "w1")
     queue.pass_time("1 min")
     answer = one(queue.hold("d1", worker="w1"))
-    assert (answer["speaks"], answer["took_over"]) == (True, False)
+    assert (answer["holds_lease"], answer["took_over"]) == (True, False)
 
 
 @pytest.mark.usefixtures("device")
 def test_a_visit_that_is_given_back_is_anybodys_at_once(queue: Queue) -> None:
     queue.hello("d1", "w1")
-    assert one(queue.hold("d1", worker="w1", lease=0))["speaks"] is False
+    assert one(queue.hold("d1", worker="w1", lease=0))["holds_lease"] is False
     assert one(queue.hold("d1", worker="w2", lease=0))["took_over"] is False
     assert queue.claim()["visits_due"] is True
     assert one(queue.hold("d1", worker="w2"))["took_over"] is True
@@ -190,7 +190,7 @@ def test_an_ended_visit_is_nobodys(queue: Queue, device: UUID) -> None:
     queue.pass_time("1 min")
     for worker in ("w1", "w2"):
         answer = one(queue.hold("d1", worker=worker))
-        assert (answer["speaks"], answer["ended"], answer["took_over"]) == (False, True, False)
+        assert (answer["holds_lease"], answer["ended"], answer["took_over"]) == (False, True, False)
 
 
 @pytest.mark.usefixtures("device")
@@ -198,15 +198,15 @@ def test_a_device_asked_for_twice_is_answered_twice(queue: Queue) -> None:
     queue.hello("d1", "w1")
     queue.pass_time("11 s")
     answers = queue.hold("d1", "d1", worker="w2")
-    assert [(answer["speaks"], answer["took_over"]) for answer in answers] == [(True, True)] * 2
+    assert [(answer["holds_lease"], answer["took_over"]) for answer in answers] == [(True, True)] * 2
     assert queue.hold(worker="w2") == []
 
 
 def test_holding_does_not_wait_for_whoever_holds_the_devices(queue: Queue, device: UUID) -> None:
-    """Fails when fn_hold_visits or fn_end_visits locks devices: their leases would lapse meanwhile."""
+    """Fails when fn_renew_visits or fn_end_visits locks devices: their leases would lapse meanwhile."""
     queue.hello("d1")
     with locked_devices(queue):
-        assert one(queue.hold("d1"))["speaks"] is True
+        assert one(queue.hold("d1"))["holds_lease"] is True
         assert queue.end(device) == 1
 
 
@@ -220,8 +220,8 @@ def test_two_workers_that_want_a_lapsed_visit_get_it_once(queue: Queue) -> None:
         with waiting(other, lambda: other.hold("d1", worker="w3")) as hold:
             queue.connection.execute("commit")
             answer = one(hold.result(timeout=10))
-    assert (answer["speaks"], answer["took_over"]) == (False, False)
-    assert visit(queue)["worker"] == "w2"
+    assert (answer["holds_lease"], answer["took_over"]) == (False, False)
+    assert visit(queue)["lease_worker"] == "w2"
 
 
 # What is open
@@ -256,7 +256,7 @@ def test_a_schedule_that_was_sent_or_acknowledged_in_this_visit_told_the_device(
     queue: Queue, device: UUID
 ) -> None:
     def told() -> bool:
-        answer: bool = one(queue.hold("d1"))["told_wake"]
+        answer: bool = one(queue.hold("d1"))["schedule_sent"]
         return answer
 
     payload = '{"wake_schedule_cron": "@daily"}'
@@ -326,7 +326,7 @@ def test_a_worker_adopts_what_lapsed_whether_or_not_it_heard_of_it(queue: Queue)
     assert (adopted["topic_root"], adopted["topic_id"], adopted["device_code"]) == (
         "ESP32CAM", "d0", "CODE-d0",
     )  # fmt: skip
-    assert (adopted["speaks"], adopted["took_over"], adopted["ended"]) == (True, True, False)
+    assert (adopted["holds_lease"], adopted["took_over"], adopted["ended"]) == (True, True, False)
     assert set(adopted) == set(one(queue.hold("d0", worker="w2")))
     assert queue.adopt("w3") == []
 
@@ -432,7 +432,7 @@ def test_what_is_due_is_found_through_an_index_beside_100_000_visits(queue: Queu
     queue.connection.execute(
         """
         insert into devices (device_mac) select 'd' || n from generate_series(1, 100000) n;
-        insert into mqtt_private.visits (device_id, worker, until, hello_at, ended_at)
+        insert into mqtt_private.visits (device_id, lease_worker, lease_until, began_at, ended_at)
         select device_id, 'w', now() - interval '5 min', now() - interval '6 min', now() from devices;
         analyze mqtt_private.visits
         """

@@ -48,12 +48,12 @@ def visit(queue: Queue) -> Row:
 
 @pytest.mark.usefixtures("device")
 def test_an_echo_that_is_sent_again_is_an_echo_again(queue: Queue) -> None:
-    """Fails when fn_hear_hello does not know a HELLO by its ref: then a second worker would speak as well."""
+    """Fails when fn_join_or_begin_visit does not know a HELLO by its ref: then a second worker would speak as well."""
     queue.hello("d1", "w1", ref="w1:1")
     for _ in range(3):
-        assert queue.hello("d1", "w2", ref="w2:1")["speaks"] is False
-    assert visit(queue)["worker"] == "w1"
-    assert visit(queue)["heard_by"] == ["w1", "w2"]
+        assert queue.hello("d1", "w2", ref="w2:1")["holds_lease"] is False
+    assert visit(queue)["lease_worker"] == "w1"
+    assert visit(queue)["received_by"] == ["w1", "w2"]
 
 
 @pytest.mark.usefixtures("device")
@@ -65,12 +65,12 @@ def test_a_hello_that_is_sent_again_begins_no_further_visit_and_lengthens_the_le
     queue.settle_image(picture["image_id"], "complete", "w1", sha256="1")
     queue.pass_time("30 s")
     before = visit(queue)
-    assert queue.hello("d1", "w1", ref="w1:1", pending_names=["a.jpg", "b.jpg"])["speaks"] is True
+    assert queue.hello("d1", "w1", ref="w1:1", pending_names=["a.jpg", "b.jpg"])["holds_lease"] is True
     after = visit(queue)
-    assert after["until"] > before["until"]
-    assert {**after, "until": None} == {**before, "until": None}
+    assert after["lease_until"] > before["lease_until"]
+    assert {**after, "lease_until": None} == {**before, "lease_until": None}
     [held] = queue.hold("d1", worker="w1")
-    assert (held["speaks"], held["pending_names"]) == (True, ["b.jpg"])
+    assert (held["holds_lease"], held["pending_names"]) == (True, ["b.jpg"])
 
 
 @pytest.mark.usefixtures("device")
@@ -78,22 +78,22 @@ def test_a_hello_that_is_sent_again_after_a_takeover_does_not_take_the_visit_bac
     queue.hello("d1", "w1", ref="w1:1")
     queue.pass_time("11 s")
     assert queue.hold("d1", worker="w2")[0]["took_over"] is True
-    assert queue.hello("d1", "w1", ref="w1:1")["speaks"] is False
-    assert visit(queue)["worker"] == "w2"
+    assert queue.hello("d1", "w1", ref="w1:1")["holds_lease"] is False
+    assert visit(queue)["lease_worker"] == "w2"
 
 
 @pytest.mark.usefixtures("device")
 def test_hellos_without_a_ref_are_each_a_hello(queue: Queue) -> None:
     first = queue.hello("d1", ref=None) and visit(queue)
-    assert queue.hello("d1", ref=None)["speaks"] is True
-    assert visit(queue)["hello_at"] > first["hello_at"]
+    assert queue.hello("d1", ref=None)["holds_lease"] is True
+    assert visit(queue)["began_at"] > first["began_at"]
 
 
 def test_registrations_whose_response_was_lost_are_known_and_still_spoken_to(queue: Queue) -> None:
     hellos = [{"topic_id": f"n{number}", "ref": f"w1:{number}"} for number in range(3)]
     first, again = queue.hellos(*hellos), queue.hellos(*hellos)
     assert [answer["result"] for answer in first] == ["created"] * 3
-    assert [(answer["result"], answer["speaks"]) for answer in again] == [("known", True)] * 3
+    assert [(answer["result"], answer["holds_lease"]) for answer in again] == [("known", True)] * 3
     assert [answer["device_id"] for answer in again] == [answer["device_id"] for answer in first]
 
 
@@ -130,10 +130,10 @@ def test_a_call_that_broke_off_left_nothing(queue: Queue, other: Queue, device: 
 def test_a_lease_runs_out_by_the_databases_clock_and_another_worker_speaks(queue: Queue) -> None:
     queue.hellos({"topic_id": "d1"}, worker="w1", p_lease_seconds=0.2)
     deadline = time.monotonic() + 10
-    while not queue.rows("select from mqtt_private.visits where until <= clock_timestamp()"):
+    while not queue.rows("select from mqtt_private.visits where lease_until <= clock_timestamp()"):
         assert time.monotonic() < deadline, "the lease did not run out"
     [adopted] = queue.adopt("w2")
-    assert (adopted["took_over"], adopted["speaks"]) == (True, True)
+    assert (adopted["took_over"], adopted["holds_lease"]) == (True, True)
     assert queue.image("d1", "w1")["result"] == "silent"
     assert queue.end(UUID(adopted["device_id"]), worker="w1") == 0
     assert queue.end(UUID(adopted["device_id"]), worker="w2") == 1
