@@ -148,7 +148,7 @@ def test_the_advisors_report_nothing_at_warn_or_above(project: Project) -> None:
 def test_the_advisors_look_at_our_tables(project: Project) -> None:
     """The check above could pass for want of anything to look at: unused indexes are seen, so ours are."""
     findings = json.loads(project.supabase("db", "advisors", "--level", "info").stdout)
-    # mqtt_private.command_answers is closed to everybody but the worker, and so has no policy.
+    # mqtt_private.acknowledgements is closed to everybody but the worker, and so has no policy.
     assert {finding["name"] for finding in findings} == {"unused_index", "rls_enabled_no_policy"}
     assert "devices" in {finding["metadata"]["name"] for finding in findings}
 

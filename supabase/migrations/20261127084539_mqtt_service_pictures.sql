@@ -1,42 +1,10 @@
--- The worker's writing of pictures: announced, asked for again, stored or given up. The bytes are in Storage.
---
---   pending ──▶ receiving ──▶ complete      stored; final
---     (a HELLO      ▲ └─────▶ failed        last_error says why; the device keeps its copy and offers it again
---      lists it)    └───────────┘
+-- The worker's writing of pictures: announced, asked for again, stored or given up. Their states are drawn in
+-- …_images_and_telemetry.sql; the bytes are in Storage.
 --
 -- A picture is (device, image_name, captured_at). A device keeps a picture under its name until it is confirmed; so
 -- what comes under a name without a time is the unfinished picture of that name.
 --
--- Locks: devices by device_id, then visits by device_id, then pictures; so nobody deadlocks.
-
-alter table public.device_images
-  add column if not exists upload_path text,        -- where it is stored; fixed when it is first announced
-  add column if not exists received_at timestamptz; -- all of it was there
-
--- The lineage of the device at that moment: what it was, so no foreign keys.
-alter table public.device_telemetry
-  add column if not exists program_id uuid,
-  add column if not exists company_id uuid;
-
--- One row a picture with a time; several pictures of one name can come without. The former constraint allowed only
--- one; its name stays, as that of the index that finds a picture by its name.
-do $$
-begin
-  if exists (
-    select from pg_catalog.pg_constraint
-    where conrelid = 'public.device_images'::regclass and conname = 'device_images_device_image_key'
-      and pg_get_constraintdef(oid) = 'UNIQUE NULLS NOT DISTINCT (device_id, image_name, captured_at)'
-  ) then
-    alter table public.device_images drop constraint device_images_device_image_key;
-  end if;
-end
-$$;
-create index if not exists device_images_device_image_key on public.device_images (device_id, image_name, captured_at);
-select mqtt_private.fn_add_unique_index(
-  'device_images_captured_key',
-  'public.device_images (device_id, image_name, captured_at) where captured_at is not null');
-
-create index if not exists device_images_receiving_idx on public.device_images (updated_at) where status = 'receiving';
+-- Locks, in this order: devices, visits, pictures.
 
 -- Rows that turned out to be a picture that is complete already, and are gone: for a report that is sent again.
 create table if not exists mqtt_private.duplicate_images (
@@ -44,30 +12,21 @@ create table if not exists mqtt_private.duplicate_images (
   original_id uuid not null references public.device_images (image_id) on delete cascade,
   found_at timestamptz not null default now()
 );
+-- the duplicates of a picture that is deleted
 create index if not exists duplicate_images_original_id_idx on mqtt_private.duplicate_images (original_id);
+-- the rows to delete
 create index if not exists duplicate_images_found_at_idx on mqtt_private.duplicate_images (found_at);
 alter table mqtt_private.duplicate_images enable row level security;
 revoke all on table mqtt_private.duplicate_images from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.duplicate_images to service_role;
 
--- Recording ----------------------------------------------------------------------------------------------------
+-- Which picture is meant ---------------------------------------------------------------------------------------
 
--- Of ids alone: never of a name that a device chose.
-create or replace function mqtt_private.fn_image_path(
-  p_device public.devices, p_image_id uuid, p_captured_at timestamptz, p_now timestamptz) returns text
-language sql stable set search_path = ''
-as $$
-  select format('%s/%s/%s/%s/%s.jpg',
-    coalesce((p_device).company_id::text, 'unassigned'), coalesce((p_device).site_id::text, 'unassigned'),
-    (p_device).device_id, to_char(coalesce(p_captured_at, p_now) at time zone 'UTC', 'YYYY-MM-DD'), p_image_id)
-$$;
-
--- The row of the picture that a device announces; no row: it is new. A row without a time becomes that of the first
+-- The row of a picture by its name and time; a row of nulls: it is new. A row without a time becomes that of the first
 -- picture of its name that comes with one.
 create or replace function mqtt_private.fn_find_image(
   p_device_id uuid, p_name text, p_captured_at timestamptz) returns public.device_images
-language plpgsql stable set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_image public.device_images;
 begin
@@ -92,50 +51,102 @@ begin
   return v_image;
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_find_image', 'service_role');
 
--- The picture of this name that was stored since the device's HELLO.
+-- The picture of this name that was stored in the device's visit; a row of nulls: none was.
 create or replace function mqtt_private.fn_find_stored_image(p_device_id uuid, p_name text)
 returns public.device_images
-language plpgsql stable set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_image public.device_images;
 begin
   select i.* into v_image
   from public.device_images i join mqtt_private.visits v on v.device_id = i.device_id
-  where i.device_id = p_device_id and i.image_name = p_name and i.status = 'complete' and i.completed_at >= v.hello_at
+  where i.device_id = p_device_id and i.image_name = p_name and i.status = 'complete' and i.completed_at >= v.began_at
   order by i.completed_at desc limit 1;
   return v_image;
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_find_stored_image', 'service_role');
 
--- Whether p_worker speaks to the device: in its own visit, in one whose lease lapsed, or in a new one where there is
--- none. The device's row and its visit's are locked.
-create or replace function mqtt_private.fn_join_visit(
-  p_device_id uuid, p_worker text, p_lease interval, p_now timestamptz) returns boolean
-language plpgsql volatile set search_path = ''
-as $$
+-- The row of the picture that a device announces (as fn_find_image), and the time it is taken to have.
+-- A device whose clock begins at the same plausible time at each boot gives many pictures one name and one time. What is
+-- announced with another size than the picture that is stored under them is not that picture: to call it complete would
+-- have the device delete it. It is received as one without a time, which only its bytes tell from others.
+-- Chunks without metadata mean the picture that this visit has stored under that name, if it has.
+create or replace function mqtt_private.fn_find_announced_image(
+  p_device_id uuid, p_image jsonb, out image public.device_images, out captured_at timestamptz)
+language plpgsql stable set search_path = '' as $$
 declare
-  v_visit mqtt_private.visits;
+  v_stored public.device_images;
+  v_name constant text := p_image ->> 'image_name';
 begin
-  select * into v_visit from mqtt_private.visits where device_id = p_device_id and ended_at is null;
-  if not found then
-    perform mqtt_private.fn_begin_visit(p_device_id, p_worker, null, p_now, p_lease, 0, '{}');
-  elsif v_visit.worker <> p_worker and v_visit.until > p_now then
-    return false;
-  else
-    update mqtt_private.visits set worker = p_worker, until = p_now + p_lease where device_id = p_device_id;
+  captured_at := (p_image ->> 'captured_at')::timestamptz;
+  captured_at := case when isfinite(captured_at) then captured_at end;
+  image := mqtt_private.fn_find_image(p_device_id, v_name, captured_at);
+  if image.status = 'complete' and captured_at is not null and (p_image ->> 'image_size')::int <> image.image_size then
+    captured_at := null;
+    image := mqtt_private.fn_find_image(p_device_id, v_name, null);
   end if;
-  return true;
+  if p_image ->> 'total_chunks' is null then
+    v_stored := mqtt_private.fn_find_stored_image(p_device_id, v_name);
+    if v_stored.image_id is not null then
+      image := v_stored;
+    end if;
+  end if;
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_find_announced_image', 'service_role');
 
--- The readings that came with a picture, in one row, with the lineage of its device at that moment. A table that was
--- there before can refuse them; that must not cost the picture.
+-- Recording ----------------------------------------------------------------------------------------------------
+
+-- Where a picture is stored. Of ids alone: never of a name that a device chose.
+create or replace function mqtt_private.fn_image_path(
+  p_device public.devices, p_image_id uuid, p_captured_at timestamptz, p_now timestamptz) returns text
+language sql stable set search_path = '' as $$
+  select format('%s/%s/%s/%s/%s.jpg',
+    coalesce((p_device).company_id::text, 'unassigned'), coalesce((p_device).site_id::text, 'unassigned'),
+    (p_device).device_id, to_char(coalesce(p_captured_at, p_now) at time zone 'UTC', 'YYYY-MM-DD'), p_image_id)
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_image_path', 'service_role');
+
+-- Makes the row of a picture receiving, or adds one. p_old: what fn_find_announced_image found. Returns the row.
+create or replace function mqtt_private.fn_receive_image(
+  p_device public.devices, p_old public.device_images, p_image jsonb, p_captured_at timestamptz, p_now timestamptz)
+returns public.device_images
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_image public.device_images;
+  v_id constant uuid := coalesce(p_old.image_id, gen_random_uuid());
+  r record;
+begin
+  select * into r from jsonb_to_record(p_image) as x (
+    image_name text, image_size int, max_chunk_size int, total_chunks int, error_code int, location text,
+    metadata jsonb);
+  if p_old.image_id is null then
+    insert into public.device_images (image_id, device_id, image_name, status)
+    values (v_id, p_device.device_id, r.image_name, 'receiving');
+  end if;
+  update public.device_images i
+  set status = 'receiving', last_error = null, missing_requests = 0, received_chunks = 0,
+      captured_at = coalesce(i.captured_at, p_captured_at),
+      image_size = coalesce(r.image_size, i.image_size), max_chunk_size = coalesce(r.max_chunk_size, i.max_chunk_size),
+      total_chunks = coalesce(r.total_chunks, i.total_chunks), error_code = coalesce(r.error_code, i.error_code),
+      location = coalesce(r.location, i.location), metadata = coalesce(nullif(r.metadata, '{}'), i.metadata::jsonb, '{}'),
+      site_id = case when i.upload_path is null then p_device.site_id else i.site_id end,
+      upload_path = coalesce(i.upload_path, mqtt_private.fn_image_path(p_device, v_id, p_captured_at, p_now))
+  where image_id = v_id
+  returning * into v_image;
+  return v_image;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_receive_image', 'service_role');
+
+-- Records the readings that came with a picture, in one row, with the lineage of its device at that moment. What an
+-- adopted table refuses does not cost the picture: a warning says so.
 create or replace function mqtt_private.fn_record_readings(
   p_device public.devices, p_image_id uuid, p_image jsonb, p_captured_at timestamptz, p_now timestamptz) returns void
-language plpgsql volatile set search_path = ''
-as $$
+language plpgsql volatile set search_path = '' as $$
 declare
   r record;
 begin
@@ -162,49 +173,17 @@ exception when others then
   raise warning 'device_telemetry refused the readings of image %: %', p_image_id, sqlerrm;
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_record_readings', 'service_role');
 
--- Makes the row of a picture receiving, or a new one. p_old: what fn_find_image found. Returns the row.
-create or replace function mqtt_private.fn_receive_image(
-  p_device public.devices, p_old public.device_images, p_image jsonb, p_captured_at timestamptz, p_now timestamptz)
-returns public.device_images
-language plpgsql volatile set search_path = ''
-as $$
-declare
-  v_image public.device_images;
-  v_id constant uuid := coalesce(p_old.image_id, gen_random_uuid());
-  r record;
-begin
-  select * into r from jsonb_to_record(p_image) as x (
-    image_name text, image_size int, max_chunk_size int, total_chunks int, error_code int, location text,
-    metadata jsonb);
-  if p_old.image_id is null then
-    insert into public.device_images (image_id, device_id, image_name, status)
-    values (v_id, p_device.device_id, r.image_name, 'receiving');
-  end if;
-  update public.device_images i
-  set status = 'receiving', last_error = null, missing_requests = 0, received_chunks = 0,
-      captured_at = coalesce(i.captured_at, p_captured_at),
-      image_size = coalesce(r.image_size, i.image_size), max_chunk_size = coalesce(r.max_chunk_size, i.max_chunk_size),
-      total_chunks = coalesce(r.total_chunks, i.total_chunks), error_code = coalesce(r.error_code, i.error_code),
-      location = coalesce(r.location, i.location), metadata = coalesce(nullif(r.metadata, '{}'), i.metadata::jsonb, '{}'),
-      site_id = case when i.upload_path is null then p_device.site_id else i.site_id end,
-      upload_path = coalesce(i.upload_path, mqtt_private.fn_image_path(p_device, v_id, p_captured_at, p_now))
-  where image_id = v_id
-  returning * into v_image;
-  return v_image;
-end
-$$;
-
--- One announcement of a device whose row and visit are locked.
+-- Records one announcement of a device whose row and visit are locked.
 create or replace function mqtt_private.fn_record_image(
   p_device_id uuid, p_image jsonb, p_worker text, p_lease interval, p_now timestamptz) returns jsonb
-language plpgsql volatile set search_path = ''
-as $$
+language plpgsql volatile set search_path = '' as $$
 declare
   v_device public.devices;
   v_image public.device_images;
+  v_found record;
   v_answer jsonb;
-  v_captured_at timestamptz := (p_image ->> 'captured_at')::timestamptz;
 begin
   if coalesce(p_image ->> 'image_name', '') = '' then
     raise exception 'image_name is empty' using errcode = 'check_violation';
@@ -214,17 +193,14 @@ begin
     'ref', p_image -> 'ref', 'device_id', p_device_id, 'device_code', v_device.device_code,
     'topic_root', coalesce(v_device.mqtt_root, 'device'), 'image_id', null, 'storage_path', null,
     'next_wake_at', (mqtt_private.fn_next_wake_of_device(p_device_id, p_now)).next_wake_at);
-  if not mqtt_private.fn_join_visit(p_device_id, p_worker, p_lease, p_now) then
+  if not mqtt_private.fn_hold_or_begin_visit(p_device_id, p_worker, p_lease, p_now) then
     return v_answer || '{"result": "silent"}';
   end if;
-  perform mqtt_private.fn_touch_devices(jsonb_build_array(jsonb_build_object(
+  perform mqtt_private.fn_touch_devices(array[p_device_id], jsonb_build_array(jsonb_build_object(
     'topic_id', p_image -> 'topic_id', 'topic_root', v_device.mqtt_root))); -- the root is its HELLO's
 
-  v_captured_at := case when isfinite(v_captured_at) then v_captured_at end;
-  v_image := mqtt_private.fn_find_image(p_device_id, p_image ->> 'image_name', v_captured_at);
-  if p_image ->> 'total_chunks' is null then -- chunks alone: what this visit has stored under that name is meant
-    v_image := coalesce(mqtt_private.fn_find_stored_image(p_device_id, p_image ->> 'image_name'), v_image);
-  end if;
+  v_found := mqtt_private.fn_find_announced_image(p_device_id, p_image);
+  v_image := v_found.image;
   delete from public.device_images -- what its HELLO listed under this name has come
   where device_id = p_device_id and image_name = p_image ->> 'image_name' and status = 'pending'
     and listed_at is not null and image_id is distinct from v_image.image_id;
@@ -232,36 +208,38 @@ begin
     return v_answer || jsonb_build_object(
       'result', 'complete', 'image_id', v_image.image_id, 'storage_path', v_image.storage_path);
   end if;
-  v_image := mqtt_private.fn_receive_image(v_device, v_image, p_image, v_captured_at, p_now);
-  perform mqtt_private.fn_record_readings(v_device, v_image.image_id, p_image, v_captured_at, p_now);
+  v_image := mqtt_private.fn_receive_image(v_device, v_image, p_image, v_found.captured_at, p_now);
+  perform mqtt_private.fn_record_readings(v_device, v_image.image_id, p_image, v_found.captured_at, p_now);
   return v_answer || jsonb_build_object(
     'result', 'receiving', 'image_id', v_image.image_id, 'storage_path', v_image.upload_path,
     'captured_at', v_image.captured_at, 'image_size', v_image.image_size, 'total_chunks', v_image.total_chunks);
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_record_image', 'service_role');
 
+-- The answer to an announcement of which nothing was written.
 create or replace function mqtt_private.fn_refuse_image(
   p_image jsonb, p_result text, p_error text, p_now timestamptz) returns jsonb
-language sql stable set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'ref', p_image -> 'ref', 'result', p_result, 'device_id', null, 'device_code', null, 'topic_root', 'device',
     'image_id', null, 'storage_path', null, 'error', p_error,
     'next_wake_at', mqtt_private.fn_next_wake_for_topic_id(p_image ->> 'topic_id', p_now))
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_refuse_image', 'service_role');
 
--- Writes the pictures that devices announced and the readings beside them, in the order given.
+-- Records the pictures that devices announced and the readings beside them, in the order given.
 -- p_images: [{ref, topic_id, image_name, captured_at?, image_size?, max_chunk_size?, total_chunks?, error_code?,
 -- location?, temperature?, humidity?, pressure?, gas_resistance?, metadata?}]; bytes, °C, %RH, hPa, kΩ. captured_at is
 -- left out where the device's clock was not set. A device that nobody knows is registered as by fn_record_heartbeats.
+-- Pictures of a device begin a visit where there is none, held by p_worker.
 -- Returns, in order, [{ref, result, device_id, device_code, topic_root, image_id, storage_path, next_wake_at,
--- captured_at?, image_size?, total_chunks?, error?}]; the three are what its metadata said, whichever worker heard it.
--- result: receiving (store it at storage_path, then fn_settle_images); complete (it is there already); silent (another
--- worker speaks to the device; nothing is written); unknown_device; refused (the database refuses the row; error says
--- why). topic_root: where the device listens, as its HELLO said. May be sent again.
---
--- Pictures of a device begin a visit where there is none, in which p_worker speaks. Nothing is waited for longer than
--- lock_timeout: the caller gets 55P03, nothing has changed, and it can send smaller parts.
+-- captured_at?, image_size?, total_chunks?, error?}].
+--   result       receiving (store it at storage_path, then fn_settle_images); complete (it is there already); silent
+--                (another worker holds the visit; nothing is written); unknown_device; refused (the database refuses
+--                the row; error says why)
+--   topic_root   where the device listens, as its HELLO said
+--   captured_at, image_size, total_chunks   what its metadata said, whichever worker received it
 create or replace function public.fn_record_images(
   p_worker text,
   p_images jsonb,
@@ -270,8 +248,7 @@ create or replace function public.fn_record_images(
   p_lease_seconds double precision default 10
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
-set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
-as $$
+set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_image jsonb;
   v_device_id uuid;
@@ -286,8 +263,8 @@ begin
   select r.errors into v_errors
   from mqtt_private.fn_register_unknown_devices(
     case when p_register then v_topic_ids else '{}' end, p_registrations_per_minute) r;
-  v_ids := mqtt_private.fn_lock_speakers(v_topic_ids);
-  v_now := clock_timestamp(); -- the wait for the locks must not date the leases back
+  v_ids := mqtt_private.fn_lock_devices_and_visits(v_topic_ids);
+  v_now := clock_timestamp(); -- now that we have the locks: the wait must not shorten the leases
 
   for v_image, v_device_id in
     select i, v_ids[place] from jsonb_array_elements(p_images) with ordinality as a (i, place) order by place
@@ -308,14 +285,14 @@ begin
   return to_jsonb(v_answers);
 end
 $$;
+call mqtt_private.grant_execute('public.fn_record_images(text, jsonb, boolean, int, double precision)', 'service_role');
 
 -- Settling -----------------------------------------------------------------------------------------------------
 
 -- The picture is stored. One without a time whose bytes were stored before under its name is that picture: this row
 -- goes, and the answer names the original's path. Returns {result, storage_path}.
 create or replace function mqtt_private.fn_complete_image(p_image public.device_images, p_result jsonb) returns jsonb
-language plpgsql volatile set search_path = ''
-as $$
+language plpgsql volatile set search_path = '' as $$
 declare
   v_original record;
 begin
@@ -341,11 +318,11 @@ begin
   return jsonb_build_object('result', 'complete', 'storage_path', p_image.upload_path);
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_complete_image', 'service_role');
 
 -- The picture is given up for now, and an event tells the operator.
 create or replace function mqtt_private.fn_fail_image(p_image public.device_images, p_result jsonb) returns void
-language plpgsql volatile set search_path = ''
-as $$
+language plpgsql volatile set search_path = '' as $$
 declare
   v_error constant text := coalesce(nullif(trim(p_result ->> 'error'), ''), 'no reason was given');
 begin
@@ -360,23 +337,11 @@ begin
       'missing', coalesce(p_result -> 'missing', '[]'), 'total_chunks', p_image.total_chunks));
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_fail_image', 'service_role');
 
--- Whether another worker speaks to the device now.
-create or replace function mqtt_private.fn_is_visit_held_by_other(p_device_id uuid, p_worker text, p_now timestamptz)
-returns boolean
-language plpgsql stable set search_path = ''
-as $$
-begin
-  return exists (
-    select from mqtt_private.visits
-    where device_id = p_device_id and ended_at is null and worker <> p_worker and until > p_now);
-end
-$$;
-
--- One report on a picture, whose device is locked. Returns {result, storage_path, next_wake_at}.
+-- Applies one report on a picture, whose device is locked. Returns {result, storage_path, next_wake_at}.
 create or replace function mqtt_private.fn_settle_image(p_result jsonb, p_worker text, p_now timestamptz) returns jsonb
-language plpgsql volatile set search_path = ''
-as $$
+language plpgsql volatile set search_path = '' as $$
 declare
   v_image public.device_images;
   v_answer jsonb;
@@ -390,7 +355,7 @@ begin
     where x.image_id = v_id;
     v_answer := jsonb_build_object(
       'result', case when found then 'duplicate' else 'unknown' end, 'storage_path', v_image.storage_path);
-  elsif v_image.status = 'complete' then -- and it never leaves
+  elsif v_image.status = 'complete' then -- it stays so
     v_answer := jsonb_build_object('result', 'complete', 'storage_path', v_image.storage_path);
   elsif v_outcome = 'complete' then
     v_answer := mqtt_private.fn_complete_image(v_image, p_result);
@@ -411,20 +376,18 @@ begin
       'next_wake_at', (mqtt_private.fn_next_wake_of_device(v_image.device_id, p_now)).next_wake_at) end;
 end
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_settle_image', 'service_role');
 
--- What became of pictures, in the order given. p_results: [{image_id, outcome: complete|failed|asked,
+-- Reports what became of pictures, in the order given. p_results: [{image_id, outcome: complete|failed|asked,
 -- received_chunks?, missing_requests?, image_size?, sha256?, error?, missing?}]. complete: it is in Storage, at the
--- path that fn_record_images gave; final. failed, asked: written only while no other worker speaks to the device.
+-- path that fn_record_images gave; final. failed, asked (missing chunks were asked for): written only while no other
+-- worker holds the visit.
 -- Returns, in order, [{image_id, result, storage_path, next_wake_at}]. result: complete, failed, asked: how the
 -- picture stands now; duplicate: the same bytes were stored before under this name, at storage_path, so this row is
--- gone; unknown. May be sent again.
---
--- Nothing is waited for longer than lock_timeout: the caller gets 55P03, nothing has changed, and it can send smaller
--- parts.
+-- gone; unknown.
 create or replace function public.fn_settle_images(p_worker text, p_results jsonb) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
-set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
-as $$
+set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_result jsonb;
   v_now timestamptz;
@@ -446,11 +409,12 @@ begin
   return to_jsonb(v_answers);
 end
 $$;
+call mqtt_private.grant_execute('public.fn_settle_images(text, jsonb)', 'service_role');
 
--- Pictures of which nothing was heard for an hour: their worker is gone, and no other came. Waits for nothing.
+-- Fails pictures of which nothing has come for an hour: their worker is gone, and no other came. The claim calls it, so
+-- it waits for nothing, and what the table refuses stops no command.
 create or replace function mqtt_private.fn_fail_stale_images(p_now timestamptz) returns void
-language plpgsql volatile set search_path = ''
-as $$
+language plpgsql volatile set search_path = '' as $$
 declare
   v_image public.device_images;
 begin
@@ -463,38 +427,10 @@ begin
   loop
     begin
       perform mqtt_private.fn_fail_image(v_image, '{"error": "the upload was not finished"}');
-    exception when others then -- commands do not wait for that
+    exception when others then
       raise warning 'device_images refused to fail image %: %', v_image.image_id, sqlerrm;
     end;
   end loop;
 end
 $$;
-
--- Grants -------------------------------------------------------------------------------------------------------
-
-do $$
-declare
-  v_function regprocedure;
-begin
-  foreach v_function in array array[
-    'mqtt_private.fn_image_path(public.devices, uuid, timestamptz, timestamptz)',
-    'mqtt_private.fn_find_image(uuid, text, timestamptz)',
-    'mqtt_private.fn_find_stored_image(uuid, text)',
-    'mqtt_private.fn_join_visit(uuid, text, interval, timestamptz)',
-    'mqtt_private.fn_record_readings(public.devices, uuid, jsonb, timestamptz, timestamptz)',
-    'mqtt_private.fn_receive_image(public.devices, public.device_images, jsonb, timestamptz, timestamptz)',
-    'mqtt_private.fn_record_image(uuid, jsonb, text, interval, timestamptz)',
-    'mqtt_private.fn_refuse_image(jsonb, text, text, timestamptz)',
-    'mqtt_private.fn_complete_image(public.device_images, jsonb)',
-    'mqtt_private.fn_fail_image(public.device_images, jsonb)',
-    'mqtt_private.fn_is_visit_held_by_other(uuid, text, timestamptz)',
-    'mqtt_private.fn_settle_image(jsonb, text, timestamptz)',
-    'mqtt_private.fn_fail_stale_images(timestamptz)',
-    'public.fn_record_images(text, jsonb, boolean, int, double precision)',
-    'public.fn_settle_images(text, jsonb)'
-  ]::regprocedure[] loop
-    execute format('revoke all on function %s from public, anon, authenticated', v_function);
-    execute format('grant execute on function %s to service_role', v_function);
-  end loop;
-end
-$$;
+call mqtt_private.grant_execute('mqtt_private.fn_fail_stale_images', 'service_role');

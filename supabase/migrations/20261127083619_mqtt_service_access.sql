@@ -1,8 +1,9 @@
 -- Who may do what. Members of a company see what is the company's; besides,
 --   viewers    nothing more
 --   operators  queue commands, cancel them, try failed ones again
---   admins     map devices, and see the pool of devices that nobody has claimed yet
--- anon may nothing. service_role, the worker's and your back end's role, passes by row-level security.
+--   admins     map devices, and see the pool of devices that no company has claimed yet
+-- anon may do nothing. service_role, the role of the worker and of your back end, is not held back by row-level
+-- security.
 --
 -- A table that was there before keeps its policies, its grants, and its row-level security as it is. Where that
 -- is off, people get no grant from here, since they would see the rows of all companies; a warning says so.
@@ -12,8 +13,7 @@
 -- The companies in which the signed-in user has at least this role.
 -- Security definer: the policy of company_members asks it, and would otherwise ask itself.
 create or replace function mqtt_private.fn_my_companies(p_role text) returns setof uuid
-language sql stable security definer set search_path = ''
-as $$
+language sql stable security definer set search_path = '' as $$
   select company_id from public.company_members
   where user_id = (select auth.uid())
     and role = any (case p_role
@@ -22,69 +22,59 @@ as $$
       when 'admin' then array['admin']
     end)
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_my_companies', 'authenticated', 'service_role');
 
 -- The sites of those companies. A site that names no company is its program's.
--- Security definer: for the policies of sites itself, as above.
+-- Security definer: the policy of sites itself asks it.
 create or replace function mqtt_private.fn_my_sites(p_role text) returns setof uuid
-language sql stable security definer set search_path = ''
-as $$
+language sql stable security definer set search_path = '' as $$
   select s.site_id
   from public.sites s left join public.pilot_programs p on p.program_id = s.program_id
   where coalesce(s.company_id, p.company_id) in (select mqtt_private.fn_my_companies(p_role))
 $$;
-
-revoke all on function mqtt_private.fn_my_companies(text) from public, anon, authenticated;
-revoke all on function mqtt_private.fn_my_sites(text) from public, anon, authenticated;
-grant execute on function mqtt_private.fn_my_companies(text) to authenticated, service_role;
-grant execute on function mqtt_private.fn_my_sites(text) to authenticated, service_role;
+call mqtt_private.grant_execute('mqtt_private.fn_my_sites', 'authenticated', 'service_role');
 
 -- Grants -------------------------------------------------------------------------------------------------------
 
+-- service_role reads and writes every table; people read, and write these columns. The guards of device_commands judge
+-- the values (…_command_rules.sql); its other columns are the worker's. command_id lets a client send the same insert
+-- again without queueing twice.
 do $$
 declare
   v_table text;
-  v_protected boolean;
+  v_insert text;
+  v_update text;
 begin
-  foreach v_table in array array[
-    'companies', 'company_members', 'pilot_programs', 'sites', 'devices', 'device_history',
-    'device_site_assignments', 'device_program_assignments', 'device_commands', 'device_images', 'device_telemetry'
-  ] loop
+  for v_table, v_insert, v_update in values
+    ('companies', null, null),
+    ('company_members', null, null),
+    ('pilot_programs', null, null),
+    ('sites', null, null),
+    ('devices', null, null),
+    ('device_history', null, null),
+    ('device_images', null, null),
+    ('device_telemetry', null, null),
+    ('device_commands', 'command_id, device_id, command_type, command_payload, status, priority, scheduled_for, '
+      'expires_at, created_by_user_id', 'status'),
+    ('device_site_assignments', 'device_id, site_id, program_id, is_active, assigned_by_user_id, notes',
+      'site_id, program_id, is_active, unassigned_at, notes'),
+    ('device_program_assignments', 'device_id, program_id, is_active, assigned_by_user_id, notes',
+      'program_id, is_active, unassigned_at, notes')
+  loop
     execute format('grant select, insert, update, delete on table public.%I to service_role', v_table);
-    select relrowsecurity into v_protected from pg_catalog.pg_class where oid = format('public.%I', v_table)::regclass;
-    if v_protected then
-      execute format('grant select on table public.%I to authenticated', v_table);
-    else
+    if not (select relrowsecurity from pg_catalog.pg_class where oid = format('public.%I', v_table)::regclass) then
       raise warning 'public.% was there before without row-level security, and still is', v_table
         using hint = format('The policies for it are ready. When your own clients are: alter table public.%I '
-          'enable row level security; and apply this migration again for the grants.', v_table);
+          'enable row level security; and apply 20261127083619_mqtt_service_access.sql again for the grants.', v_table);
+      continue;
+    end if;
+    execute format('grant select on table public.%I to authenticated', v_table);
+    if v_insert is not null then
+      execute format('grant insert (%s), update (%s) on table public.%I to authenticated', v_insert, v_update, v_table);
     end if;
   end loop;
-end
-$$;
 
--- What people may write, column by column. The guards of device_commands judge the values; the rest of a command
--- is the worker's. command_id lets a client send the same insert again without queueing twice.
-do $$
-begin
-  if (select relrowsecurity from pg_catalog.pg_class where oid = 'public.device_commands'::regclass) then
-    grant insert (command_id, device_id, command_type, command_payload, status, priority, scheduled_for, expires_at,
-                  created_by_user_id),
-      update (status) on public.device_commands to authenticated;
-  end if;
-  if (select relrowsecurity from pg_catalog.pg_class where oid = 'public.device_site_assignments'::regclass) then
-    grant insert (device_id, site_id, program_id, is_active, assigned_by_user_id, notes),
-      update (site_id, program_id, is_active, unassigned_at, notes) on public.device_site_assignments to authenticated;
-  end if;
-  if (select relrowsecurity from pg_catalog.pg_class where oid = 'public.device_program_assignments'::regclass) then
-    grant insert (device_id, program_id, is_active, assigned_by_user_id, notes),
-      update (program_id, is_active, unassigned_at, notes) on public.device_program_assignments to authenticated;
-  end if;
-end
-$$;
-
--- Default privileges of older projects may have given the sequence away.
-do $$
-begin
+  -- default privileges of older projects may have given the sequence away
   if to_regclass('public.device_commands_issue_number_seq') is not null then
     revoke all on sequence public.device_commands_issue_number_seq from public, anon, authenticated;
   end if;
@@ -145,7 +135,7 @@ create policy mqtt_members_read on public.device_telemetry for select to authent
       and d.company_id in (select mqtt_private.fn_my_companies('viewer'))
   ));
 
--- By the site, not by the device: while a device is being mapped it is not yet the company's.
+-- By the site, not by the device: while a device is being mapped, it is not yet the company's.
 drop policy if exists mqtt_members_read on public.device_site_assignments;
 create policy mqtt_members_read on public.device_site_assignments for select to authenticated
   using (site_id in (select mqtt_private.fn_my_sites('viewer')));
@@ -174,7 +164,8 @@ create policy mqtt_operators_cancel on public.device_commands for update to auth
   ));
 
 -- Mapping ------------------------------------------------------------------------------------------------------
--- To a site (or program) of one's company, a device of one's company or of the pool. Ending needs only the former.
+-- A device of one's company, or of the pool, to a site (or program) of one's company. Ending a mapping asks for the
+-- site (or program) alone.
 
 drop policy if exists mqtt_admins_map on public.device_site_assignments;
 create policy mqtt_admins_map on public.device_site_assignments for insert to authenticated
