@@ -110,7 +110,7 @@ async def _check(bench: Bench, cast: Cast, fleet: Fleet) -> None:
     assert fleet.repeats() == 1  # what was delivered again on wake
     assert all(numbers == sorted(numbers) for numbers in fleet.numbers().values())
 
-    assert (wake.ended, wake.hellos, len(wake.sent), wake.acknowledged) == ("asleep", 1, 1, wake.sent)
+    assert (wake.ended, wake.heartbeats, len(wake.sent), wake.acknowledged) == ("asleep", 1, 1, wake.sent)
     assert cast.camera.complaints == []
     types = [command.command_type for command in cast.camera.received]
     assert types == ["update_config", "send_image"]

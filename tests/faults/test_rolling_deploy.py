@@ -208,7 +208,7 @@ async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_onc
         await bench.mqtt.reset()
         bench.mqtt.flow()
         await bench.database.all(
-            "update mqtt_private.command_answers set answered_at = answered_at - interval '50 min'"
+            "update mqtt_private.acknowledgements set received_at = received_at - interval '50 min'"
         )
         async with bench.worker("other") as other:
             second = await bench.database.queue(device["device_id"], "reboot")

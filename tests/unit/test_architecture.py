@@ -28,6 +28,7 @@ STOREYS = (
         "backoff",
         "batching",
         "metrics",
+        "migrations",
         "publisher",
         "supervision",
         "watchdog",
@@ -43,8 +44,9 @@ STOREYS = (
 # They share a storey, and neither knows the other.
 INDEPENDENT = ("queue", "devices")
 OUTSIDE = ("devstack", "simulator", "demo", "bench")
-# What those outside may know of the worker: the simulated devices read and write the wire on their own.
-SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors")}
+# What those outside may know of the worker: the simulated devices read and write the wire on their own. The
+# migrations are the project's, not the worker's.
+SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors", "migrations")}
 
 
 def modules() -> dict[str, Path]:

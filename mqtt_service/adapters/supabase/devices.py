@@ -102,7 +102,7 @@ class HeartbeatGateway:
             "fn_record_heartbeats",
             _HEARTBEATS,
             p_worker=self._worker,
-            p_hellos=_HEARTBEAT_ROWS.dump_python(list(heartbeats), mode="json"),
+            p_heartbeats=_HEARTBEAT_ROWS.dump_python(list(heartbeats), mode="json"),
             p_redelivery_limit=self._policy.redelivery_limit,
             p_lease_seconds=self._policy.lease,
             p_register=self._policy.register,

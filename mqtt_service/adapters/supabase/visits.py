@@ -58,13 +58,13 @@ class VisitRow:
 class ReplyRow:
     """A message to a device that has no row in `device_commands`: the input of `fn_record_replies`.
 
-    `unsaid`: it was recorded before, and then it was not sent, or nobody was subscribed.
+    `withdrawn`: it was recorded before, and then it was not sent, or nobody was subscribed.
     """
 
     reply_id: UUID
     device_id: UUID
     reply_type: str
-    unsaid: bool = False
+    withdrawn: bool = False
 
 
 _VISITS = TypeAdapter(list[VisitRow])

@@ -85,7 +85,7 @@ async def test_an_answer_without_an_id_that_two_workers_hear_counts_once(
             device_side.say(topic, {"command_ack": "ok"})
 
             async def both_heard(expected: int = answered * 2) -> bool:
-                found = await database.one("select count(*) from mqtt_private.command_answers")
+                found = await database.one("select count(*) from mqtt_private.acknowledgements")
                 return bool(found["count"] >= expected)
 
             await eventually(both_heard, "both workers' records of the answer")
