@@ -1,4 +1,4 @@
--- The command queue's table: insert a row, and the device gets the command. Its rules come in …_command_rules.sql.
+-- The command queue's table: insert a row, and the device gets the command. Its rules are in …_command_rules.sql.
 --
 --   pending ──▶ sent ──▶ acknowledged      the device did it
 --     ▲ │        │ ├───▶ rejected          the device never will
@@ -10,21 +10,12 @@
 -- While a worker publishes a command, the row is pending and leased: lease_worker, lease_until, and due_at =
 -- lease_until, so that a lease that runs out is found like any other due command. attempt numbers the leases.
 
-do $$
-begin
-  if to_regclass('public.device_commands') is null then
-    create table public.device_commands (
-      command_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade,
-      command_type text not null,
-      command_payload jsonb not null default '{}'
-    );
-    alter table public.device_commands enable row level security;
-    revoke all on table public.device_commands from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.device_commands', 'command_id');
+call mqtt_private.create_table('public.device_commands', 'command_id', $$
+  command_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  command_type text not null,
+  command_payload jsonb not null default '{}'
+$$);
 
 alter table public.device_commands
   add column if not exists device_id uuid references public.devices (device_id) on delete cascade,
@@ -36,7 +27,7 @@ alter table public.device_commands
   add column if not exists issued_at timestamptz not null default now(),
   add column if not exists issue_number bigint generated always as identity,  -- order within one issued_at
   add column if not exists scheduled_for timestamptz,                   -- not before
-  add column if not exists expires_at timestamptz,                      -- null: the worker's COMMAND_TTL after issued_at
+  add column if not exists expires_at timestamptz,                      -- null: COMMAND_TTL after issued_at
   add column if not exists delivered_at timestamptz,                    -- the broker had it
   add column if not exists acknowledged_at timestamptz,                 -- the device said it did it
   add column if not exists retry_count integer not null default 0,      -- failed attempts
@@ -53,13 +44,10 @@ alter table public.device_commands
   add column if not exists updated_at timestamptz not null default now();
 
 call mqtt_private.allow_values(
-  'public.device_commands', 'status',
-  array['pending', 'sent', 'failed', 'acknowledged', 'rejected', 'expired', 'cancelled']
-);
+  'public.device_commands', 'status', '{pending,sent,failed,acknowledged,rejected,expired,cancelled}');
 call mqtt_private.allow_values(
   'public.device_commands', 'command_type',
-  array['capture_image', 'send_image', 'set_wake_schedule', 'update_config', 'reboot', 'update_firmware']
-);
+  '{capture_image,send_image,set_wake_schedule,update_config,reboot,update_firmware}');
 
 -- Commands that waited in an adopted table would otherwise never be due. An update would fire the project's own
 -- triggers; changing the column's type, to the one that it has, does not.

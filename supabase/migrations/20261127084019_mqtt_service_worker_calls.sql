@@ -83,13 +83,11 @@ call mqtt_private.grant_execute('mqtt_private.fn_touch_devices', 'service_role')
 -- The newest process of each MQTT client id. On a rolling deploy the new process takes the broker's session from the
 -- old one, and not every broker tells the old one why it was disconnected. So it asks here before it connects again:
 -- to take the session back would be to fight over it.
-create table if not exists mqtt_private.worker_instances (
+call mqtt_private.create_table('mqtt_private.worker_instances', null, $$
   client_id text primary key,
   worker text not null,
   since timestamptz not null default now()  -- when that process started
-);
-alter table mqtt_private.worker_instances enable row level security;
-revoke all on table mqtt_private.worker_instances from public, anon, authenticated;
+$$);
 grant select, insert, update, delete on table mqtt_private.worker_instances to service_role;
 
 -- Announces that p_worker, which started p_started_ago seconds ago, uses p_client_id. Returns {worker: the newest

@@ -9,16 +9,6 @@
 
 -- Registration -------------------------------------------------------------------------------------------------
 
--- The largest number in a device_code of ours.
-create or replace function mqtt_private.fn_last_code_number() returns bigint
-language plpgsql stable set search_path = '' as $$
-begin
-  return coalesce((
-    select max(substring(device_code::text from '^DEVICE-ESP32S3-([0-9]{1,18})$')::bigint) from public.devices), 0);
-end
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_last_code_number', 'service_role');
-
 -- Adds the row of a device that nobody knows; it waits to be mapped. Registrations are locked, so no two take one code.
 -- A person can write the same device or the same code this moment: then that device is it (null), or the next code is
 -- free.
@@ -27,7 +17,8 @@ language plpgsql volatile set search_path = '' as $$
 declare
   v_device_id uuid;
   v_code text;
-  v_number bigint := mqtt_private.fn_last_code_number();
+  v_number bigint := coalesce((
+    select max(substring(device_code::text from '^DEVICE-ESP32S3-([0-9]{1,18})$')::bigint) from public.devices), 0);
 begin
   for attempt in 1..100 loop
     v_number := v_number + 1;
@@ -43,9 +34,7 @@ begin
         jsonb_build_object('device_mac', p_topic_id, 'device_code', v_code));
       return v_device_id;
     end if;
-    if mqtt_private.fn_find_device(p_topic_id) is not null then
-      return null;
-    end if;
+    if mqtt_private.fn_find_device(p_topic_id) is not null then return null; end if;
   end loop;
   raise exception 'no device_code is free after DEVICE-ESP32S3-%', v_number - 100
     using errcode = 'unique_violation', hint = 'Give the devices with the largest numbers another device_code.';
@@ -78,9 +67,7 @@ declare
 begin
   created := '{}';
   errors := '{}';
-  if v_unknown = '{}' or mqtt_private.fn_registrations_left(p_per_minute, v_now) <= 0 then
-    return;
-  end if;
+  if v_unknown = '{}' or mqtt_private.fn_registrations_left(p_per_minute, v_now) <= 0 then return; end if;
   perform pg_advisory_xact_lock(7205759402);
   v_now := clock_timestamp();
   v_left := mqtt_private.fn_registrations_left(p_per_minute, v_now);
@@ -92,9 +79,7 @@ begin
       created := array_remove(created || v_device_id, null);
       v_left := v_left - 1;
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then
-        raise;
-      end if;
+      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
       errors := errors || jsonb_build_object(v_id, sqlerrm);
     end;
   end loop;
@@ -183,9 +168,7 @@ begin
     where device_id = p_device_id and image_name = name and status in ('pending', 'receiving'))
   on conflict do nothing;
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then
-    raise;
-  end if;
+  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
   raise warning 'device_images refused the pending pictures of device %: %', p_device_id, sqlerrm;
 end
 $$;
@@ -258,12 +241,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_heartbeat', 'service_rol
 -- Never activates a device, never owes it a welcome. Sent again under the same refs it begins no further visits and
 -- redelivers nothing a second time; holds_lease is what holds by then.
 create or replace function public.fn_record_heartbeats(
-  p_worker text,
-  p_heartbeats jsonb,
-  p_register boolean default true,
-  p_registrations_per_minute int default 60,
-  p_redelivery_limit int default 3,
-  p_lease_seconds double precision default 10
+  p_worker text, p_heartbeats jsonb, p_register boolean default true, p_registrations_per_minute int default 60,
+  p_redelivery_limit int default 3, p_lease_seconds double precision default 10
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -301,9 +280,7 @@ begin
           make_interval(secs => p_lease_seconds), v_now));
       v_created := array_remove(v_created, v_device_id);
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then
-        raise;
-      end if;
+      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
       v_answers := v_answers || mqtt_private.fn_refuse_heartbeat(v_heartbeat, sqlerrm, v_now);
     end;
   end loop;

@@ -16,7 +16,7 @@
 -- and wait for nothing behind them, so a transaction that keeps a device's row locked lets no lease run out.
 
 -- One row a device: its latest visit.
-create table if not exists mqtt_private.visits (
+call mqtt_private.create_table('mqtt_private.visits', null, $$
   device_id uuid primary key references public.devices (device_id) on delete cascade,
   lease_worker text not null,
   lease_until timestamptz not null,
@@ -26,14 +26,10 @@ create table if not exists mqtt_private.visits (
   received_refs text[] not null default '{}',  -- under which refs, so that one sent again is known
   pending_count int not null default 0,        -- pictures that the HELLO announced
   pending_names text[] not null default '{}'
-);
+$$);
 -- the visits whose lease has run out
 create index if not exists visits_open_idx on mqtt_private.visits (lease_until) where ended_at is null;
-alter table mqtt_private.visits enable row level security;
-revoke all on table mqtt_private.visits from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.visits to service_role;
-
--- Locks --------------------------------------------------------------------------------------------------------
 
 create or replace function mqtt_private.fn_lock_visits(p_device_ids uuid[]) returns void
 language sql volatile set search_path = '' as $$
@@ -84,16 +80,12 @@ begin
   set lease_until = case when lease_worker = p_worker then p_now + p_lease else lease_until end
   where device_id = p_device_id and p_ref = any (received_refs)
   returning lease_worker = p_worker and ended_at is null into holds_lease;
-  if found then
-    return;
-  end if;
+  if found then return; end if;
   holds_lease := false;
   update mqtt_private.visits set received_by = received_by || p_worker, received_refs = received_refs || p_ref
   where device_id = p_device_id and lease_worker <> p_worker and began_at > p_now - interval '20 seconds'
     and p_worker <> all (received_by) and not p_shared;
-  if found then
-    return;
-  end if;
+  if found then return; end if;
   perform mqtt_private.fn_begin_visit(p_device_id, p_worker, p_ref, p_now, p_lease, p_count, p_names);
   begins := true;
   holds_lease := true;
@@ -101,8 +93,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_join_or_begin_visit', 'service_role');
 
--- The visit that a picture belongs to. Returns whether p_worker holds it: its own, one whose lease has run out, or a new
--- one where there is none.
+-- The visit that a picture belongs to. Returns whether p_worker holds it: its own, one whose lease has run out, or a
+-- new one where there is none.
 create or replace function mqtt_private.fn_hold_or_begin_visit(
   p_device_id uuid, p_worker text, p_lease interval, p_now timestamptz) returns boolean
 language plpgsql volatile set search_path = '' as $$
@@ -181,18 +173,6 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_was_sent_schedule', 'service_role');
 
--- The names of the device's pictures that became complete or failed since then.
-create or replace function mqtt_private.fn_finished_pictures(p_device_id uuid, p_since timestamptz) returns text[]
-language plpgsql stable set search_path = '' as $$
-begin
-  return array(
-    select image_name from public.device_images
-    where device_id = p_device_id and status in ('complete', 'failed') and updated_at >= p_since
-      and (status = 'failed' or completed_at >= p_since));
-end
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_finished_pictures', 'service_role');
-
 -- How the device's visit stands, for p_worker: an element of the answer of fn_renew_visits, but for the address.
 create or replace function mqtt_private.fn_describe_visit(p_device_id uuid, p_worker text, p_now timestamptz)
 returns jsonb
@@ -210,7 +190,10 @@ begin
       'open_commands', 0, 'schedule_sent', false, 'pending_count', 0, 'pending_names', '[]'::jsonb,
       'settled_names', '[]'::jsonb, 'next_wake_at', null);
   end if;
-  v_finished := mqtt_private.fn_finished_pictures(p_device_id, v_visit.began_at);
+  v_finished := array( -- in this visit
+    select image_name from public.device_images
+    where device_id = p_device_id and status in ('complete', 'failed') and updated_at >= v_visit.began_at
+      and (status = 'failed' or completed_at >= v_visit.began_at));
   return jsonb_build_object(
     'device_id', p_device_id, 'device_code', v_device.device_code,
     'holds_lease', v_visit.lease_worker = p_worker and v_visit.lease_until > p_now, 'ended', false,
