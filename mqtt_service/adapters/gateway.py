@@ -231,7 +231,9 @@ class Gateway:
 
     async def adopt_visits(self) -> list[VisitRow]:
         """Take over visits whose worker is gone, whether or not this one heard of them."""
-        answer = await self._rpc("fn_take_over_visits", p_worker=self._worker, p_lease_seconds=self._visit_lease)
+        answer = await self._rpc(
+            "fn_take_over_visits", p_worker=self._worker, p_lease_seconds=self._visit_lease
+        )
         return _shaped(_VISITS, answer, "fn_take_over_visits")
 
     async def end_visits(self, device_ids: Sequence[UUID]) -> None:

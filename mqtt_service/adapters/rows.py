@@ -130,7 +130,7 @@ class AcknowledgementRow:
 class ReplyRow:
     """What a device is told without a row of `device_commands`: the input of `fn_record_replies`.
 
-    `withdrawn`: it was noted before, and not said, or nobody listened.
+    `withdrawn`: it was recorded before, and was not sent, or nobody listened.
     """
 
     reply_id: UUID
@@ -199,7 +199,7 @@ class Initialized:
 
 @dataclass(frozen=True, slots=True)
 class HelloRow:
-    """A device's HELLO: the input of `fn_record_heartbeats`. Volts, dBm; `shared`: no other worker hears it."""
+    """A device's HELLO: the input of `fn_record_heartbeats`. V, dBm; `shared`: no other worker hears it."""
 
     ref: str
     topic_root: str

@@ -84,7 +84,7 @@ async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(
 
 
 async def test_a_new_process_with_another_client_id_overlaps_unnoticed(bench: Bench) -> None:
-    """Fails without `busy` in fn_lease_due_commands: a device's commands overtake each other."""
+    """Fails without `busy` in fn_find_due_commands: a device's commands overtake each other."""
     async with bench.devices() as fleet, bench.worker("old") as old, load(bench) as end:
         await under_way(fleet)
         async with bench.worker("new") as new:
@@ -188,7 +188,7 @@ async def test_shutdown_ends_while_everything_is_frozen(bench: Bench) -> None:
 
 
 async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_once(bench: Bench) -> None:
-    """Fails without fn_find_redelivered_acknowledgement: the answer, without a command_id, counts for the next command too.
+    """Fails without fn_find_redelivered_acknowledgement: the answer counts for the next command too.
 
     The old process records it, and dies before its acknowledgement reaches the broker; an hour may go by.
     """

@@ -40,7 +40,7 @@ async def known_as_echoes(fleet: Fleet, bench: Bench, *workers: WorkerProcess) -
 
 
 async def test_an_answer_without_an_id_counts_once_however_late_another_worker_hears_it(bench: Bench) -> None:
-    """Take out what fn_find_duplicate_acknowledgement takes for an echo of an answer recorded before the command was sent.
+    """Take out what fn_find_duplicate_acknowledgement takes for an echo of an answer of before the command.
 
     One worker is slow, and another is killed each round and goes on with its session. Of each round's two
     commands a device answers the first, so the second must stay `sent`, though echoes of that answer come in.
