@@ -1,4 +1,4 @@
--- What every later file stands on: the private schema, and the procedures that apply these migrations.
+-- What every later file builds on: the private schema, and the procedures that these migrations call.
 --
 -- The files are applied in the order of their names, and each can be applied again at any time. They create every
 -- object once, in its final form.
@@ -32,9 +32,9 @@ call mqtt_private.grant_execute('mqtt_private.grant_execute');
 
 -- Tables -------------------------------------------------------------------------------------------------------
 
--- Creates a table with these columns, row-level security on and no grant; does nothing where the
--- table was there before. Columns that an older table may lack are added to either afterwards. p_key: the column that
--- an older table must have (require_key), or null.
+-- Creates a table with these columns, row-level security on and no grant; does nothing where the table is there.
+-- Columns that an older table may lack are added to either afterwards. p_key: the column that an older table must have
+-- (require_key), or null.
 create or replace procedure mqtt_private.create_table(p_table text, p_key text, p_columns text)
 language plpgsql set search_path = '' as $$
 begin
@@ -95,8 +95,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.add_unique_index');
 
--- Lets a text column hold these values. A check that a table had before is widened: it keeps its name, and lets through
--- what it let through until now, and these. Raises 42804 where the column is not text, e.g. an enum.
+-- Lets a text column hold these values. A check that refuses any of them is widened: it keeps its name, and allows what
+-- it allowed before, and these. Raises 42804 where the column is not text, e.g. an enum.
 create or replace procedure mqtt_private.allow_values(p_table regclass, p_column text, p_values text[])
 language plpgsql set search_path = '' as $$
 declare

@@ -30,14 +30,14 @@ alter table public.devices
   add column if not exists company_id uuid references public.companies (company_id),
   add column if not exists program_id uuid references public.pilot_programs (program_id),
   add column if not exists site_id uuid references public.sites (site_id),
-  add column if not exists wake_schedule_cron text,         -- goes before the site's; null: the site's
+  add column if not exists wake_schedule_cron text,         -- takes precedence over the site's
   add column if not exists next_wake_at timestamptz,
   add column if not exists last_wake_at timestamptz,
   add column if not exists last_seen_at timestamptz,
   add column if not exists firmware_version text,
   add column if not exists battery_voltage numeric,         -- V
   add column if not exists wifi_rssi integer,               -- dBm
-  add column if not exists reported_location text,          -- the device's own word for it; site_id is where it is
+  add column if not exists reported_location text,          -- as the device says; site_id is where it is
   -- the id and the topic root as the device last used them; null: device_mac, and device
   add column if not exists mqtt_id text,
   add column if not exists mqtt_root text check (mqtt_root in ('device', 'ESP32CAM')),
@@ -71,8 +71,8 @@ create index if not exists devices_code_number_idx
 create or replace trigger mqtt_touch_updated_at before update on public.devices
   for each row execute function mqtt_private.fn_touch_updated_at();
 
--- The device that uses this id on MQTT, in whatever spelling of its MAC. An adopted table may hold a device twice:
--- then the one that is spelled alike, is active, or is older.
+-- The device that uses this id on MQTT, however the id spells its MAC. An adopted table may hold a device twice: then
+-- the one that is spelled alike, is active, or is older.
 create or replace function mqtt_private.fn_find_device(p_topic_id text) returns uuid
 language plpgsql stable set search_path = '' as $$
 begin
@@ -106,7 +106,7 @@ alter table public.device_history
 -- a device's events, the latest first
 create index if not exists device_history_device_id_idx on public.device_history (device_id, created_at desc);
 
--- Adds an event. An adopted history table can ask for more than we know; that stops nothing, and a warning says so.
+-- Adds an event. An adopted table may require columns that we do not know: then there is a warning instead.
 create or replace function mqtt_private.fn_log_event(
   p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
 language plpgsql volatile set search_path = '' as $$

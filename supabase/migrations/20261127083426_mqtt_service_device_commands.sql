@@ -3,7 +3,7 @@
 --   pending ──▶ sent ──▶ acknowledged      the device did it
 --     ▲ │        │ ├───▶ rejected          the device never will
 --     │ ├──▶ failed│                       the last attempt failed; due_at says when the next one is, if any
---     └─┼────────┴─┼───▶ expired           its time went by; a late success still makes it acknowledged
+--     └─┼────────┴─┼───▶ expired           its time ran out; a late success still makes it acknowledged
 --       └──────────┴───▶ cancelled         a person withdrew it (from pending or failed)
 --
 -- due_at is the time when the queue next looks at a row; null: never.
@@ -28,8 +28,8 @@ alter table public.device_commands
   add column if not exists issue_number bigint generated always as identity,  -- order within one issued_at
   add column if not exists scheduled_for timestamptz,                   -- not before
   add column if not exists expires_at timestamptz,                      -- null: COMMAND_TTL after issued_at
-  add column if not exists delivered_at timestamptz,                    -- the broker had it
-  add column if not exists acknowledged_at timestamptz,                 -- the device said it did it
+  add column if not exists delivered_at timestamptz,                    -- the broker confirmed it
+  add column if not exists acknowledged_at timestamptz,                 -- the device did it
   add column if not exists retry_count integer not null default 0,      -- failed attempts
   add column if not exists redelivery_count integer not null default 0, -- how often a wake made it pending again
   add column if not exists last_error text,
@@ -61,7 +61,7 @@ end
 $$;
 
 -- Indexes ------------------------------------------------------------------------------------------------------
--- Most are partial on what waits, so neither finished rows nor rows for later cost a claim anything.
+-- Most are partial on what waits, so finished rows, and rows scheduled for later, cost a claim nothing.
 
 -- a device's commands, the latest first: dashboards and policies
 create index if not exists device_commands_device_id_idx on public.device_commands (device_id, issued_at desc);
@@ -89,7 +89,7 @@ create index if not exists device_commands_schedule_acknowledged_idx
 -- acknowledgements: what the device was sent last
 create index if not exists device_commands_delivered_idx
   on public.device_commands (device_id, delivered_at desc) where delivered_at is not null;
--- a command with this key is queued once; the welcome of a device relies on it
+-- a command with this key is queued once; the welcome of a device depends on it
 call mqtt_private.add_unique_index(
   'device_commands_idempotency_key_key',
   'public.device_commands (idempotency_key) where idempotency_key is not null');

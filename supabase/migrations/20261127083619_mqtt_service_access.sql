@@ -1,4 +1,4 @@
--- Who may do what. Members of a company see what is the company's; besides,
+-- Who may do what. Members of a company see what belongs to the company; besides,
 --   viewers    nothing more
 --   operators  queue commands, cancel them, try failed ones again
 --   admins     map devices, and see the pool of devices that no company has claimed yet
@@ -11,7 +11,7 @@
 -- Membership ---------------------------------------------------------------------------------------------------
 
 -- The companies in which the signed-in user has at least this role.
--- Security definer: the policy of company_members asks it, and would otherwise ask itself.
+-- Security definer: the policy of company_members calls it, and would otherwise call itself.
 create or replace function mqtt_private.fn_my_companies(p_role text) returns setof uuid
 language sql stable security definer set search_path = '' as $$
   select company_id from public.company_members
@@ -33,7 +33,7 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_my_programs', 'authenticated', 'service_role');
 
 -- The sites of those companies. A site that names no company is its program's.
--- Security definer: the policy of sites itself asks it.
+-- Security definer: the policy of sites calls it.
 create or replace function mqtt_private.fn_my_sites(p_role text) returns setof uuid
 language sql stable security definer set search_path = '' as $$
   select s.site_id
@@ -54,9 +54,9 @@ call mqtt_private.grant_execute('mqtt_private.fn_may_map', 'authenticated', 'ser
 
 -- Grants -------------------------------------------------------------------------------------------------------
 
--- service_role reads and writes every table; people read, and write these columns. The guards of device_commands judge
--- the values (…_command_rules.sql); its other columns are the worker's. command_id lets a client send the same insert
--- again without queueing twice.
+-- service_role reads and writes every table; people read, and write these columns. Triggers check what is written into
+-- device_commands (…_command_rules.sql); its other columns are the worker's. A client that chooses command_id can send
+-- an insert again without queueing twice.
 do $$
 declare
   v_table text;
@@ -143,7 +143,7 @@ create policy mqtt_members_read on public.device_telemetry for select to authent
   using (exists (select from public.devices d where d.device_id = device_telemetry.device_id
     and d.company_id in (select mqtt_private.fn_my_companies('viewer'))));
 
--- By the site, not by the device: while a device is being mapped, it is not yet the company's.
+-- By the site, not by the device: while a device is being mapped, it does not belong to the company yet.
 drop policy if exists mqtt_members_read on public.device_site_assignments;
 create policy mqtt_members_read on public.device_site_assignments for select to authenticated
   using (site_id in (select mqtt_private.fn_my_sites('viewer')));
@@ -165,7 +165,7 @@ create policy mqtt_operators_cancel on public.device_commands for update to auth
     and d.company_id in (select mqtt_private.fn_my_companies('operator'))));
 
 -- Mapping ------------------------------------------------------------------------------------------------------
--- Ending a mapping asks for the site (or program) alone.
+-- To end a mapping, the site (or program) must be one's company's; the device need not.
 
 drop policy if exists mqtt_admins_map on public.device_site_assignments;
 create policy mqtt_admins_map on public.device_site_assignments for insert to authenticated

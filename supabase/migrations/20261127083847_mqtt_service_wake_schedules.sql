@@ -19,7 +19,7 @@
 --   * wildcard times (minute or hour begins with *): whatever the clock on the wall shows, when it shows it;
 --     nothing in a gap, both passes of a repeated hour.
 --
--- Dashboards preview schedules, so signed-in users may call fn_calculate_next_wake, and with it the functions below.
+-- Dashboards preview schedules, so signed-in users may call fn_calculate_next_wake and what it calls.
 
 -- Parsing ------------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_parse_cron_field', 'authenticated', 'service_role');
 
--- Reads a whole expression. Raises 22023 as said at the head of this file.
+-- Reads a whole expression; see the head of this file.
 create or replace function mqtt_private.fn_parse_cron(p_expression text) returns mqtt_private.cron_schedule
 language plpgsql stable parallel safe set search_path = '' as $$
 declare
@@ -409,8 +409,8 @@ comment on function public.fn_calculate_next_wake(text, timestamptz, text) is
 
 -- The next wake of a device ------------------------------------------------------------------------------------
 
--- A device's own schedule goes before its site's; where neither has one, it is 8 and 16 o'clock. A schedule that does
--- not parse gives 12 hours from now, and fault says why.
+-- A device's own schedule takes precedence over its site's; where neither has one, it is 8 and 16 o'clock. A schedule
+-- that does not parse gives 12 hours from now, and fault says why.
 create or replace function mqtt_private.fn_next_wake_of_device(
   p_device_id uuid, p_now timestamptz, out cron text, out timezone text, out next_wake_at timestamptz, out fault text)
 language plpgsql stable set search_path = '' as $$

@@ -1,12 +1,12 @@
 -- The worker's side of the command queue: it claims due commands, publishes them, and settles what became of them.
 --
 -- A claim takes due commands of active devices in the order of publishing and leases them to one worker for a bounded
--- time; each lease raises the row's attempt. Settling names (command, attempt) and changes nothing if the lease has
--- passed to another worker. A device belongs to one worker at a time: while another worker holds a lease on any command
--- of it, the device is left alone.
+-- time; each lease raises the row's attempt. Settling names (command, attempt) and changes nothing if another worker
+-- has the lease by then. A device belongs to one worker at a time: while another worker holds a lease on any command of
+-- it, the device is left alone.
 --
 -- A claim runs four steps, each over all its rows at once:
---   expire    what is past its time
+--   expire    what was not done in time
 --   fail      what is due for a device that is not active, or has used up its retries
 --   lease     what is due, up to the limit
 --   hand out  what is leased, as it is to be published; what cannot be sent fails for good
@@ -15,7 +15,7 @@
 -- what a step writes, and that one row would keep every command of every device from being sent, for ever. So a step
 -- that fails through a row's fault runs again, row by row. What is refused then is passed over: the row stays as it is,
 -- nothing later of its device is leased before it, and the claim's answer names it. A step looks past up to 1000 such
--- rows, 500 of those that are past their time. Every other error fails the claim.
+-- rows, 500 of them in the step expire. Every other error fails the claim.
 --
 -- Locks. Claims are serial (an advisory lock). A claim never waits for a row: what another transaction holds is left,
 -- with the rest of that device, to the next claim. Settling locks devices first.
@@ -246,8 +246,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_lease_commands', 'service_role'
 
 -- Hand out -----------------------------------------------------------------------------------------------------
 
--- The leased commands in the order of publishing, each with all that publishing needs. A command that cannot be sent
--- fails for good with the reason, and one whose time is over expires: these are listed behind the others, with final.
+-- Returns the leased commands in the order of publishing, each with all that publishing needs. A command that cannot be
+-- sent fails for good with the reason, and one whose time ran out expires: these come last, and have the key final.
 create or replace function mqtt_private.fn_hand_out_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out handed jsonb)
 language plpgsql volatile set search_path = '' as $$
@@ -316,7 +316,7 @@ declare
   v_device_id uuid;
   v_done jsonb;
   v_refused int := 0;
-  v_left uuid[] := '{}'; -- devices
+  v_left uuid[] := '{}'; -- devices of which nothing more is taken
 begin
   done := '[]';
   refused := '{}';
@@ -357,8 +357,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_step_or_pass_over', 'service_role');
 
--- Runs the step lease, up to the limit. Where a row is refused, others take its place: those of up to 1000 further
--- devices. remain: due commands are left that a larger limit might have taken.
+-- Runs the step lease, up to the limit. Where a row is refused, rows of up to 1000 further devices take its place.
+-- remain: due commands are left that a larger limit might have taken.
 create or replace function mqtt_private.fn_lease_or_pass_over(
   p_claim mqtt_private.claim, p_limit int, out done jsonb, out refused jsonb, out remain boolean)
 language plpgsql volatile set search_path = '' as $$
@@ -469,8 +469,8 @@ call mqtt_private.grant_execute(
 
 -- Reports what became of claimed commands. p_results: [{command_id, attempt, outcome: sent|failed|released, error?,
 -- retry? (default true), no_listener?}]. A row changes only while p_worker still holds this attempt of it; else the
--- result is stale. What was settled this way before, and is so still, is settled again, unchanged. released gives the
--- command back uncounted, in its old place.
+-- result is stale. A report that is sent again changes nothing, and is settled while the row is still as it left it.
+-- released gives the command back: no failure is counted, and it keeps its place.
 -- Returns, in order, [{command_id, result: settled|stale, status, retry_count, final}].
 create or replace function public.fn_settle_commands(
   p_worker text, p_results jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30
@@ -510,7 +510,7 @@ begin
     'command_id', r.command_id,
     'result', case when s.command_id is not null
                 or (r.first and c.attempt = r.attempt and c.lease_worker is null and case r.outcome
-                  -- A device can answer before its command is settled: then sent says nothing new, and is true.
+                  -- A device can answer before its command is settled: then it was sent, as reported.
                   when 'sent' then c.status in ('sent', 'acknowledged')
                   when 'failed' then c.status = 'failed'
                   when 'released' then c.status = 'pending' end)

@@ -32,7 +32,7 @@ call mqtt_private.create_table('mqtt_private.acknowledgements', null, $$
   ref text primary key,       -- one message in one process, unique over all of them
   worker text not null,
   device_id uuid,
-  digest text,                -- of what was said; null: no other worker received it
+  digest text,                -- of what the device said; null: no other worker received it
   delivery text,              -- null: unknown
   duplicate_of text,          -- the ref under which another worker had brought the same message
   result jsonb,
@@ -113,7 +113,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_acknowledged_command', 'se
 
 -- The reply that an answer without an id means: one sent after p_command, and not long before the answer was received,
 -- since a broker keeps a reply for a minute. Where the command is being sent this moment, the device may not have it
--- yet: then a reply of the last seconds goes before it.
+-- yet: then a reply of the last 5 seconds is meant.
 create or replace function mqtt_private.fn_find_acknowledged_reply(
   p_ack jsonb, p_device_id uuid, p_command public.device_commands, p_received_at timestamptz)
 returns mqtt_private.replies
@@ -129,7 +129,7 @@ language sql stable set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_acknowledged_reply', 'service_role');
 
--- Whether it cannot be told yet what an answer without an id is about; that is waited for 5 seconds.
+-- Whether it cannot be told yet what an answer without an id is about. After 5 seconds it is decided anyway.
 create or replace function mqtt_private.fn_is_early(
   p_ack jsonb, p_device_id uuid, p_worker text, p_received_at timestamptz) returns boolean
 language plpgsql volatile set search_path = '' as $$
@@ -251,7 +251,7 @@ begin
   end if;
 
   if v_result in ('unknown_device', 'wrong_device') then
-    v_command := null; -- nothing about another device's command is told
+    v_command := null; -- the answer tells nothing about another device's command
   end if;
   return jsonb_build_object(
     'ref', p_ack ->> 'ref', 'result', v_result, 'command_id', v_command.command_id,
@@ -275,7 +275,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_reply', 'service_role');
 
--- Uses one answer once; see the head of this file. Its device's row is locked, so two workers take turns here.
+-- Uses one answer, once; see the head of this file. Its device's row is locked, so two workers take turns here.
 create or replace function mqtt_private.fn_acknowledge_once(
   p_ack jsonb, p_device_id uuid, p_worker text, p_max_retries int, p_delay interval) returns jsonb
 language plpgsql volatile set search_path = '' as $$
@@ -338,8 +338,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_once', 'service_rol
 --   session_seconds       for which the worker's session has subscribed, where that is known
 -- Without p_worker, the same message from two workers is two answers.
 -- Returns, in order, [{ref, result, command_id, command_type, device_id, device_code, status, retry_count}]; result is
--- acknowledged | failed | rejected, duplicate (it said so before), ignored (the state stands), reply (it was about no
--- command), early (ask again), unknown_device, unknown_command or wrong_device.
+-- acknowledged | failed | rejected, duplicate (the device said so before), ignored (the command stays as it is), reply
+-- (it was about no command), early (ask again), unknown_device, unknown_command or wrong_device.
 create or replace function public.fn_acknowledge_commands(
   p_acks jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30,
   p_worker text default null

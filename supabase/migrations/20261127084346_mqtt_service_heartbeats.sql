@@ -9,9 +9,8 @@
 
 -- Registration -------------------------------------------------------------------------------------------------
 
--- Adds the row of a device that nobody knows; it waits to be mapped. Registrations are locked, so no two take one code.
--- A person can write the same device or the same code this moment: then that device is it (null), or the next code is
--- free.
+-- Adds the row of an unknown device; it waits to be mapped. Registrations are locked, so no two take one code. A person
+-- may add the same device or use the same code this moment: then the result is null, or the next code is taken.
 create or replace function mqtt_private.fn_register_device(p_topic_id text, p_now timestamptz) returns uuid
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -52,7 +51,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_registrations_left', 'service_role');
 
--- Registers those of these devices that nobody knows, within the limit. errors: {topic_id: why its row was refused}.
+-- Registers those of these devices that are unknown, within the limit. errors: {topic_id: why its row was refused}.
 create or replace function mqtt_private.fn_register_unknown_devices(
   p_topic_ids text[], p_per_minute int, out created uuid[], out errors jsonb)
 language plpgsql volatile set search_path = '' as $$
@@ -89,8 +88,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_register_unknown_devices', 'ser
 
 -- Redelivery ---------------------------------------------------------------------------------------------------
 
--- Whether delivering this command again would undo something newer: a schedule, one that is on its way or done; a
--- configuration, one that the device has acknowledged and that names one of its keys.
+-- Whether redelivering this command would undo something newer: a schedule, one that is pending, sent or acknowledged;
+-- a configuration, one that is acknowledged and names one of its keys.
 create or replace function mqtt_private.fn_is_outdated(p_command public.device_commands) returns boolean
 language plpgsql stable set search_path = '' as $$
 begin
@@ -106,8 +105,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_is_outdated', 'service_role');
 
--- Commands that were sent and never answered are due again, in their old place and under the same command_id: those
--- that can be repeated without harm, and any of which the broker had said that nobody was listening.
+-- Makes commands that were sent and never answered due again, in their old place and under the same command_id: those
+-- that can be repeated without harm, and those for which the broker reported that nobody was subscribed.
 create or replace function mqtt_private.fn_redeliver_commands(p_device_id uuid, p_limit int, p_now timestamptz)
 returns void
 language plpgsql volatile set search_path = '' as $$
@@ -148,8 +147,8 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_update_device_status', 'service_role');
 
 -- Makes the device's pending pictures those that it lists. A picture that is being received is not pending; a pending
--- row that came from elsewhere (an adopted table) is not ours to remove. What an adopted table refuses costs the device
--- no answer: a warning says so.
+-- row that came from elsewhere (an adopted table) stays. If an adopted table refuses a row, a warning says so, and the
+-- device is answered all the same.
 create or replace function mqtt_private.fn_record_pending_pictures(
   p_device_id uuid, p_names text[], p_now timestamptz) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -228,18 +227,18 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_heartbeat', 'service_rol
 
 -- Records what devices said when they woke, in the order given.
 -- p_heartbeats: [{ref, topic_root, topic_id, pending_count, pending_names, firmware_version?, battery_voltage?,
--- wifi_rssi?, location?, shared?}]; volts, dBm; shared: no other worker received it. p_register: whether a device that
--- nobody knows is registered, at most p_registrations_per_minute over all workers. p_redelivery_limit: how often a
--- command that is not answered is redelivered. p_lease_seconds: for how long p_worker holds the visit, unless it renews
--- it (fn_renew_visits).
+-- wifi_rssi?, location?, shared?}]; V, dBm; shared: no other worker received it. p_register: whether unknown devices
+-- are registered, at most p_registrations_per_minute over all workers. p_redelivery_limit: how often a command that is
+-- not answered is redelivered. p_lease_seconds: for how long p_worker holds the visit, unless it renews it
+-- (fn_renew_visits).
 -- Returns, in order, [{ref, result, device_id, device_code, is_active, holds_lease, commands, redelivered,
 -- next_wake_at, error?}].
 --   result       known; created; refused (nothing is written; error says why where it was the database)
 --   holds_lease  p_worker answers in this visit
 --   commands     how many are due or leased for the device now
---   redelivered  how many of them were sent before, and no answer to them came
--- Never activates a device, never owes it a welcome. Sent again under the same refs it begins no further visits and
--- redelivers nothing a second time; holds_lease is what holds by then.
+--   redelivered  how many of them were sent before, and not answered
+-- Never activates a device, never welcomes it. A call that is sent again under the same refs begins no further visits
+-- and redelivers nothing a second time; holds_lease is as it is by then.
 create or replace function public.fn_record_heartbeats(
   p_worker text, p_heartbeats jsonb, p_register boolean default true, p_registrations_per_minute int default 60,
   p_redelivery_limit int default 3, p_lease_seconds double precision default 10

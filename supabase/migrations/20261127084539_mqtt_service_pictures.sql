@@ -6,7 +6,7 @@
 --
 -- Locks, in this order: devices, visits, pictures.
 
--- Rows that turned out to be a picture that is complete already, and are gone: for a report that is sent again.
+-- Rows that turned out to be a picture that is complete already, and were deleted: for a report that is sent again.
 call mqtt_private.create_table('mqtt_private.duplicate_images', null, $$
   image_id uuid primary key,
   original_id uuid not null references public.device_images (image_id) on delete cascade,
@@ -85,7 +85,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_announced_image', 'service
 
 -- Recording ----------------------------------------------------------------------------------------------------
 
--- Where a picture is stored. Of ids alone: never of a name that a device chose.
+-- Where a picture is stored. The path is made of ids alone: never of a name that a device chose.
 create or replace function mqtt_private.fn_image_path(
   p_device public.devices, p_image_id uuid, p_captured_at timestamptz, p_now timestamptz) returns text
 language sql stable set search_path = '' as $$
@@ -128,8 +128,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_receive_image', 'service_role');
 
--- Records the readings that came with a picture, in one row, with the lineage of its device at that moment. What an
--- adopted table refuses does not cost the picture: a warning says so.
+-- Records the readings that came with a picture, in one row, with the site, program and company of its device at that
+-- moment. If an adopted table refuses the row, a warning says so, and the picture is received all the same.
 create or replace function mqtt_private.fn_record_readings(
   p_device public.devices, p_image_id uuid, p_image jsonb, p_captured_at timestamptz, p_now timestamptz) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -215,8 +215,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_image', 'service_role');
 -- Records the pictures that devices announced and the readings beside them, in the order given.
 -- p_images: [{ref, topic_id, image_name, captured_at?, image_size?, max_chunk_size?, total_chunks?, error_code?,
 -- location?, temperature?, humidity?, pressure?, gas_resistance?, metadata?}]; bytes, °C, %RH, hPa, kΩ. captured_at is
--- left out where the device's clock was not set. A device that nobody knows is registered as by fn_record_heartbeats.
--- Pictures of a device begin a visit where there is none, held by p_worker.
+-- left out where the device's clock was not set. Unknown devices are registered as by fn_record_heartbeats. A picture
+-- begins a visit where there is none, held by p_worker.
 -- Returns, in order, [{ref, result, device_id, device_code, topic_root, image_id, storage_path, next_wake_at,
 -- captured_at?, image_size?, total_chunks?, error?}].
 --   result       receiving (store it at storage_path, then fn_settle_images); complete (it is there already); silent
@@ -299,7 +299,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_complete_image', 'service_role');
 
--- The picture is given up for now, and an event tells the operator.
+-- The picture is given up for now, and an event in the device's history says so.
 create or replace function mqtt_private.fn_fail_image(p_image public.device_images, p_result jsonb) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -334,7 +334,7 @@ begin
     where x.image_id = v_id;
     v_answer := jsonb_build_object(
       'result', case when found then 'duplicate' else 'unknown' end, 'storage_path', v_image.storage_path);
-  elsif v_image.status = 'complete' then -- it stays so
+  elsif v_image.status = 'complete' then -- final
     v_answer := jsonb_build_object('result', 'complete', 'storage_path', v_image.storage_path);
   elsif v_outcome = 'complete' then
     v_answer := mqtt_private.fn_complete_image(v_image, p_result);
@@ -390,8 +390,8 @@ end
 $$;
 call mqtt_private.grant_execute('public.fn_settle_images(text, jsonb)', 'service_role');
 
--- Fails pictures of which nothing has come for an hour: their worker is gone, and no other came. The claim calls it, so
--- it waits for nothing, and what the table refuses stops no command.
+-- Fails pictures of which nothing has come for an hour: their worker is gone, and no other took over. The claim calls
+-- it, so it waits for nothing, and what the table refuses stops no command.
 create or replace function mqtt_private.fn_fail_stale_images(p_now timestamptz) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
