@@ -95,19 +95,75 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.add_unique_index');
 
--- Lets a text column hold these values. A check that refuses any of them is widened: it keeps its name, and allows what
--- it allowed before, and these. Raises 42804 where the column is not text, e.g. an enum.
+-- Gives an enum of the project the words that it lacks, and a cast, so that a text can be written to a column of it.
+create or replace procedure mqtt_private.allow_enum_values(p_type regtype, p_values text[])
+language plpgsql set search_path = '' as $$
+declare
+  v_word text;
+begin
+  for v_word in
+    select word from unnest(p_values) as w (word)
+    where not exists (select from pg_catalog.pg_enum where enumtypid = p_type and enumlabel = word)
+  loop
+    execute format('alter type %s add value if not exists %L', p_type, v_word);
+    raise notice 'type % now has the word % as well', p_type, v_word;
+  end loop;
+  if not exists (select from pg_catalog.pg_cast where castsource = 'text'::regtype and casttarget = p_type) then
+    execute format('create cast (text as %s) with inout as assignment', p_type);
+    raise notice 'a text can now be written to a column of type %', p_type;
+  end if;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.allow_enum_values');
+
+-- Lets a domain of the project hold these values.
+create or replace procedure mqtt_private.allow_domain_values(p_type regtype, p_values text[])
+language plpgsql set search_path = '' as $$
+declare
+  v_word text;
+  v_check record;
+  v_refused text[];
+begin
+  foreach v_word in array p_values loop
+    begin
+      execute format('select %L::%s', v_word, p_type);
+    exception when check_violation then
+      v_refused := v_refused || v_word;
+    end;
+  end loop;
+  for v_check in
+    select conname, regexp_replace(pg_catalog.pg_get_constraintdef(oid), '^CHECK ', '') as expression
+    from pg_catalog.pg_constraint where contypid = p_type and contype = 'c' and v_refused is not null
+  loop
+    execute format('alter domain %s drop constraint %I', p_type, v_check.conname);
+    execute format('alter domain %s add constraint %I check (%s or value = any (%L::text[]))',
+      p_type, v_check.conname, v_check.expression, v_refused);
+    raise notice 'check % of the domain % now lets % through as well', v_check.conname, p_type, v_refused;
+  end loop;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.allow_domain_values');
+
+-- Lets a column hold these values. A check that refuses any of them, of the table or of the column's domain, is widened:
+-- it keeps its name, and allows what it allowed before, and these. An enum gets the words that it lacks, and a cast, so
+-- that a text can be written to it. Raises 42804 where the column is of another kind.
 create or replace procedure mqtt_private.allow_values(p_table regclass, p_column text, p_values text[])
 language plpgsql set search_path = '' as $$
 declare
   v_type regtype := (select atttypid from pg_catalog.pg_attribute where attrelid = p_table and attname = p_column);
+  v_base regtype := (select case typtype when 'd' then typbasetype else oid end from pg_catalog.pg_type where oid = v_type);
   v_check record;
   v_refused text[];
 begin
-  if v_type not in ('text'::regtype, 'varchar'::regtype) then
+  if exists (select from pg_catalog.pg_type where oid = v_type and typtype = 'e') then
+    call mqtt_private.allow_enum_values(v_type, p_values);
+    return;
+  elsif (select typcategory from pg_catalog.pg_type where oid = v_base) <> 'S' then
     raise exception 'table % was there before, and its column % is %, not text', p_table, p_column, v_type
       using errcode = 'datatype_mismatch',
             hint = format('alter table %s alter column %I type text using %I::text;', p_table, p_column, p_column);
+  elsif v_base <> v_type then
+    call mqtt_private.allow_domain_values(v_type, p_values);
   end if;
   for v_check in
     select c.conname, pg_catalog.pg_get_expr(c.conbin, c.conrelid) as expression
@@ -128,6 +184,82 @@ begin
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.allow_values');
+
+-- Search paths -------------------------------------------------------------------------------------------------
+-- A project's triggers, checks, generated columns and rules run inside our statements and look bare names up by our
+-- search_path. So every function that reads or writes a table that the project shares has the path of an API request,
+-- `public, extensions`; our own statements name every table with its schema, so nothing there can capture them. Pure
+-- functions, and definer functions that write to no such table, have an empty path.
+
+-- Faults -------------------------------------------------------------------------------------------------------
+-- A project's trigger, check, type or grant can refuse what we write to a row. That is this row's trouble: the rows
+-- beside it go on. So each write of ours stands in a block of its own, which ends with fn_check_deferred_constraints,
+-- and whose handler asks fn_explain_fault.
+
+-- What `get stacked diagnostics` says of an error.
+do $$
+begin
+  if to_regtype('mqtt_private.fault') is null then
+    create type mqtt_private.fault as (
+      code text, message text, context text, constraint_name text, column_name text
+    );
+  end if;
+end
+$$;
+
+-- What refused a row of p_table, and what to do; null where the error is not this row's: the server, the connection, a
+-- lock that one of our statements waits for, or an object or a grant that one of our statements lacks. p_fault.context
+-- names the functions that were under way, the innermost first.
+create or replace function mqtt_private.fn_explain_fault(p_fault mqtt_private.fault, p_table text) returns text
+language plpgsql stable set search_path = public, extensions as $$
+declare
+  v_class constant text := left(p_fault.code, 2);
+  v_function constant text := (regexp_match(p_fault.context,
+    '(?:PL/pgSQL|SQL) function "?([^"\n]*?)"? (?:line|statement|during|while)'))[1];
+  v_is_theirs constant boolean := coalesce(v_function !~ '^mqtt_private\.', false);
+  v_trigger constant text := (
+    select string_agg(quote_ident(t.tgname), ', ') from pg_catalog.pg_trigger t
+    where t.tgrelid = to_regclass(format('public.%I', p_table)) and not t.tgisinternal
+      and position(t.tgfoid::regprocedure::text || ' line' in p_fault.context) > 0
+      and t.tgfoid::regprocedure::text !~ '^mqtt_private\.');
+begin
+  if v_class in ('08', '25', '40', '53', '57', '58', 'XX')
+    or v_class in ('0A', '26', '2F', '34', '3D', '3F', '42', '55') and not v_is_theirs
+  then
+    return null;
+  end if;
+  return left(case
+    when v_is_theirs then format('function %s of the project%s refuses it: %s (%s); mend it%s', v_function,
+      coalesce(format(', called by trigger %s on %s,', v_trigger, p_table), ''), p_fault.message, p_fault.code,
+      coalesce(format(', or: alter table public.%I disable trigger %s;', p_table, v_trigger), ''))
+    when p_fault.constraint_name <> '' then format('constraint %s on %s refuses it: %s (%s)',
+      p_fault.constraint_name, p_table, p_fault.message, p_fault.code)
+    when p_fault.column_name <> '' then format('column %s of %s refuses it: %s (%s); give the column a default',
+      p_fault.column_name, p_table, p_fault.message, p_fault.code)
+    else format('%s (%s)', p_fault.message, p_fault.code) end, 1000);
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_explain_fault', 'authenticated', 'service_role');
+
+-- Raises now what the project's deferred constraints would raise at the end of the transaction, where it would be the
+-- trouble of all rows.
+create or replace function mqtt_private.fn_check_deferred_constraints() returns void
+language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_deferred constant text := (
+    select string_agg(format('%I.%I', n.nspname, c.conname), ', ')
+    from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace
+    where c.condeferred);
+begin
+  if v_deferred is not null then
+    set constraints all immediate;
+    execute format('set constraints %s deferred', v_deferred);
+  end if;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_check_deferred_constraints', 'authenticated', 'service_role');
+
+-- Triggers -----------------------------------------------------------------------------------------------------
 
 -- Keeps updated_at. A trigger function, so nobody needs a grant.
 create or replace function mqtt_private.fn_touch_updated_at() returns trigger

@@ -74,7 +74,7 @@ create or replace trigger mqtt_touch_updated_at before update on public.devices
 -- The device that uses this id on MQTT, however the id spells its MAC. An adopted table may hold a device twice: then
 -- the one that is spelled alike, is active, or is older.
 create or replace function mqtt_private.fn_find_device(p_topic_id text) returns uuid
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   return (
     select device_id from public.devices
@@ -109,7 +109,7 @@ create index if not exists device_history_device_id_idx on public.device_history
 -- Adds an event. An adopted table may require columns that we do not know: then there is a warning instead.
 create or replace function mqtt_private.fn_log_event(
   p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   insert into public.device_history (device_id, event_type, severity, description, event_data, created_by_user_id)
   values (p_device_id, p_event, p_severity, p_text, p_data, auth.uid());

@@ -26,7 +26,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_my_companies', 'authenticated',
 
 -- The programs of those companies.
 create or replace function mqtt_private.fn_my_programs(p_role text) returns setof uuid
-language sql stable set search_path = '' as $$
+language sql stable set search_path = public, extensions as $$
   select program_id from public.pilot_programs
   where company_id in (select mqtt_private.fn_my_companies(p_role))
 $$;
@@ -44,7 +44,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_my_sites', 'authenticated', 'se
 
 -- Whether the signed-in user may map this device: as an admin of its company, or of any where it is in the pool.
 create or replace function mqtt_private.fn_may_map(p_device_id uuid) returns boolean
-language sql stable set search_path = '' as $$
+language sql stable set search_path = public, extensions as $$
   select exists (
     select from public.devices
     where device_id = p_device_id and (company_id in (select mqtt_private.fn_my_companies('admin'))

@@ -413,7 +413,7 @@ comment on function public.fn_calculate_next_wake(text, timestamptz, text) is
 -- that does not parse gives 12 hours from now, and fault says why.
 create or replace function mqtt_private.fn_next_wake_of_device(
   p_device_id uuid, p_now timestamptz, out cron text, out timezone text, out next_wake_at timestamptz, out fault text)
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   select coalesce(nullif(trim(d.wake_schedule_cron), ''), nullif(trim(s.wake_schedule_cron), ''), '0 8,16 * * *'),
     coalesce(nullif(trim(s.timezone), ''), 'UTC')

@@ -12,7 +12,7 @@
 -- Raises 23514 with the reason if this device must not be at this site of this program.
 create or replace function mqtt_private.fn_check_mapping(
   p_device public.devices, p_site public.sites, p_program_id uuid, p_company_id uuid) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 declare
   v_reason text;
   v_hint text;
@@ -43,7 +43,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_check_mapping');
 
 -- Leaves one active row in device_program_assignments: that of p_program_id (null: none).
 create or replace function mqtt_private.fn_keep_program_assignment(p_device_id uuid, p_program_id uuid) returns void
-language sql volatile set search_path = '' as $$
+language sql volatile set search_path = public, extensions as $$
   update public.device_program_assignments
   set is_active = false, unassigned_at = now(), unassigned_by_user_id = auth.uid()
   where device_id = p_device_id and is_active and program_id is distinct from p_program_id;
@@ -62,7 +62,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_keep_program_assignment');
 -- Security definer: a device that waits for its mapping belongs to no company, so row-level security hides it from
 -- the admin who maps it. It does nothing that the assignment row, which the admin was allowed to write, does not say.
 create or replace function mqtt_private.fn_apply_assignment(p_assignment_id uuid, p_is_new boolean) returns void
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 declare
   v_assignment public.device_site_assignments;
   v_device public.devices;
@@ -116,7 +116,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_apply_assignment', 'authenticat
 
 -- Sets next_wake_at where there is none, or anyhow (p_afresh). A schedule that does not parse does not stop a mapping.
 create or replace function mqtt_private.fn_plan_next_wake(p_device_id uuid, p_afresh boolean) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_wake record;
 begin
@@ -139,7 +139,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_plan_next_wake');
 -- still sees it and no other takes it.
 -- Security definer, as fn_apply_assignment: who may end an assignment need not be allowed to write the device.
 create or replace function mqtt_private.fn_end_mapping(p_device_id uuid) returns void
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 declare
   v_device public.devices;
 begin
@@ -165,7 +165,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_end_mapping', 'authenticated', 
 
 -- Fills in what the writer of an assignment left out. A row that becomes a mapping again starts afresh.
 create or replace function mqtt_private.fn_stamp_assignment() returns trigger
-language plpgsql set search_path = '' as $$
+language plpgsql set search_path = public, extensions as $$
 begin
   new.program_id := coalesce(new.program_id, (select program_id from public.sites where site_id = new.site_id));
   if tg_op = 'INSERT' then
@@ -221,7 +221,7 @@ create or replace trigger mqtt_device_lineage_update after insert or update or d
 drop function if exists public.fn_initialize_device_after_mapping(uuid, uuid, uuid); -- an older one may return a table
 create function public.fn_initialize_device_after_mapping(p_device_id uuid, p_site_id uuid, p_program_id uuid)
 returns jsonb
-language plpgsql volatile security invoker set search_path = '' as $$
+language plpgsql volatile security invoker set search_path = public, extensions as $$
 declare
   v_assignment_id uuid;
   v_answer jsonb;
@@ -259,7 +259,7 @@ call mqtt_private.grant_execute('public.fn_initialize_device_after_mapping(uuid,
 -- Returns [{command_id, device_id, device_code, site_id, next_wake_at}] of the devices welcomed by this call.
 create or replace function public.fn_queue_welcome_commands(p_device_ids uuid[] default null, p_limit int default 500)
 returns jsonb
-language sql volatile security invoker set search_path = '' as $$
+language sql volatile security invoker set search_path = public, extensions as $$
   with due as materialized (
     select device_id from public.devices
     where welcome_due and is_active and (p_device_ids is null or device_id = any (p_device_ids))
@@ -309,7 +309,7 @@ call mqtt_private.grant_execute('public.fn_queue_welcome_commands(uuid[], int)',
 create or replace function mqtt_private.fn_check_lineage(p_device_id uuid)
 returns table (
   device_id uuid, assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issues text[], fixable boolean)
-language sql stable set search_path = '' as $$
+language sql stable set search_path = public, extensions as $$
   select d.device_id, a.assignment_id, a.site_id, target.program_id,
     case when a.assignment_id is null then array['no_active_assignment'] else array_remove(array[
       case when d.company_id is null then 'missing_company' end,
@@ -343,7 +343,7 @@ returns table (
   device_id uuid, device_code text, device_name text, device_mac text, provisioning_status text, is_active boolean,
   site_id uuid, program_id uuid, company_id uuid,
   assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issue text, fixable boolean)
-language sql stable security invoker set search_path = '' as $$
+language sql stable security invoker set search_path = public, extensions as $$
   select d.device_id, d.device_code, d.device_name, d.device_mac, d.provisioning_status, d.is_active,
     d.site_id, d.program_id, d.company_id,
     l.assignment_id, l.assigned_site_id, l.assigned_program_id, l.issues[1], l.fixable

@@ -24,18 +24,10 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_require_worker', 'service_role');
 
--- Whether an error lies in what one row holds (a check, a length, a project's own trigger), so that the rows beside
--- it can go on. Lock time-outs, missing grants and the like concern all of them.
-create or replace function mqtt_private.fn_is_row_fault(p_sqlstate text) returns boolean
-language sql immutable strict parallel safe set search_path = '' as $$
-  select left(p_sqlstate, 2) not in ('08', '25', '40', '42', '53', '55', '57', '58', 'XX')
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_is_row_fault', 'service_role');
-
 -- Devices ------------------------------------------------------------------------------------------------------
 
 create or replace function mqtt_private.fn_lock_devices(p_device_ids uuid[]) returns void
-language sql volatile set search_path = '' as $$
+language sql volatile set search_path = public, extensions as $$
   select from public.devices where device_id = any (p_device_ids) order by device_id for no key update
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_lock_devices', 'service_role');
@@ -43,7 +35,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_lock_devices', 'service_role');
 -- Finds the devices that use these ids on MQTT and locks them. Returns them in the order given; null where there is
 -- none. A device that appears later is not looked up again: it would be locked out of order.
 create or replace function mqtt_private.fn_find_and_lock_devices(p_topic_ids text[]) returns uuid[]
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_ids constant uuid[] := array(
     select mqtt_private.fn_find_device(topic_id) from unnest(p_topic_ids) with ordinality as t (topic_id, place)
@@ -61,7 +53,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_and_lock_devices', 'servic
 -- Records, at most once a minute, that these devices are alive, and on which topics. p_messages: what each sent,
 -- [{topic_root, topic_id}]; of several messages of a device the last counts. The devices' rows are locked.
 create or replace function mqtt_private.fn_touch_devices(p_device_ids uuid[], p_messages jsonb) returns void
-language sql volatile set search_path = '' as $$
+language sql volatile set search_path = public, extensions as $$
   with latest as materialized (
     select distinct on (device_id) device_id, message ->> 'topic_root' as topic_root, message ->> 'topic_id' as topic_id
     from rows from (unnest(p_device_ids), jsonb_array_elements(p_messages))
@@ -77,6 +69,34 @@ language sql volatile set search_path = '' as $$
       or d.last_seen_at is null or d.last_seen_at < now() - interval '1 minute')
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_touch_devices', 'service_role');
+
+-- The same, past what the project refuses: then the other devices are still recorded, and a warning says why.
+create or replace function mqtt_private.fn_touch_devices_or_pass_over(p_device_ids uuid[], p_messages jsonb)
+returns void
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  perform mqtt_private.fn_touch_devices(p_device_ids, p_messages);
+  perform mqtt_private.fn_check_deferred_constraints();
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_fault(v_fault, 'devices');
+  if v_error is null then raise; end if;
+  if cardinality(p_device_ids) = 1 then
+    raise warning 'device % is not recorded as alive: %', p_device_ids[1], v_error;
+    return;
+  end if;
+  for v_place in 1 .. cardinality(p_device_ids) loop
+    perform mqtt_private.fn_touch_devices_or_pass_over(
+      p_device_ids[v_place : v_place], jsonb_build_array(p_messages -> v_place - 1));
+  end loop;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_touch_devices_or_pass_over', 'service_role');
 
 -- Worker processes ---------------------------------------------------------------------------------------------
 

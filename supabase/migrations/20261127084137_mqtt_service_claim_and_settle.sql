@@ -44,7 +44,7 @@ $$;
 -- A command lives until expires_at, else for its time to live from issued_at (or from scheduled_for, where that is
 -- later). One that is leased is left alone: its worker may be publishing it this moment.
 create or replace function mqtt_private.fn_find_overdue_commands(p_claim mqtt_private.claim) returns uuid[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   return array(
     (select command_id from public.device_commands
@@ -66,7 +66,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_overdue_commands', 'servic
 -- Returns [{command_id, device_id, device_code, command_type, error}].
 create or replace function mqtt_private.fn_expire_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out expired jsonb)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   with locked as materialized (
     select command_id from public.device_commands
@@ -97,7 +97,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_expire_commands', 'service_role
 -- Commands for devices that are not active fail as soon as they are due, and so does a failed command that has used up
 -- its retries (the limit was lowered meanwhile).
 create or replace function mqtt_private.fn_find_undeliverable_commands(p_claim mqtt_private.claim) returns uuid[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   return array(
     with waiting as materialized (
@@ -120,7 +120,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_undeliverable_commands', '
 -- is not counted again.
 create or replace function mqtt_private.fn_fail_undeliverable_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out failed jsonb)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   with locked as materialized (
     select c.command_id, d.device_code, c.status = 'failed' and c.retry_count >= p_claim.max_retries as used_up,
@@ -153,7 +153,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_fail_undeliverable_commands', '
 -- under the same attempt and the same lease: a lease that could be extended would never run out where a settlement is
 -- refused each time. The rows are locked, so that nothing later in the claim waits for them.
 create or replace function mqtt_private.fn_find_unseen_commands(p_claim mqtt_private.claim, p_limit int) returns uuid[]
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   return array(
     select c.command_id
@@ -174,7 +174,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_unseen_commands', 'service
 -- go before the rest of any.
 create or replace function mqtt_private.fn_find_due_commands(
   p_claim mqtt_private.claim, p_devices int, p_commands int, out ids uuid[], out device_ids uuid[], out due_count int)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   with busy as materialized (
     select device_id from public.device_commands
@@ -215,7 +215,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_due_commands', 'service_ro
 -- other worker whose lease on it ran out, or null.
 create or replace function mqtt_private.fn_lease_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out leased jsonb)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   with locked as materialized (
     select command_id,
@@ -250,7 +250,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_lease_commands', 'service_role'
 -- sent fails for good with the reason, and one whose time ran out expires: these come last, and have the key final.
 create or replace function mqtt_private.fn_hand_out_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out handed jsonb)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   with leased as materialized (
     select c.command_id, c.device_id, c.command_type, c.command_payload, c.attempt, c.retry_count, c.priority,
@@ -289,50 +289,94 @@ call mqtt_private.grant_execute('mqtt_private.fn_hand_out_commands', 'service_ro
 
 -- Past what the table refuses ----------------------------------------------------------------------------------
 
-create or replace function mqtt_private.fn_run_step(p_step text, p_ids uuid[], p_claim mqtt_private.claim)
-returns jsonb
+create or replace function mqtt_private.fn_run_step(
+  p_step text, p_ids uuid[], p_claim mqtt_private.claim, out done jsonb)
 language plpgsql volatile set search_path = '' as $$
 begin
-  return case
+  done := case
     when p_ids = '{}' then '[]'
     when p_step = 'expire' then mqtt_private.fn_expire_commands(p_ids, p_claim)
     when p_step = 'fail' then mqtt_private.fn_fail_undeliverable_commands(p_ids, p_claim)
     when p_step = 'lease' then mqtt_private.fn_lease_commands(p_ids, p_claim)
     when p_step = 'hand out' then mqtt_private.fn_hand_out_commands(p_ids, p_claim)
   end;
+  perform mqtt_private.fn_check_deferred_constraints();
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_step', 'service_role');
 
+-- A command that cannot be leased fails with the reason, and is tried again like any other that failed. Returns
+-- [{command_id, device_id, device_code, command_type, retry_count, final, error}]; '[]': the table refuses that too.
+create or replace function mqtt_private.fn_fail_refused_command(
+  p_id uuid, p_error text, p_claim mqtt_private.claim) returns jsonb
+language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_failed jsonb;
+begin
+  with changed as (
+    update public.device_commands c
+    set status = 'failed', lease_worker = null, lease_until = null, retry_count = c.retry_count + 1,
+        last_error = p_error,
+        due_at = case when c.retry_count + 1 < p_claim.max_retries then p_claim.now + p_claim.retry_delay end
+    from public.devices d
+    where c.command_id = p_id and d.device_id = c.device_id and c.status in ('pending', 'failed')
+    returning c.command_id, c.device_id, d.device_code, c.command_type, c.retry_count, c.due_at is null as final,
+      c.last_error as error
+  )
+  select jsonb_agg(to_jsonb(changed)) from changed into v_failed;
+  perform mqtt_private.fn_check_deferred_constraints();
+  return coalesce(v_failed, '[]');
+exception when others then
+  return '[]'; -- the caller names the first reason
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_fail_refused_command', 'service_role');
+
 -- Runs a step over each of these commands alone, in their order, and passes over what the table refuses:
 -- {command_id: error}. With p_limit, it ends when so many are done. With p_device_ids, the commands' devices, a command
--- that is refused, or is locked, keeps back the later ones of its device.
+-- that is refused fails with the reason (failed); one that cannot even fail, or is locked, keeps back the later ones of
+-- its device.
 create or replace function mqtt_private.fn_run_step_by_row(
   p_step text, p_ids uuid[], p_claim mqtt_private.claim, p_limit int default null, p_device_ids uuid[] default '{}',
-  out done jsonb, out refused jsonb)
+  out done jsonb, out failed jsonb, out refused jsonb)
 language plpgsql volatile set search_path = '' as $$
 declare
   v_id uuid;
   v_device_id uuid;
   v_done jsonb;
+  v_failed jsonb;
+  v_fault mqtt_private.fault;
+  v_error text;
   v_refused int := 0;
   v_left uuid[] := '{}'; -- devices of which nothing more is taken
 begin
   done := '[]';
+  failed := '[]';
   refused := '{}';
   for v_id, v_device_id in select * from unnest(p_ids, p_device_ids) loop
     exit when jsonb_array_length(done) >= p_limit or v_refused >= 1000;
     continue when v_device_id = any (v_left);
     v_done := '[]';
+    v_failed := '[]';
     begin
       v_done := mqtt_private.fn_run_step(p_step, array[v_id], p_claim);
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
-      v_refused := v_refused + 1;
-      refused := refused || jsonb_build_object(v_id, left(sqlerrm, 1000));
+      get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
+      v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
+      if v_error is null then raise; end if;
+      if v_device_id is not null then
+        v_failed := mqtt_private.fn_fail_refused_command(v_id, v_error, p_claim);
+      end if;
+      if v_failed = '[]' then
+        v_refused := v_refused + 1;
+        refused := refused || jsonb_build_object(v_id, v_error);
+      end if;
     end;
     done := done || v_done;
-    if v_done = '[]' then
+    failed := failed || v_failed;
+    if v_done || v_failed = '[]' then
       v_left := v_left || v_device_id;
     end if;
   end loop;
@@ -343,12 +387,19 @@ call mqtt_private.grant_execute('mqtt_private.fn_run_step_by_row', 'service_role
 -- Runs a step over all these commands at once; if the table refuses one of them, over each alone.
 create or replace function mqtt_private.fn_run_step_or_pass_over(
   p_step text, p_ids uuid[], p_claim mqtt_private.claim, out done jsonb, out refused jsonb)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
 begin
   done := mqtt_private.fn_run_step(p_step, p_ids, p_claim);
   refused := '{}';
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
+  if v_error is null then raise; end if;
   select r.done, r.refused into done, refused
   from mqtt_private.fn_run_step_by_row(p_step, array(
     select command_id from public.device_commands
@@ -360,32 +411,43 @@ call mqtt_private.grant_execute('mqtt_private.fn_run_step_or_pass_over', 'servic
 -- Runs the step lease, up to the limit. Where a row is refused, rows of up to 1000 further devices take its place.
 -- remain: due commands are left that a larger limit might have taken.
 create or replace function mqtt_private.fn_lease_or_pass_over(
-  p_claim mqtt_private.claim, p_limit int, out done jsonb, out refused jsonb, out remain boolean)
+  p_claim mqtt_private.claim, p_limit int, out done jsonb, out failed jsonb, out refused jsonb, out remain boolean)
 language plpgsql volatile set search_path = '' as $$
 declare
   v_due record;
+  v_fault mqtt_private.fault;
+  v_error text;
 begin
+  failed := '[]';
   v_due := mqtt_private.fn_find_due_commands(p_claim, p_limit, p_limit);
   done := mqtt_private.fn_run_step('lease', v_due.ids, p_claim);
   refused := '{}';
   remain := v_due.due_count > jsonb_array_length(done);
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
+  if v_error is null then raise; end if;
   v_due := mqtt_private.fn_find_due_commands(p_claim, p_limit + 1000, null);
-  select r.done, r.refused into done, refused
+  select r.done, r.failed, r.refused into done, failed, refused
   from mqtt_private.fn_run_step_by_row('lease', v_due.ids, p_claim, p_limit, v_due.device_ids) r;
   remain := jsonb_array_length(done) >= p_limit;
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_lease_or_pass_over', 'service_role');
 
--- The first 20 of these commands, {command_id: error}, with their devices: [{command_id, device_code, error}].
+-- The first 20 of these commands, {command_id: error}, with their devices: [{command_id, device_code, error, waiting}].
+-- waiting: how many due commands of the device wait behind it.
 create or replace function mqtt_private.fn_name_refused_commands(p_refused jsonb) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   return coalesce((
     select jsonb_agg(to_jsonb(named)) from (
-      select c.command_id, d.device_code, p_refused ->> c.command_id::text as error
+      select c.command_id, d.device_code, p_refused ->> c.command_id::text as error, (
+          select count(*) from public.device_commands w
+          where w.device_id = c.device_id and w.due_at <= clock_timestamp() and w.lease_until is null
+            and not p_refused ? w.command_id::text) as waiting
       from public.device_commands c join public.devices d on d.device_id = c.device_id
       where c.command_id = any (array(select jsonb_object_keys(p_refused)::uuid))
       order by c.priority desc, c.issued_at, c.issue_number limit 20) named), '[]');
@@ -398,8 +460,9 @@ call mqtt_private.grant_execute('mqtt_private.fn_name_refused_commands', 'servic
 -- Takes up to p_limit due commands for p_worker and leases them for p_lease_seconds; also expires and fails what is
 -- due for that, and fails pictures that were never finished. p_held are the commands that this worker still has in
 -- hand; what is leased to it and not held is handed out again at once, under the same attempt.
--- Returns {now, commands, failed, expired, refused, rescued, welcome_due, visits_due, more, seconds_to_next_due}.
---   refused     the first 20 commands that were passed over: [{command_id, device_code, error}]
+-- Returns {now, commands, failed, expired, refused, refused_count, rescued, welcome_due, visits_due, more,
+-- seconds_to_next_due}.
+--   refused     the first 20 commands that were passed over: [{command_id, device_code, error, waiting}]
 --   rescued     the workers whose leases ran out on some of these commands: {worker: how many}
 --   visits_due  a device is awake whose worker is gone (fn_take_over_visits)
 --   more        another claim, at once, would take more
@@ -408,7 +471,7 @@ create or replace function public.fn_claim_commands(
   p_max_retries int default 3, p_retry_delay_seconds double precision default 30,
   p_command_ttl_seconds double precision default 86400, p_held uuid[] default '{}'
 ) returns jsonb
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = public, extensions
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_claim mqtt_private.claim;
@@ -416,6 +479,7 @@ declare
   v_failed record;
   v_leased record;
   v_handed record;
+  v_refused jsonb;
   v_ids uuid[];
 begin
   perform mqtt_private.fn_require_worker(p_worker);
@@ -439,15 +503,16 @@ begin
   v_ids := v_ids || array(
     select (element ->> 'command_id')::uuid from jsonb_array_elements(v_leased.done) as e (element));
   v_handed := mqtt_private.fn_run_step_or_pass_over('hand out', v_ids, v_claim);
+  v_refused := v_handed.refused || v_leased.refused || v_failed.refused || v_expired.refused;
   perform mqtt_private.fn_fail_stale_images(v_claim.now);
 
   return jsonb_build_object(
     'now', v_claim.now,
     'commands', jsonb_path_query_array(v_handed.done, '$[*] ? (!exists(@.final))'),
-    'failed', v_failed.done || jsonb_path_query_array(v_handed.done, '$[*] ? (exists(@.final))'),
+    'failed', v_failed.done || v_leased.failed || jsonb_path_query_array(v_handed.done, '$[*] ? (exists(@.final))'),
     'expired', v_expired.done,
-    'refused', mqtt_private.fn_name_refused_commands(
-      v_handed.refused || v_leased.refused || v_failed.refused || v_expired.refused),
+    'refused', mqtt_private.fn_name_refused_commands(v_refused),
+    'refused_count', (select count(*) from jsonb_object_keys(v_refused)),
     'rescued', coalesce((
       select jsonb_object_agg(worker, commands) from (
         select element ->> 'rescued_from' as worker, count(*) as commands
@@ -467,21 +532,13 @@ call mqtt_private.grant_execute(
 
 -- Settle -------------------------------------------------------------------------------------------------------
 
--- Reports what became of claimed commands. p_results: [{command_id, attempt, outcome: sent|failed|released, error?,
--- retry? (default true), no_listener?}]. A row changes only while p_worker still holds this attempt of it; else the
--- result is stale. A report that is sent again changes nothing, and is settled while the row is still as it left it.
--- released gives the command back: no failure is counted, and it keeps its place.
--- Returns, in order, [{command_id, result: settled|stale, status, retry_count, final}].
-create or replace function public.fn_settle_commands(
-  p_worker text, p_results jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30
-) returns jsonb
-language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s' as $$
+-- Applies these results to the rows, all at once. p_results, and the answer: see fn_settle_commands.
+create or replace function mqtt_private.fn_settle_rows(
+  p_worker text, p_results jsonb, p_max_retries int, p_retry_delay interval) returns jsonb
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_answer jsonb;
 begin
-  perform mqtt_private.fn_lock_devices(array(
-    select c.device_id from jsonb_to_recordset(p_results) as r (command_id uuid)
-    join public.device_commands c on c.command_id = r.command_id));
   with results as materialized (
     select r.*, row_number() over (partition by r.command_id, r.attempt order by r.place) = 1 as first
     from rows from (jsonb_to_recordset(p_results) as (
@@ -498,7 +555,7 @@ begin
         due_at = case
           when r.outcome = 'released' then coalesce(c.scheduled_for, c.issued_at)
           when r.outcome = 'failed' and coalesce(r.retry, true) and c.retry_count + 1 < p_max_retries
-            then now() + make_interval(secs => p_retry_delay_seconds)
+            then now() + p_retry_delay
         end
     from results r
     where r.first and r.outcome in ('sent', 'failed', 'released')
@@ -526,7 +583,55 @@ begin
   left join settled s on r.first and s.command_id = r.command_id and s.attempt = r.attempt
   left join public.device_commands c on c.command_id = r.command_id
   into v_answer;
+  perform mqtt_private.fn_check_deferred_constraints();
   return v_answer;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_settle_rows', 'service_role');
+
+-- The same past what the table refuses: that result is refused, with the reason, and its row stays as it is.
+create or replace function mqtt_private.fn_settle_rows_or_pass_over(
+  p_worker text, p_results jsonb, p_max_retries int, p_retry_delay interval) returns jsonb
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  return mqtt_private.fn_settle_rows(p_worker, p_results, p_max_retries, p_retry_delay);
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
+  if v_error is null then raise; end if;
+  if jsonb_array_length(p_results) = 1 then
+    return jsonb_build_array(jsonb_build_object(
+      'command_id', p_results -> 0 -> 'command_id', 'result', 'refused', 'error', v_error));
+  end if;
+  return (
+    select jsonb_agg(mqtt_private.fn_settle_rows_or_pass_over(
+      p_worker, jsonb_build_array(result), p_max_retries, p_retry_delay) -> 0 order by place)
+    from jsonb_array_elements(p_results) with ordinality as r (result, place));
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_settle_rows_or_pass_over', 'service_role');
+
+-- Reports what became of claimed commands. p_results: [{command_id, attempt, outcome: sent|failed|released, error?,
+-- retry? (default true), no_listener?}]. A row changes only while p_worker still holds this attempt of it; else the
+-- result is stale. A report that is sent again changes nothing, and is settled while the row is still as it left it.
+-- released gives the command back: no failure is counted, and it keeps its place.
+-- Returns, in order, [{command_id, result: settled|stale|refused, status, retry_count, final, error?}]; refused: the
+-- table refuses the change, error says why, and the row is still leased.
+create or replace function public.fn_settle_commands(
+  p_worker text, p_results jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30
+) returns jsonb
+language plpgsql volatile security invoker set search_path = public, extensions set lock_timeout = '2s' as $$
+begin
+  perform mqtt_private.fn_lock_devices(array(
+    select c.device_id from jsonb_to_recordset(p_results) as r (command_id uuid)
+    join public.device_commands c on c.command_id = r.command_id));
+  return mqtt_private.fn_settle_rows_or_pass_over(
+    p_worker, p_results, p_max_retries, make_interval(secs => p_retry_delay_seconds));
 end
 $$;
 call mqtt_private.grant_execute('public.fn_settle_commands(text, jsonb, int, double precision)', 'service_role');

@@ -67,7 +67,7 @@ grant select, insert, update, delete on table mqtt_private.replies to service_ro
 -- where it is due again or expired meanwhile; once that has had its answer, the one before it that waits for one.
 create or replace function mqtt_private.fn_find_command_sent_last(p_device_id uuid, p_type text)
 returns public.device_commands
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 declare
   v_last public.device_commands;
   v_command public.device_commands;
@@ -97,7 +97,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_command_sent_last', 'servi
 -- The command that an answer means; a row of nulls if there is none.
 create or replace function mqtt_private.fn_find_acknowledged_command(p_ack jsonb, p_device_id uuid)
 returns public.device_commands
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 declare
   v_command public.device_commands;
   v_id constant text := p_ack ->> 'command_id';
@@ -132,7 +132,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_acknowledged_reply', 'serv
 -- Whether it cannot be told yet what an answer without an id is about. After 5 seconds it is decided anyway.
 create or replace function mqtt_private.fn_is_early(
   p_ack jsonb, p_device_id uuid, p_worker text, p_received_at timestamptz) returns boolean
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 begin
   return p_ack ->> 'command_id' is null
     and p_received_at > clock_timestamp() - interval '5 s'
@@ -220,7 +220,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_effect_of_acknowledgement', 'se
 create or replace function mqtt_private.fn_acknowledge_command(
   p_ack jsonb, p_device public.devices, p_command public.device_commands, p_max_retries int, p_delay interval)
 returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_command public.device_commands := p_command;
   v_message constant text := left(nullif(trim(p_ack ->> 'message'), ''), 1000);
@@ -278,7 +278,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_reply', 'service_ro
 -- Uses one answer, once; see the head of this file. Its device's row is locked, so two workers take turns here.
 create or replace function mqtt_private.fn_acknowledge_once(
   p_ack jsonb, p_device_id uuid, p_worker text, p_max_retries int, p_delay interval) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_result jsonb;
   v_device public.devices;
@@ -339,7 +339,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_once', 'service_rol
 -- Without p_worker, the same message from two workers is two answers.
 -- Returns, in order, [{ref, result, command_id, command_type, device_id, device_code, status, retry_count}]; result is
 -- acknowledged | failed | rejected, duplicate (the device said so before), ignored (the command stays as it is), reply
--- (it was about no command), early (ask again), unknown_device, unknown_command or wrong_device.
+-- (it was about no command), early (ask again), unknown_device, unknown_command, wrong_device, or refused (the table
+-- refuses the change; error says why).
 create or replace function public.fn_acknowledge_commands(
   p_acks jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30,
   p_worker text default null
@@ -349,16 +350,29 @@ declare
   v_ack jsonb;
   v_device_id uuid;
   v_ids uuid[];
+  v_fault mqtt_private.fault;
+  v_error text;
   v_results jsonb[] := '{}';
 begin
   v_ids := mqtt_private.fn_find_and_lock_devices(array(
     select ack ->> 'topic_id' from jsonb_array_elements(p_acks) with ordinality as a (ack, place) order by place));
-  perform mqtt_private.fn_touch_devices(v_ids, p_acks);
+  perform mqtt_private.fn_touch_devices_or_pass_over(v_ids, p_acks);
   for v_ack, v_device_id in
     select ack, v_ids[place] from jsonb_array_elements(p_acks) with ordinality as a (ack, place) order by place
   loop
-    v_results := v_results || mqtt_private.fn_acknowledge_once(
-      v_ack, v_device_id, p_worker, p_max_retries, make_interval(secs => p_retry_delay_seconds));
+    begin
+      v_results := v_results || mqtt_private.fn_acknowledge_once(
+        v_ack, v_device_id, p_worker, p_max_retries, make_interval(secs => p_retry_delay_seconds));
+      perform mqtt_private.fn_check_deferred_constraints();
+    exception when others then
+      get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
+      v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
+      if v_error is null then raise; end if;
+      v_results := v_results || jsonb_build_object(
+        'ref', v_ack -> 'ref', 'result', 'refused', 'device_id', v_device_id, 'error', v_error);
+    end;
   end loop;
   delete from mqtt_private.acknowledgements where ref = any (array(
     select ref from mqtt_private.acknowledgements
@@ -373,7 +387,7 @@ call mqtt_private.grant_execute('public.fn_acknowledge_commands(jsonb, int, doub
 -- was recorded before, and was not sent, or nobody was listening. A device that is gone is passed over. A reply_id is
 -- recorded once. Returns {recorded: n}.
 create or replace function public.fn_record_replies(p_worker text, p_replies jsonb) returns jsonb
-language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s' as $$
+language plpgsql volatile security invoker set search_path = public, extensions set lock_timeout = '2s' as $$
 declare
   v_recorded int;
 begin

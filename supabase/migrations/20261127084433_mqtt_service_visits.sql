@@ -143,7 +143,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_are_visits_due', 'service_role'
 -- How many commands of the device are due or leased now; with p_since, also those sent since then and not answered.
 create or replace function mqtt_private.fn_count_open_commands(
   p_device_id uuid, p_since timestamptz, p_now timestamptz) returns int
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   return (
     select count(*) from public.device_commands
@@ -157,7 +157,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_count_open_commands', 'service_
 
 -- Whether the device was sent a schedule by a command, since then.
 create or replace function mqtt_private.fn_was_sent_schedule(p_device_id uuid, p_since timestamptz) returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 begin
   return exists (
     select from public.device_commands
@@ -174,7 +174,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_was_sent_schedule', 'service_ro
 -- The state of the device's visit, for p_worker: what fn_renew_visits returns for a device, but for its topics.
 create or replace function mqtt_private.fn_describe_visit(p_device_id uuid, p_worker text, p_now timestamptz)
 returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_visit mqtt_private.visits;
   v_device public.devices;
@@ -255,7 +255,7 @@ call mqtt_private.grant_execute('public.fn_renew_visits(text, jsonb, double prec
 -- is left to the next call. Returns what fn_renew_visits does.
 create or replace function public.fn_take_over_visits(
   p_worker text, p_limit int default 100, p_lease_seconds double precision default 10) returns jsonb
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = public, extensions
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_now constant timestamptz := clock_timestamp();

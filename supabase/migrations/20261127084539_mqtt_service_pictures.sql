@@ -24,7 +24,7 @@ grant select, insert, update, delete on table mqtt_private.duplicate_images to s
 -- picture of its name that comes with one.
 create or replace function mqtt_private.fn_find_image(
   p_device_id uuid, p_name text, p_captured_at timestamptz) returns public.device_images
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 declare
   v_image public.device_images;
 begin
@@ -58,7 +58,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_image', 'service_role');
 -- Chunks without metadata mean the picture that this visit has stored under that name, if it has.
 create or replace function mqtt_private.fn_find_announced_image(
   p_device_id uuid, p_image jsonb, out image public.device_images, out captured_at timestamptz)
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 declare
   v_stored public.device_images;
   v_name constant text := p_image ->> 'image_name';
@@ -99,7 +99,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_image_path', 'service_role');
 create or replace function mqtt_private.fn_receive_image(
   p_device public.devices, p_old public.device_images, p_image jsonb, p_captured_at timestamptz, p_now timestamptz)
 returns public.device_images
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_image public.device_images;
   v_id constant uuid := coalesce(p_old.image_id, gen_random_uuid());
@@ -132,7 +132,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_receive_image', 'service_role')
 -- moment. If an adopted table refuses the row, a warning says so, and the picture is received all the same.
 create or replace function mqtt_private.fn_record_readings(
   p_device public.devices, p_image_id uuid, p_image jsonb, p_captured_at timestamptz, p_now timestamptz) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   r record;
 begin
@@ -153,7 +153,7 @@ begin
       coalesce(p_captured_at, p_now), r.temperature, r.humidity, r.pressure, r.gas_resistance);
   end if;
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
+  if false then raise; end if;
   raise warning 'device_telemetry refused the readings of image %: %', p_image_id, sqlerrm;
 end
 $$;
@@ -162,7 +162,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_record_readings', 'service_role
 -- Records one announcement of a device whose row and visit are locked.
 create or replace function mqtt_private.fn_record_image(
   p_device_id uuid, p_image jsonb, p_worker text, p_lease interval, p_now timestamptz) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_device public.devices;
   v_image public.device_images;
@@ -257,7 +257,7 @@ begin
         else mqtt_private.fn_record_image(
           v_device_id, v_image, p_worker, make_interval(secs => p_lease_seconds), v_now) end;
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
+      if false then raise; end if;
       v_answers := v_answers || mqtt_private.fn_refuse_image(v_image, 'refused', sqlerrm, v_now);
     end;
   end loop;
@@ -271,7 +271,7 @@ call mqtt_private.grant_execute('public.fn_record_images(text, jsonb, boolean, i
 -- The picture is stored. One without a time whose bytes were stored before under its name is that picture: this row
 -- goes, and the answer names the original's path. Returns {result, storage_path}.
 create or replace function mqtt_private.fn_complete_image(p_image public.device_images, p_result jsonb) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_original record;
 begin
@@ -301,7 +301,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_complete_image', 'service_role'
 
 -- The picture is given up for now, and an event in the device's history says so.
 create or replace function mqtt_private.fn_fail_image(p_image public.device_images, p_result jsonb) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_error constant text := coalesce(nullif(trim(p_result ->> 'error'), ''), 'no reason was given');
 begin
@@ -320,7 +320,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_fail_image', 'service_role');
 
 -- Applies one report on a picture, whose device is locked. Returns {result, storage_path, next_wake_at}.
 create or replace function mqtt_private.fn_settle_image(p_result jsonb, p_worker text, p_now timestamptz) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_image public.device_images;
   v_answer jsonb;
@@ -365,7 +365,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_settle_image', 'service_role');
 -- picture stands now; duplicate: the same bytes were stored before under this name, at storage_path, so this row is
 -- gone; unknown.
 create or replace function public.fn_settle_images(p_worker text, p_results jsonb) returns jsonb
-language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
+language plpgsql volatile security invoker set search_path = public, extensions set lock_timeout = '2s'
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_result jsonb;
@@ -393,7 +393,7 @@ call mqtt_private.grant_execute('public.fn_settle_images(text, jsonb)', 'service
 -- Fails pictures of which nothing has come for an hour: their worker is gone, and no other took over. The claim calls
 -- it, so it waits for nothing, and what the table refuses stops no command.
 create or replace function mqtt_private.fn_fail_stale_images(p_now timestamptz) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_image public.device_images;
 begin
