@@ -162,7 +162,7 @@ class Visit:
         for name in [] if self._row.holds_lease else row.settled_names:
             if name not in self._done:
                 self._done.add(name)
-                self._pictures.forget((self.key, name))
+                self._pictures.mark_finished((self.key, name))
         self._row = row
         self.known = True
         self._told.set()
@@ -215,7 +215,7 @@ class Visit:
             await self._send_to_sleep()
         with suppress(_SilencedError, ServiceError, TimeoutError):
             async with asyncio.timeout(_LAST_WORDS):
-                for assembly in self._pictures.of_device(self.key) if self.holds_lease else ():
+                for assembly in self._pictures.unfinished(self.key) if self.holds_lease else ():
                     recorded = await self._record(assembly.name)
                     await self._pictures.fail((self.key, assembly.name), recorded, f"not finished: {why}")
 
@@ -240,7 +240,7 @@ class Visit:
         await self._until_quiet(lambda: self.known)
         if self.known:
             return
-        unfinished = self._pictures.of_device(self.key)
+        unfinished = self._pictures.unfinished(self.key)
         if not unfinished:
             self._row = VisitRow(*self.address, ended=True)
             return
@@ -278,7 +278,7 @@ class Visit:
             if self._nobody_listens and asks < _MOST_ASKS:
                 asks += 1
                 self._knows_its_wake = False  # its HELLO can be faster than its subscription
-                await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
+                await self._until_quiet(lambda: bool(self._pictures.unfinished(self.key)))
 
     async def _let_commands_finish(self) -> None:
         """Commands go first; one that is not answered in time does not keep the device awake."""
@@ -289,7 +289,7 @@ class Visit:
             await self._next_news(_LOOK_AT_COMMANDS)
             await self._read_anew()
         if self._expects_picture:
-            await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
+            await self._until_quiet(lambda: bool(self._pictures.unfinished(self.key)))
 
     async def _read_anew(self) -> None:
         self._told.clear()
@@ -299,7 +299,7 @@ class Visit:
 
     async def _next_picture(self) -> str | None:
         """What it is sending, else what it said is pending, else whatever it has."""
-        for assembly in self._pictures.of_device(self.key):
+        for assembly in self._pictures.unfinished(self.key):
             self._done.discard(assembly.name)  # another picture of that name: what is done with is not there
             return assembly.name
         while self._pending:
@@ -317,8 +317,8 @@ class Visit:
         """The device has pictures and did not name them: one comes for each `capture_image`."""
         for _ in range(_MOST_ASKS):
             await self._say_command("capture_image", encode_capture_image)
-            await self._until_quiet(lambda: bool(self._pictures.of_device(self.key)))
-            unfinished = self._pictures.of_device(self.key)
+            await self._until_quiet(lambda: bool(self._pictures.unfinished(self.key)))
+            unfinished = self._pictures.unfinished(self.key)
             if unfinished:
                 return unfinished[0].name
         if self._nobody_listens:
@@ -364,7 +364,7 @@ class Visit:
             return False
         recorded = await self._record(name)
         if recorded.result == "complete":
-            self._pictures.forget((self.key, name))
+            self._pictures.mark_finished((self.key, name))
             await self._confirm(name, recorded.next_wake_at)
         return recorded.result == "complete"
 
@@ -378,7 +378,7 @@ class Visit:
 
     def _is_settled(self, name: str) -> bool:
         """Whether it is done with: by this visit, by another worker, or refused at a bound."""
-        if self._pictures.get((self.key, name)) is None and self._pictures.finished((self.key, name)):
+        if self._pictures.get((self.key, name)) is None and self._pictures.is_finished((self.key, name)):
             self._done.add(name)
         return name in self._done
 
@@ -392,7 +392,7 @@ class Visit:
             log.info("[IMAGE] %s lacks %d chunk(s): asking", name, len(missing), extra=self._context())
             payload = encode_missing_chunks(self.address[1], name, missing)
             await self._say(ack_topic(*self.address), payload)
-            await self._pictures.asked(await self._record(name), assembly, asks)
+            await self._pictures.chunks_requested(await self._record(name), assembly, asks)
 
     async def _give_up(self, name: str, asks: int) -> None:
         assembly = self._pictures.get((self.key, name))

@@ -74,7 +74,7 @@ class Visits:
             await self._turn_away(heartbeat, recorded)
             return
         for name in heartbeat.pending_names:
-            self._pictures.expect((device_key(heartbeat.device), name))
+            self._pictures.reopen((device_key(heartbeat.device), name))
         row = VisitRow(
             heartbeat.root,
             heartbeat.device,
@@ -108,7 +108,7 @@ class Visits:
         """Another worker told the device that its picture is safe."""
         visit = self.of(device)
         if visit is not None and not visit.holds_lease:
-            self._pictures.forget((visit.key, name))
+            self._pictures.mark_finished((visit.key, name))
 
     def due(self) -> None:
         """A query found visits whose worker is gone."""

@@ -270,7 +270,7 @@ async def test_of_two_workers_that_hear_a_device_one_answers(stack: Stack, datab
         )
         assert len(await told(side, "ESP32CAM", device, "ACK_OK")) == 1
         assert len(await told(side, "ESP32CAM", device, "send_image")) == 1
-        assert first.pictures.of_device(device) == second.pictures.of_device(device) == []
+        assert first.pictures.unfinished(device) == second.pictures.unfinished(device) == []
     await image_of(database, device, "complete")
 
 
@@ -286,7 +286,7 @@ async def test_another_worker_goes_on_with_the_picture_of_one_that_leaves(
             send(side, device, [metadata("a.jpg", PICTURE), *parts[:4]])
             await eventually(
                 lambda: (
-                    len(survivor.pictures.of_device(device)) == len(victim.pictures.of_device(device)) == 1
+                    len(survivor.pictures.unfinished(device)) == len(victim.pictures.unfinished(device)) == 1
                 ),
                 "the picture's beginning on both sides",
             )
@@ -368,5 +368,5 @@ async def test_a_picture_beyond_a_bound_has_a_row_that_says_which_and_the_device
         await told(side, "device", device, "next_wake")
         row = await image_of(database, device, "failed")
         await eventually(lambda: not worker.visits.of(device), "the end of the visit")
-        assert worker.pictures.of_device(device) == []
+        assert worker.pictures.unfinished(device) == []
     assert "announced with 7 chunks, the limit is 3" in row["last_error"]

@@ -130,7 +130,7 @@ async def test_missing_chunks_are_asked_for_at_most_three_times(brief: Bench) ->
     assert brief.link.told("next_wake") == ["5:30PM"]
     failed = brief.gateway.outcomes[-1]
     assert (failed.outcome, failed.missing_requests, failed.missing) == ("failed", 3, (1, 3))
-    assert brief.pictures.of_device(DEVICE) == []
+    assert brief.pictures.unfinished(DEVICE) == []
 
 
 async def test_a_device_that_is_gone_is_not_asked_for_ever_and_its_pictures_are_not_failed(
@@ -254,7 +254,7 @@ async def test_a_visit_that_takes_too_long_ends_with_sleep_and_the_reason_in_the
         assert outcome.outcome == "failed"
         assert str(outcome.error).startswith("not finished: it took longer than")
         assert counted("failed") == before + 1
-        assert parts.pictures.of_device(DEVICE) == []
+        assert parts.pictures.unfinished(DEVICE) == []
 
 
 async def test_a_picture_that_storage_refuses_is_kept_by_the_device_which_is_told_to_sleep(
