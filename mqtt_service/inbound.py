@@ -81,20 +81,20 @@ class InboundRouter:
             log.warning("[IMAGE] %s dropped: %s", name, refusal, extra=context(device=device))
             return
         if recorded is not None and recorded.result != "unknown_device":
-            self.visits.heard(device).joined(recorded)
+            self.visits.heard_from(device).picture_recorded(recorded)
 
     def _chunk(self, chunk: ImageChunk) -> None:
         assembly = self.pictures.chunk(chunk)
         if assembly is None:
             return
-        visit = self.visits.heard(chunk.device)
+        visit = self.visits.heard_from(chunk.device)
         if assembly.complete:
-            visit.progress()
+            visit.picture_complete()
 
     async def _metadata(self, metadata: ImageMetadata) -> None:
         for kind in metadata.unusable:
             UNUSABLE_VALUES.labels(kind).inc()
-        await self.visits.ended(metadata.device)
+        await self.visits.wait_for_end(metadata.device)
         recorded = await self._announce(metadata)
         if recorded is None:
             return
@@ -105,7 +105,7 @@ class InboundRouter:
                 "[IMAGE] %s dropped: %s", metadata.name, reason, extra=context(device=metadata.device)
             )
             return
-        await self.visits.heard(metadata.device).announced(metadata, recorded)
+        await self.visits.heard_from(metadata.device).picture_announced(metadata, recorded)
 
     async def _announce(self, metadata: ImageMetadata) -> ImageRecorded | None:
         try:

@@ -130,7 +130,7 @@ class Worker:
         self.acknowledgements = AcknowledgementHandler(
             AcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
             self.queue,
-            AnswerListeners(self._device_answered, self.visits.stored_by_another),
+            AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
             self._worker_id,
             shared=self._settings.mqtt_shared_group is not None,
             session_started_at=self.link.session_started_at,
@@ -232,15 +232,10 @@ class Worker:
         self.queue.wake()
 
     def _visits_due(self) -> None:
-        self.visits.due()
+        self.visits.take_over_lapsed()
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
-
-    def _device_answered(self, device: str, command_type: str | None) -> None:
-        visit = self.visits.of(device)
-        if visit is not None:
-            visit.answered(command_type)
 
     def _realtime_joined(self) -> None:
         """Events may have been missed while the channel was away."""
