@@ -64,6 +64,13 @@ def test_files_that_are_named_are_there(document: Path) -> None:
 
 
 @each_document
+def test_a_migration_that_is_named_by_its_end_is_there_once(document: Path) -> None:
+    names = [path.name for path in (ROOT / "supabase" / "migrations").glob("*.sql")]
+    for end in re.findall(r"…(_\w+\.sql)", read(document)):
+        assert sum(name.endswith(end) for name in names) == 1, end
+
+
+@each_document
 def test_functions_of_the_database_that_are_named_are_in_a_migration(document: Path) -> None:
     migrations = "".join(read(path) for path in (ROOT / "supabase" / "migrations").glob("*.sql"))
     defined = set(re.findall(r"function \w+\.(fn_\w+)", migrations))
