@@ -1,14 +1,26 @@
 """What the documents name is there: files, headings, settings, metrics, SQL functions, log lines."""
 
 import ast
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from mqtt_service.config import Settings
+from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.metrics import REGISTRY
+from mqtt_service.protocol.images import ImageChunk, ImageMetadata, parse_data
+from mqtt_service.protocol.messages import (
+    Acknowledgement,
+    Heartbeat,
+    ServiceMessage,
+    parse_ack,
+    parse_heartbeat,
+)
+from mqtt_service.protocol.topics import Topic, parse_topic
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mqtt_service"
@@ -148,6 +160,40 @@ def test_log_lines_that_are_quoted_are_in_the_words_of_the_program(document: Pat
     }
     assert clauses
     assert {clause for clause in clauses if clause not in texts} == set()
+
+
+def examples(text: str) -> Iterator[bytes]:
+    """The JSON objects in blocks of code, one after another."""
+    for block in re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        rest = block.strip()
+        while rest:
+            _, end = json.JSONDecoder().raw_decode(rest)
+            yield rest[:end].encode()
+            rest = rest[end:].lstrip()
+
+
+def understood(message: bytes) -> object:
+    """What the service takes a device's message for, on whichever channel it is one."""
+    now = datetime(2025, 8, 30, tzinfo=UTC)
+    readers: dict[str, Callable[[Topic, bytes], object]] = {
+        "status": parse_heartbeat,
+        "ack": parse_ack,
+        "data": lambda topic, payload: parse_data(topic, payload, now=now),
+    }
+    for channel, read_as in readers.items():
+        try:
+            return read_as(parse_topic(f"device/AA:BB:CC:DD:EE:FF/{channel}"), message)
+        except RemoteProtocolError:
+            continue
+    return None
+
+
+def test_messages_in_the_protocol_are_understood() -> None:
+    document = read(ROOT / "docs" / "protocol.md")
+    said = [type(understood(message)) for message in examples(section(document, "What a device says"))]
+    assert said == [Heartbeat, *[Acknowledgement] * 4, ImageMetadata, ImageChunk]
+    _, *told = examples(section(document, "What a device is told"))
+    assert [type(understood(message)) for message in told] == [ServiceMessage, ServiceMessage]
 
 
 def worker_modules() -> list[str]:
