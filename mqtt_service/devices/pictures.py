@@ -28,7 +28,7 @@ from mqtt_service.adapters.supabase.images import (
     ImageSettled,
 )
 from mqtt_service.adapters.supabase.storage import PictureStore
-from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.backoff import Backoff
 from mqtt_service.batching import Batcher
 from mqtt_service.errors import (
     ProjectMisconfiguredError,
@@ -352,7 +352,7 @@ class Pictures:
     async def _put(self, path: str, picture: bytes) -> None:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((SupabaseUnavailableError, ProjectMisconfiguredError)),
-            wait=WaitAsAsked(),
+            wait=Backoff(),
             stop=stop_after_delay(_STORE_PATIENCE),
             before_sleep=lambda state: log.warning(
                 "[IMAGE] %s; next try in %.1f s",

@@ -41,7 +41,7 @@ class ReplyLog:
 
     def withdraw(self, reply: ReplyRow) -> None:
         """It was not said after all, or nobody listened: have that noted in the background."""
-        self._begin(replace(reply, unsaid=True))
+        self._begin(replace(reply, withdrawn=True))
 
     def _begin(self, reply: ReplyRow) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._note(reply))

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitRow
-from mqtt_service.backoff import patiently
+from mqtt_service.backoff import retry_forever
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.visit import REPLY_EXPIRY, Surroundings, Visit, VisitOptions
@@ -123,7 +123,7 @@ class Visits:
                     await self._wanted.wait()
             self._wanted.clear()
             try:
-                async for attempt in patiently(self._announce):
+                async for attempt in retry_forever(self._announce):
                     with attempt:
                         await self._write()
             except PermanentError as error:

@@ -52,8 +52,8 @@ begin
       due_at = due_at - step, lease_until = lease_until - step, delivered_at = delivered_at - step,
       acknowledged_at = acknowledged_at - step
   from (select interval '{hours} h' as step) clock;
-  update mqtt_private.command_answers set answered_at = answered_at - interval '{hours} h';
-  update mqtt_private.replies set said_at = said_at - interval '{hours} h';
+  update mqtt_private.acknowledgements set received_at = received_at - interval '{hours} h';
+  update mqtt_private.replies set sent_at = sent_at - interval '{hours} h';
 end
 $$
 """
@@ -296,7 +296,7 @@ class CommandQueue(RuleBasedStateMachine):
             for _ in range(1 + twice)
         ]
         self.model.say(device)
-        assert noted == [{"noted": 1}, {"noted": 0}][: 1 + twice]
+        assert noted == [{"recorded": 1}, {"recorded": 0}][: 1 + twice]
 
     def answer_again(self, pick: int) -> None:
         name, ack = self.refs[-1 - pick % len(self.refs)]

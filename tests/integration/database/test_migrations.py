@@ -32,19 +32,6 @@ def test_each_migration_can_be_applied_again_on_its_own(database: psycopg.Connec
     before = structure(database), grants(database)
     for file in reversed(MIGRATIONS):
         database.execute(file.read_bytes())
-    # The earlier migrations of the queue bring their functions back, which these replace.
-    for name in (
-        "20251202000000_claims_report_rescues",
-        "20251203000100_redelivered_answers",
-        "20251203000200_unsendable_payloads",
-        "20251203000300_which_picture_is_meant",
-        "20251204000000_replies",
-        "20251204000100_who_heard_an_answer",
-        "20251204000200_newest_worker",
-        "20251204000300_claims_pass_over_refused_rows",
-        "20251204000400_every_command_ends",
-    ):
-        database.execute((SUPABASE / f"migrations/{name}.sql").read_bytes())
     assert (structure(database), grants(database)) == before
 
 

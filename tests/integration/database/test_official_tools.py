@@ -17,6 +17,8 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
+from mqtt_service.migrations import as_script, read_migrations
+from tests.integration.database.catalog import grants, structure
 from tests.integration.database.conftest import SUPABASE
 from tests.requirements import find_program, needs
 
@@ -146,7 +148,7 @@ def test_the_advisors_report_nothing_at_warn_or_above(project: Project) -> None:
 def test_the_advisors_look_at_our_tables(project: Project) -> None:
     """The check above could pass for want of anything to look at: unused indexes are seen, so ours are."""
     findings = json.loads(project.supabase("db", "advisors", "--level", "info").stdout)
-    # mqtt_private.command_answers is closed to everybody but the worker, and so has no policy.
+    # mqtt_private.acknowledgements is closed to everybody but the worker, and so has no policy.
     assert {finding["name"] for finding in findings} == {"unused_index", "rls_enabled_no_policy"}
     assert "devices" in {finding["metadata"]["name"] for finding in findings}
 
@@ -158,3 +160,20 @@ def test_pgtap_finds_structure_grants_and_guards_in_order(project: Project) -> N
     assert files
     result = run([program, "-d", project.url, *files], project.folder)
     assert "Result: PASS" in result.stdout
+
+
+def test_db_push_after_the_script_was_pasted_applies_each_migration_once_more(
+    cluster: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(cluster, autocommit=True) as connection:
+        connection.execute("create database pasted")
+    url = cluster.removesuffix("postgres") + "pasted"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(as_script(read_migrations()).encode())
+        before = structure(connection), grants(connection)
+        shutil.copytree(SUPABASE, tmp_path / "supabase", ignore=shutil.ignore_patterns(".temp"))
+        pushed = Project(url, tmp_path).supabase("db", "push")
+        assert pushed.stderr.count("Applying migration") == len(read_migrations())
+        # What the command line itself keeps is in schemas of its own.
+        assert (structure(connection), grants(connection)) == before
