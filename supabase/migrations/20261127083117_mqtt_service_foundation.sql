@@ -1,4 +1,4 @@
--- What every later file stands on: the private schema, and the procedures that apply these migrations.
+-- What every later file builds on: the private schema, and the procedures that these migrations call.
 --
 -- The files are applied in the order of their names, and each can be applied again at any time. They create every
 -- object once, in its final form.
@@ -30,10 +30,27 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.grant_execute');
 
--- Adoption -----------------------------------------------------------------------------------------------------
+-- Tables -------------------------------------------------------------------------------------------------------
 
--- Checks the one column that a table cannot do without. Raises 42703 where a table that was there before lacks it, and
--- 42830 where it is not unique: both are for the project's owner to decide.
+-- Creates a table with these columns, row-level security on and no grant; does nothing where the table is there.
+-- Columns that an older table may lack are added to either afterwards. p_key: the column that an older table must have
+-- (require_key), or null.
+create or replace procedure mqtt_private.create_table(p_table text, p_key text, p_columns text)
+language plpgsql set search_path = '' as $$
+begin
+  if to_regclass(p_table) is null then
+    execute format('create table %s (%s)', p_table, p_columns);
+    execute format('alter table %s enable row level security', p_table);
+    execute format('revoke all on table %s from public, anon, authenticated, service_role', p_table);
+  elsif p_key is not null then
+    call mqtt_private.require_key(p_table, p_key);
+  end if;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.create_table');
+
+-- Raises 42703 where a table that was there before lacks its key, and 42830 where the key is not unique: both are for
+-- the project's owner to decide.
 create or replace procedure mqtt_private.require_key(p_table regclass, p_column text)
 language plpgsql set search_path = '' as $$
 declare
@@ -65,9 +82,7 @@ call mqtt_private.grant_execute('mqtt_private.require_key');
 create or replace procedure mqtt_private.add_unique_index(p_name text, p_definition text)
 language plpgsql set search_path = '' as $$
 begin
-  if to_regclass(format('public.%I', p_name)) is not null then
-    return;
-  end if;
+  if to_regclass(format('public.%I', p_name)) is not null then return; end if;
   begin
     execute format('create unique index %I on %s', p_name, p_definition);
   exception when unique_violation then
@@ -80,8 +95,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.add_unique_index');
 
--- Lets a text column hold these values. A check that a table had before is widened: it keeps its name, and lets through
--- what it let through until now, and these. Raises 42804 where the column is not text, e.g. an enum.
+-- Lets a text column hold these values. A check that refuses any of them is widened: it keeps its name, and allows what
+-- it allowed before, and these. Raises 42804 where the column is not text, e.g. an enum.
 create or replace procedure mqtt_private.allow_values(p_table regclass, p_column text, p_values text[])
 language plpgsql set search_path = '' as $$
 declare
@@ -113,8 +128,6 @@ begin
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.allow_values');
-
--- Triggers -----------------------------------------------------------------------------------------------------
 
 -- Keeps updated_at. A trigger function, so nobody needs a grant.
 create or replace function mqtt_private.fn_touch_updated_at() returns trigger

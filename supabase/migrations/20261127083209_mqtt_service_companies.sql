@@ -2,18 +2,8 @@
 --
 -- A site belongs to one program and one company, and says when its devices wake.
 
--- Companies ----------------------------------------------------------------------------------------------------
-
-do $$
-begin
-  if to_regclass('public.companies') is null then
-    create table public.companies (company_id uuid primary key default gen_random_uuid());
-    alter table public.companies enable row level security;
-    revoke all on table public.companies from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.companies', 'company_id');
+call mqtt_private.create_table(
+  'public.companies', 'company_id', 'company_id uuid primary key default gen_random_uuid()');
 
 alter table public.companies
   add column if not exists name text not null default '',
@@ -23,22 +13,12 @@ alter table public.companies
 create or replace trigger mqtt_touch_updated_at before update on public.companies
   for each row execute function mqtt_private.fn_touch_updated_at();
 
--- Members ------------------------------------------------------------------------------------------------------
-
 -- Who belongs to a company. An admin may do what an operator may, an operator what a viewer may.
-do $$
-begin
-  if to_regclass('public.company_members') is null then
-    create table public.company_members (
-      company_id uuid not null references public.companies (company_id) on delete cascade,
-      user_id uuid not null references auth.users (id) on delete cascade,
-      primary key (company_id, user_id)
-    );
-    alter table public.company_members enable row level security;
-    revoke all on table public.company_members from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
+call mqtt_private.create_table('public.company_members', null, $$
+  company_id uuid not null references public.companies (company_id) on delete cascade,
+  user_id uuid not null references auth.users (id) on delete cascade,
+  primary key (company_id, user_id)
+$$);
 
 alter table public.company_members
   add column if not exists role text not null default 'viewer' check (role in ('viewer', 'operator', 'admin')),
@@ -47,18 +27,8 @@ alter table public.company_members
 -- the companies of the signed-in user: every policy asks for them
 create index if not exists company_members_user_id_idx on public.company_members (user_id);
 
--- Programs -----------------------------------------------------------------------------------------------------
-
-do $$
-begin
-  if to_regclass('public.pilot_programs') is null then
-    create table public.pilot_programs (program_id uuid primary key default gen_random_uuid());
-    alter table public.pilot_programs enable row level security;
-    revoke all on table public.pilot_programs from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.pilot_programs', 'program_id');
+call mqtt_private.create_table(
+  'public.pilot_programs', 'program_id', 'program_id uuid primary key default gen_random_uuid()');
 
 alter table public.pilot_programs
   add column if not exists company_id uuid references public.companies (company_id),
@@ -72,18 +42,7 @@ create index if not exists pilot_programs_company_id_idx on public.pilot_program
 create or replace trigger mqtt_touch_updated_at before update on public.pilot_programs
   for each row execute function mqtt_private.fn_touch_updated_at();
 
--- Sites --------------------------------------------------------------------------------------------------------
-
-do $$
-begin
-  if to_regclass('public.sites') is null then
-    create table public.sites (site_id uuid primary key default gen_random_uuid());
-    alter table public.sites enable row level security;
-    revoke all on table public.sites from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.sites', 'site_id');
+call mqtt_private.create_table('public.sites', 'site_id', 'site_id uuid primary key default gen_random_uuid()');
 
 alter table public.sites
   add column if not exists company_id uuid references public.companies (company_id),

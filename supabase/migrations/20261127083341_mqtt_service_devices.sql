@@ -15,19 +15,10 @@ $$;
 -- an index calls it, so everybody who writes a device does
 call mqtt_private.grant_execute('mqtt_private.fn_device_key', 'authenticated', 'service_role');
 
-do $$
-begin
-  if to_regclass('public.devices') is null then
-    create table public.devices (
-      device_id uuid primary key default gen_random_uuid(),
-      device_mac text not null check (device_mac <> '')
-    );
-    alter table public.devices enable row level security;
-    revoke all on table public.devices from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.devices', 'device_id');
+call mqtt_private.create_table('public.devices', 'device_id', $$
+  device_id uuid primary key default gen_random_uuid(),
+  device_mac text not null check (device_mac <> '')
+$$);
 
 alter table public.devices
   add column if not exists device_mac text,
@@ -39,14 +30,14 @@ alter table public.devices
   add column if not exists company_id uuid references public.companies (company_id),
   add column if not exists program_id uuid references public.pilot_programs (program_id),
   add column if not exists site_id uuid references public.sites (site_id),
-  add column if not exists wake_schedule_cron text,         -- goes before the site's; null: the site's
+  add column if not exists wake_schedule_cron text,         -- takes precedence over the site's
   add column if not exists next_wake_at timestamptz,
   add column if not exists last_wake_at timestamptz,
   add column if not exists last_seen_at timestamptz,
   add column if not exists firmware_version text,
   add column if not exists battery_voltage numeric,         -- V
   add column if not exists wifi_rssi integer,               -- dBm
-  add column if not exists reported_location text,          -- the device's own word for it; site_id is where it is
+  add column if not exists reported_location text,          -- as the device says; site_id is where it is
   -- the id and the topic root as the device last used them; null: device_mac, and device
   add column if not exists mqtt_id text,
   add column if not exists mqtt_root text check (mqtt_root in ('device', 'ESP32CAM')),
@@ -56,11 +47,9 @@ alter table public.devices
   add column if not exists created_at timestamptz not null default now(),
   add column if not exists updated_at timestamptz not null default now();
 
-call mqtt_private.allow_values(
-  'public.devices', 'provisioning_status', array['pending_mapping', 'mapped', 'active', 'inactive']
-);
+call mqtt_private.allow_values('public.devices', 'provisioning_status', '{pending_mapping,mapped,active,inactive}');
 
--- a device is there once, in any spelling, under a code of its own; fn_find_device looks here
+-- a device is there once, however its MAC is spelled (fn_find_device looks here), and has a code of its own
 call mqtt_private.add_unique_index('devices_device_mac_key', 'public.devices (device_mac)');
 call mqtt_private.add_unique_index('devices_device_key_key', 'public.devices (mqtt_private.fn_device_key(device_mac))');
 call mqtt_private.add_unique_index('devices_device_code_key', 'public.devices (device_code)');
@@ -70,7 +59,7 @@ create index if not exists devices_program_id_idx on public.devices (program_id)
 create index if not exists devices_site_id_idx on public.devices (site_id);
 -- the pool of devices that no company has claimed yet
 create index if not exists devices_unclaimed_idx on public.devices (device_id) where company_id is null;
--- the devices that are owed a welcome
+-- the devices whose welcome is not queued yet
 create index if not exists devices_welcome_due_idx on public.devices (device_id) where welcome_due;
 -- how many registered themselves within the last minute
 create index if not exists devices_self_registered_at_idx on public.devices (self_registered_at)
@@ -82,8 +71,8 @@ create index if not exists devices_code_number_idx
 create or replace trigger mqtt_touch_updated_at before update on public.devices
   for each row execute function mqtt_private.fn_touch_updated_at();
 
--- The device that uses this id on MQTT, in whatever spelling of its MAC. An adopted table may hold a device twice:
--- then the one that is spelled alike, is active, or is older.
+-- The device that uses this id on MQTT, however the id spells its MAC. An adopted table may hold a device twice: then
+-- the one that is spelled alike, is active, or is older.
 create or replace function mqtt_private.fn_find_device(p_topic_id text) returns uuid
 language plpgsql stable set search_path = '' as $$
 begin
@@ -99,18 +88,10 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_device', 'service_role');
 -- History ------------------------------------------------------------------------------------------------------
 
 -- What happened to a device, for a person to read. Rows are only ever added.
-do $$
-begin
-  if to_regclass('public.device_history') is null then
-    create table public.device_history (
-      history_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade
-    );
-    alter table public.device_history enable row level security;
-    revoke all on table public.device_history from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
+call mqtt_private.create_table('public.device_history', null, $$
+  history_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade
+$$);
 
 alter table public.device_history
   add column if not exists history_id uuid not null default gen_random_uuid(),
@@ -125,7 +106,7 @@ alter table public.device_history
 -- a device's events, the latest first
 create index if not exists device_history_device_id_idx on public.device_history (device_id, created_at desc);
 
--- Adds an event. An adopted history table can ask for more than we know; that stops nothing, and a warning says so.
+-- Adds an event. An adopted table may require columns that we do not know: then there is a warning instead.
 create or replace function mqtt_private.fn_log_event(
   p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -141,19 +122,11 @@ call mqtt_private.grant_execute('mqtt_private.fn_log_event', 'service_role');
 -- Assignments --------------------------------------------------------------------------------------------------
 -- Which device belongs to which site and to which program. An active row is a mapping; ending it keeps the row.
 
-do $$
-begin
-  if to_regclass('public.device_site_assignments') is null then
-    create table public.device_site_assignments (
-      assignment_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade,
-      site_id uuid not null references public.sites (site_id)
-    );
-    alter table public.device_site_assignments enable row level security;
-    revoke all on table public.device_site_assignments from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
+call mqtt_private.create_table('public.device_site_assignments', null, $$
+  assignment_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  site_id uuid not null references public.sites (site_id)
+$$);
 
 alter table public.device_site_assignments
   add column if not exists assignment_id uuid not null default gen_random_uuid(),
@@ -192,19 +165,11 @@ create index if not exists device_site_assignments_program_id_idx on public.devi
 create or replace trigger mqtt_touch_updated_at before update on public.device_site_assignments
   for each row execute function mqtt_private.fn_touch_updated_at();
 
-do $$
-begin
-  if to_regclass('public.device_program_assignments') is null then
-    create table public.device_program_assignments (
-      assignment_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade,
-      program_id uuid not null references public.pilot_programs (program_id)
-    );
-    alter table public.device_program_assignments enable row level security;
-    revoke all on table public.device_program_assignments from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
+call mqtt_private.create_table('public.device_program_assignments', null, $$
+  assignment_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  program_id uuid not null references public.pilot_programs (program_id)
+$$);
 
 alter table public.device_program_assignments
   add column if not exists assignment_id uuid not null default gen_random_uuid(),

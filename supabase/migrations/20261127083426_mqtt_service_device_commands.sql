@@ -1,30 +1,21 @@
--- The command queue's table: insert a row, and the device gets the command. Its rules come in …_command_rules.sql.
+-- The command queue's table: insert a row, and the device gets the command. Its rules are in …_command_rules.sql.
 --
 --   pending ──▶ sent ──▶ acknowledged      the device did it
 --     ▲ │        │ ├───▶ rejected          the device never will
 --     │ ├──▶ failed│                       the last attempt failed; due_at says when the next one is, if any
---     └─┼────────┴─┼───▶ expired           its time went by; a late success still makes it acknowledged
+--     └─┼────────┴─┼───▶ expired           its time ran out; a late success still makes it acknowledged
 --       └──────────┴───▶ cancelled         a person withdrew it (from pending or failed)
 --
 -- due_at is the time when the queue next looks at a row; null: never.
 -- While a worker publishes a command, the row is pending and leased: lease_worker, lease_until, and due_at =
 -- lease_until, so that a lease that runs out is found like any other due command. attempt numbers the leases.
 
-do $$
-begin
-  if to_regclass('public.device_commands') is null then
-    create table public.device_commands (
-      command_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade,
-      command_type text not null,
-      command_payload jsonb not null default '{}'
-    );
-    alter table public.device_commands enable row level security;
-    revoke all on table public.device_commands from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.device_commands', 'command_id');
+call mqtt_private.create_table('public.device_commands', 'command_id', $$
+  command_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  command_type text not null,
+  command_payload jsonb not null default '{}'
+$$);
 
 alter table public.device_commands
   add column if not exists device_id uuid references public.devices (device_id) on delete cascade,
@@ -36,9 +27,9 @@ alter table public.device_commands
   add column if not exists issued_at timestamptz not null default now(),
   add column if not exists issue_number bigint generated always as identity,  -- order within one issued_at
   add column if not exists scheduled_for timestamptz,                   -- not before
-  add column if not exists expires_at timestamptz,                      -- null: the worker's COMMAND_TTL after issued_at
-  add column if not exists delivered_at timestamptz,                    -- the broker had it
-  add column if not exists acknowledged_at timestamptz,                 -- the device said it did it
+  add column if not exists expires_at timestamptz,                      -- null: COMMAND_TTL after issued_at
+  add column if not exists delivered_at timestamptz,                    -- the broker confirmed it
+  add column if not exists acknowledged_at timestamptz,                 -- the device did it
   add column if not exists retry_count integer not null default 0,      -- failed attempts
   add column if not exists redelivery_count integer not null default 0, -- how often a wake made it pending again
   add column if not exists last_error text,
@@ -53,13 +44,10 @@ alter table public.device_commands
   add column if not exists updated_at timestamptz not null default now();
 
 call mqtt_private.allow_values(
-  'public.device_commands', 'status',
-  array['pending', 'sent', 'failed', 'acknowledged', 'rejected', 'expired', 'cancelled']
-);
+  'public.device_commands', 'status', '{pending,sent,failed,acknowledged,rejected,expired,cancelled}');
 call mqtt_private.allow_values(
   'public.device_commands', 'command_type',
-  array['capture_image', 'send_image', 'set_wake_schedule', 'update_config', 'reboot', 'update_firmware']
-);
+  '{capture_image,send_image,set_wake_schedule,update_config,reboot,update_firmware}');
 
 -- Commands that waited in an adopted table would otherwise never be due. An update would fire the project's own
 -- triggers; changing the column's type, to the one that it has, does not.
@@ -73,7 +61,7 @@ end
 $$;
 
 -- Indexes ------------------------------------------------------------------------------------------------------
--- Most are partial on what waits, so neither finished rows nor rows for later cost a claim anything.
+-- Most are partial on what waits, so finished rows, and rows scheduled for later, cost a claim nothing.
 
 -- a device's commands, the latest first: dashboards and policies
 create index if not exists device_commands_device_id_idx on public.device_commands (device_id, issued_at desc);
@@ -101,7 +89,7 @@ create index if not exists device_commands_schedule_acknowledged_idx
 -- acknowledgements: what the device was sent last
 create index if not exists device_commands_delivered_idx
   on public.device_commands (device_id, delivered_at desc) where delivered_at is not null;
--- a command with this key is queued once; the welcome of a device relies on it
+-- a command with this key is queued once; the welcome of a device depends on it
 call mqtt_private.add_unique_index(
   'device_commands_idempotency_key_key',
   'public.device_commands (idempotency_key) where idempotency_key is not null');

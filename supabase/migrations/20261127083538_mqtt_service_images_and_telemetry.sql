@@ -6,22 +6,11 @@
 --
 -- The rows are written by the functions of …_pictures.sql; the bytes are in Storage.
 
--- Pictures -----------------------------------------------------------------------------------------------------
-
-do $$
-begin
-  if to_regclass('public.device_images') is null then
-    create table public.device_images (
-      image_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade,
-      image_name text not null
-    );
-    alter table public.device_images enable row level security;
-    revoke all on table public.device_images from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
-call mqtt_private.require_key('public.device_images', 'image_id');
+call mqtt_private.create_table('public.device_images', 'image_id', $$
+  image_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  image_name text not null
+$$);
 
 alter table public.device_images
   add column if not exists device_id uuid references public.devices (device_id) on delete cascade,
@@ -48,8 +37,7 @@ alter table public.device_images
   add column if not exists created_at timestamptz not null default now(),
   add column if not exists updated_at timestamptz not null default now();
 
-call mqtt_private.allow_values(
-  'public.device_images', 'status', array['pending', 'receiving', 'complete', 'failed']);
+call mqtt_private.allow_values('public.device_images', 'status', '{pending,receiving,complete,failed}');
 
 -- a picture by its name; several of one name can come without a time
 create index if not exists device_images_name_idx on public.device_images (device_id, image_name, captured_at);
@@ -71,22 +59,12 @@ create index if not exists device_images_site_id_idx on public.device_images (si
 create or replace trigger mqtt_touch_updated_at before update on public.device_images
   for each row execute function mqtt_private.fn_touch_updated_at();
 
--- Readings -----------------------------------------------------------------------------------------------------
-
-do $$
-begin
-  if to_regclass('public.device_telemetry') is null then
-    create table public.device_telemetry (
-      telemetry_id uuid primary key default gen_random_uuid(),
-      device_id uuid not null references public.devices (device_id) on delete cascade,
-      -- the picture that the readings came with; readings of one picture are one row
-      image_id uuid unique references public.device_images (image_id) on delete cascade
-    );
-    alter table public.device_telemetry enable row level security;
-    revoke all on table public.device_telemetry from public, anon, authenticated, service_role;
-  end if;
-end
-$$;
+call mqtt_private.create_table('public.device_telemetry', null, $$
+  telemetry_id uuid primary key default gen_random_uuid(),
+  device_id uuid not null references public.devices (device_id) on delete cascade,
+  -- the picture that the readings came with; readings of one picture are one row
+  image_id uuid unique references public.device_images (image_id) on delete cascade
+$$);
 
 alter table public.device_telemetry
   add column if not exists telemetry_id uuid not null default gen_random_uuid(),

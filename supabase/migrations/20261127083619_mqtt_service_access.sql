@@ -1,4 +1,4 @@
--- Who may do what. Members of a company see what is the company's; besides,
+-- Who may do what. Members of a company see what belongs to the company; besides,
 --   viewers    nothing more
 --   operators  queue commands, cancel them, try failed ones again
 --   admins     map devices, and see the pool of devices that no company has claimed yet
@@ -11,7 +11,7 @@
 -- Membership ---------------------------------------------------------------------------------------------------
 
 -- The companies in which the signed-in user has at least this role.
--- Security definer: the policy of company_members asks it, and would otherwise ask itself.
+-- Security definer: the policy of company_members calls it, and would otherwise call itself.
 create or replace function mqtt_private.fn_my_companies(p_role text) returns setof uuid
 language sql stable security definer set search_path = '' as $$
   select company_id from public.company_members
@@ -24,8 +24,16 @@ language sql stable security definer set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_my_companies', 'authenticated', 'service_role');
 
+-- The programs of those companies.
+create or replace function mqtt_private.fn_my_programs(p_role text) returns setof uuid
+language sql stable set search_path = '' as $$
+  select program_id from public.pilot_programs
+  where company_id in (select mqtt_private.fn_my_companies(p_role))
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_my_programs', 'authenticated', 'service_role');
+
 -- The sites of those companies. A site that names no company is its program's.
--- Security definer: the policy of sites itself asks it.
+-- Security definer: the policy of sites calls it.
 create or replace function mqtt_private.fn_my_sites(p_role text) returns setof uuid
 language sql stable security definer set search_path = '' as $$
   select s.site_id
@@ -34,11 +42,21 @@ language sql stable security definer set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_my_sites', 'authenticated', 'service_role');
 
+-- Whether the signed-in user may map this device: as an admin of its company, or of any where it is in the pool.
+create or replace function mqtt_private.fn_may_map(p_device_id uuid) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (
+    select from public.devices
+    where device_id = p_device_id and (company_id in (select mqtt_private.fn_my_companies('admin'))
+      or company_id is null and provisioning_status = 'pending_mapping'))
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_may_map', 'authenticated', 'service_role');
+
 -- Grants -------------------------------------------------------------------------------------------------------
 
--- service_role reads and writes every table; people read, and write these columns. The guards of device_commands judge
--- the values (…_command_rules.sql); its other columns are the worker's. command_id lets a client send the same insert
--- again without queueing twice.
+-- service_role reads and writes every table; people read, and write these columns. Triggers check what is written into
+-- device_commands (…_command_rules.sql); its other columns are the worker's. A client that chooses command_id can send
+-- an insert again without queueing twice.
 do $$
 declare
   v_table text;
@@ -101,82 +119,60 @@ create policy mqtt_members_read on public.sites for select to authenticated
 
 drop policy if exists mqtt_members_read on public.devices;
 create policy mqtt_members_read on public.devices for select to authenticated
-  using (
-    company_id in (select mqtt_private.fn_my_companies('viewer'))
-    or company_id is null and provisioning_status = 'pending_mapping'
-      and exists (select mqtt_private.fn_my_companies('admin'))
-  );
+  using (company_id in (select mqtt_private.fn_my_companies('viewer'))
+    or company_id is null and provisioning_status = 'pending_mapping' and exists (
+      select mqtt_private.fn_my_companies('admin')));
 
 drop policy if exists mqtt_members_read on public.device_history;
 create policy mqtt_members_read on public.device_history for select to authenticated
-  using (exists (
-    select from public.devices d where d.device_id = device_history.device_id
-      and d.company_id in (select mqtt_private.fn_my_companies('viewer'))
-  ));
+  using (exists (select from public.devices d where d.device_id = device_history.device_id
+    and d.company_id in (select mqtt_private.fn_my_companies('viewer'))));
 
 drop policy if exists mqtt_members_read on public.device_commands;
 create policy mqtt_members_read on public.device_commands for select to authenticated
-  using (exists (
-    select from public.devices d where d.device_id = device_commands.device_id
-      and d.company_id in (select mqtt_private.fn_my_companies('viewer'))
-  ));
+  using (exists (select from public.devices d where d.device_id = device_commands.device_id
+    and d.company_id in (select mqtt_private.fn_my_companies('viewer'))));
 
 drop policy if exists mqtt_members_read on public.device_images;
 create policy mqtt_members_read on public.device_images for select to authenticated
-  using (exists (
-    select from public.devices d where d.device_id = device_images.device_id
-      and d.company_id in (select mqtt_private.fn_my_companies('viewer'))
-  ));
+  using (exists (select from public.devices d where d.device_id = device_images.device_id
+    and d.company_id in (select mqtt_private.fn_my_companies('viewer'))));
 
 drop policy if exists mqtt_members_read on public.device_telemetry;
 create policy mqtt_members_read on public.device_telemetry for select to authenticated
-  using (exists (
-    select from public.devices d where d.device_id = device_telemetry.device_id
-      and d.company_id in (select mqtt_private.fn_my_companies('viewer'))
-  ));
+  using (exists (select from public.devices d where d.device_id = device_telemetry.device_id
+    and d.company_id in (select mqtt_private.fn_my_companies('viewer'))));
 
--- By the site, not by the device: while a device is being mapped, it is not yet the company's.
+-- By the site, not by the device: while a device is being mapped, it does not belong to the company yet.
 drop policy if exists mqtt_members_read on public.device_site_assignments;
 create policy mqtt_members_read on public.device_site_assignments for select to authenticated
   using (site_id in (select mqtt_private.fn_my_sites('viewer')));
 
 drop policy if exists mqtt_members_read on public.device_program_assignments;
 create policy mqtt_members_read on public.device_program_assignments for select to authenticated
-  using (exists (
-    select from public.pilot_programs p where p.program_id = device_program_assignments.program_id
-      and p.company_id in (select mqtt_private.fn_my_companies('viewer'))
-  ));
+  using (program_id in (select mqtt_private.fn_my_programs('viewer')));
 
 -- Commands -----------------------------------------------------------------------------------------------------
 
 drop policy if exists mqtt_operators_queue on public.device_commands;
 create policy mqtt_operators_queue on public.device_commands for insert to authenticated
-  with check (exists (
-    select from public.devices d where d.device_id = device_commands.device_id
-      and d.company_id in (select mqtt_private.fn_my_companies('operator'))
-  ));
+  with check (exists (select from public.devices d where d.device_id = device_commands.device_id
+    and d.company_id in (select mqtt_private.fn_my_companies('operator'))));
 
 drop policy if exists mqtt_operators_cancel on public.device_commands;
 create policy mqtt_operators_cancel on public.device_commands for update to authenticated
-  using (exists (
-    select from public.devices d where d.device_id = device_commands.device_id
-      and d.company_id in (select mqtt_private.fn_my_companies('operator'))
-  ));
+  using (exists (select from public.devices d where d.device_id = device_commands.device_id
+    and d.company_id in (select mqtt_private.fn_my_companies('operator'))));
 
 -- Mapping ------------------------------------------------------------------------------------------------------
--- A device of one's company, or of the pool, to a site (or program) of one's company. Ending a mapping asks for the
--- site (or program) alone.
+-- To end a mapping, the site (or program) must be one's company's; the device need not.
 
 drop policy if exists mqtt_admins_map on public.device_site_assignments;
 create policy mqtt_admins_map on public.device_site_assignments for insert to authenticated
   with check (
     assigned_by_user_id = (select auth.uid())
     and site_id in (select mqtt_private.fn_my_sites('admin'))
-    and exists (
-      select from public.devices d where d.device_id = device_site_assignments.device_id
-        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
-          or d.company_id is null and d.provisioning_status = 'pending_mapping')
-    )
+    and mqtt_private.fn_may_map(device_id)
   );
 
 drop policy if exists mqtt_admins_remap on public.device_site_assignments;
@@ -184,42 +180,21 @@ create policy mqtt_admins_remap on public.device_site_assignments for update to 
   using (site_id in (select mqtt_private.fn_my_sites('admin')))
   with check (
     site_id in (select mqtt_private.fn_my_sites('admin'))
-    and (not is_active or exists (
-      select from public.devices d where d.device_id = device_site_assignments.device_id
-        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
-          or d.company_id is null and d.provisioning_status = 'pending_mapping')
-    ))
+    and (not is_active or mqtt_private.fn_may_map(device_id))
   );
 
 drop policy if exists mqtt_admins_map on public.device_program_assignments;
 create policy mqtt_admins_map on public.device_program_assignments for insert to authenticated
   with check (
     (assigned_by_user_id is null or assigned_by_user_id = (select auth.uid()))
-    and exists (
-      select from public.pilot_programs p where p.program_id = device_program_assignments.program_id
-        and p.company_id in (select mqtt_private.fn_my_companies('admin'))
-    )
-    and exists (
-      select from public.devices d where d.device_id = device_program_assignments.device_id
-        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
-          or d.company_id is null and d.provisioning_status = 'pending_mapping')
-    )
+    and program_id in (select mqtt_private.fn_my_programs('admin'))
+    and mqtt_private.fn_may_map(device_id)
   );
 
 drop policy if exists mqtt_admins_remap on public.device_program_assignments;
 create policy mqtt_admins_remap on public.device_program_assignments for update to authenticated
-  using (exists (
-    select from public.pilot_programs p where p.program_id = device_program_assignments.program_id
-      and p.company_id in (select mqtt_private.fn_my_companies('admin'))
-  ))
+  using (program_id in (select mqtt_private.fn_my_programs('admin')))
   with check (
-    exists (
-      select from public.pilot_programs p where p.program_id = device_program_assignments.program_id
-        and p.company_id in (select mqtt_private.fn_my_companies('admin'))
-    )
-    and (not is_active or exists (
-      select from public.devices d where d.device_id = device_program_assignments.device_id
-        and (d.company_id in (select mqtt_private.fn_my_companies('admin'))
-          or d.company_id is null and d.provisioning_status = 'pending_mapping')
-    ))
+    program_id in (select mqtt_private.fn_my_programs('admin'))
+    and (not is_active or mqtt_private.fn_may_map(device_id))
   );

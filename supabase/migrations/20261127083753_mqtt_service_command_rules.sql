@@ -1,7 +1,7 @@
 -- The rules of public.device_commands: which commands can work, and which moves between statuses are allowed.
 --
 -- What can never work is refused when it is inserted or edited, with a message that says what to write (23514).
--- Triggers apply the rules to whoever writes a row, so the functions here are granted to all who may.
+-- Triggers apply the rules for whoever writes a row, so everybody who may write one may execute these functions.
 
 -- Which commands can work --------------------------------------------------------------------------------------
 
@@ -149,8 +149,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_check_firmware', 'authenticated
 
 -- Which moves are allowed --------------------------------------------------------------------------------------
 
--- Whether a command may go from one status to another; the picture is in …_device_commands.sql. Any move from or to a
--- status that is not ours is allowed: an adopted table may have some.
+-- Whether a command may go from one status to another; …_device_commands.sql draws it. Any move from or to a status
+-- that is not ours is allowed: an adopted table may have some.
 create or replace function mqtt_private.fn_command_may_become(p_old text, p_new text) returns boolean
 language sql immutable parallel safe set search_path = '' as $$
   select case p_old
@@ -191,7 +191,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_check_command_move', 'authentic
 
 -- Guards -------------------------------------------------------------------------------------------------------
 -- Security invoker, and they must be: current_user tells people (authenticated) from workers.
--- expires_at is never infinite, so that every command ends: null means that it expires after its time to live.
+-- expires_at is never infinite, so that every command ends: null means after its time to live.
 
 create or replace function mqtt_private.fn_guard_command_insert() returns trigger
 language plpgsql set search_path = '' as $$
@@ -237,7 +237,7 @@ begin
     perform mqtt_private.fn_check_command_move(old.status, new.status);
   end if;
   if new.status is null or new.status not in ('pending', 'failed') then
-    -- done, or not ours: it leaves the queue, so that it keeps back no other command of its device
+    -- done, or a status that is not ours: it leaves the queue, and no longer delays the other commands of its device
     new.due_at := null;
     new.lease_worker := null;
     new.lease_until := null;
@@ -249,7 +249,7 @@ begin
   elsif new.status = 'pending' and new.lease_worker is null and new.scheduled_for is distinct from old.scheduled_for
     and new.due_at is not distinct from old.due_at
   then
-    -- whoever moves scheduled_for of a command that waits moves the command
+    -- a new scheduled_for of a command that waits counts
     new.due_at := coalesce(new.scheduled_for, new.issued_at);
   end if;
   return new;

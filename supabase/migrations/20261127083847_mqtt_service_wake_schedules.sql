@@ -19,7 +19,7 @@
 --   * wildcard times (minute or hour begins with *): whatever the clock on the wall shows, when it shows it;
 --     nothing in a gap, both passes of a repeated hour.
 --
--- Dashboards preview schedules, so signed-in users may call fn_calculate_next_wake, and with it the functions below.
+-- Dashboards preview schedules, so signed-in users may call fn_calculate_next_wake and what it calls.
 
 -- Parsing ------------------------------------------------------------------------------------------------------
 
@@ -44,9 +44,8 @@ language plpgsql stable parallel safe set search_path = '' as $$
 begin
   raise exception 'cron "%": %',
     case when length(p_expression) > 100 then left(p_expression, 97) || '...' else p_expression end, p_problem
-    using errcode = 'invalid_parameter_value',
-      hint = 'Write minute, hour, day of month, month and day of week, '
-        'for example "0 8,16 * * *" or "*/30 6-20 * * MON-FRI".';
+    using errcode = 'invalid_parameter_value', hint = 'Write minute, hour, day of month, month and day of week, '
+      'for example "0 8,16 * * *" or "*/30 6-20 * * MON-FRI".';
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_raise_cron_fault', 'authenticated', 'service_role');
@@ -58,14 +57,12 @@ declare
   c_names constant text[] := array['minute', 'hour', 'day of month', 'month', 'day of week'];
   c_first constant int[] := array[0, 0, 1, 1, 0];
   c_last constant int[] := array[59, 23, 31, 12, 7];
-  c_kinds constant text[] := array[
-    'a number', 'a number', 'a number', 'a number or JAN to DEC', 'a number or SUN to SAT'];
+  c_kinds constant text[] := '{a number,a number,a number,a number or JAN to DEC,a number or SUN to SAT}';
   v_named int;
 begin
   v_named := case p_field
-    when 4 then array_position(
-      array['JAN','FEB','MAR','APR','MAY','JUN','JUL','AUG','SEP','OCT','NOV','DEC'], upper(p_text))
-    when 5 then array_position(array['SUN','MON','TUE','WED','THU','FRI','SAT'], upper(p_text)) - 1
+    when 4 then array_position('{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}', upper(p_text))
+    when 5 then array_position('{SUN,MON,TUE,WED,THU,FRI,SAT}', upper(p_text)) - 1
   end;
   if v_named is not null then
     return v_named;
@@ -109,17 +106,12 @@ begin
       perform mqtt_private.fn_raise_cron_fault(p_expression, format(
         '%s "%s" has step 0; a step is 1 or more, for example */5', c_names[p_field], left(v_item, 40)));
     end if;
-    if v_parts[1] is not null then
-      v_low := c_first[p_field];
-      v_high := c_last[p_field];
-    else
-      v_low := mqtt_private.fn_parse_cron_number(p_expression, p_field, v_parts[2]);
-      v_high := case
-        when v_parts[3] is not null then mqtt_private.fn_parse_cron_number(p_expression, p_field, v_parts[3])
-        when v_step is not null then greatest(v_low, c_last[p_field])
-        else v_low
-      end;
-    end if;
+    v_low := case when v_parts[1] is not null then c_first[p_field]
+      else mqtt_private.fn_parse_cron_number(p_expression, p_field, v_parts[2]) end;
+    v_high := case
+      when v_parts[3] is not null then mqtt_private.fn_parse_cron_number(p_expression, p_field, v_parts[3])
+      when v_parts[1] is not null or v_step is not null then greatest(v_low, c_last[p_field])
+      else v_low end;
     if v_high < v_low then
       perform mqtt_private.fn_raise_cron_fault(p_expression, format('%s %s runs backwards; write %s%s-%s',
         c_names[p_field], v_item,
@@ -137,7 +129,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_parse_cron_field', 'authenticated', 'service_role');
 
--- Reads a whole expression. Raises 22023 as said at the head of this file.
+-- Reads a whole expression; see the head of this file.
 create or replace function mqtt_private.fn_parse_cron(p_expression text) returns mqtt_private.cron_schedule
 language plpgsql stable parallel safe set search_path = '' as $$
 declare
@@ -147,12 +139,10 @@ declare
 begin
   v_fields := regexp_split_to_array(case lower(v_text)
     when '@hourly' then '0 * * * *'
-    when '@daily' then '0 0 * * *'
-    when '@midnight' then '0 0 * * *'
+    when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
     when '@weekly' then '0 0 * * 0'
     when '@monthly' then '0 0 1 * *'
-    when '@yearly' then '0 0 1 1 *'
-    when '@annually' then '0 0 1 1 *'
+    when '@yearly' then '0 0 1 1 *' when '@annually' then '0 0 1 1 *'
     else v_text
   end, '\s+');
   if v_text like '@%' and cardinality(v_fields) <> 5 then
@@ -265,21 +255,16 @@ begin
         hint = 'Write an IANA name, for example "Europe/Berlin", "America/New_York" or "UTC".';
   end if;
   return case upper(v_zone)  -- the tz database links these four like this (2024b)
-    when 'CET' then 'Europe/Brussels'
-    when 'MET' then 'Europe/Brussels'
-    when 'EET' then 'Europe/Athens'
-    when 'WET' then 'Europe/Lisbon'
-    else v_zone
-  end;
+    when 'CET' then 'Europe/Brussels' when 'MET' then 'Europe/Brussels'
+    when 'EET' then 'Europe/Athens' when 'WET' then 'Europe/Lisbon'
+    else v_zone end;
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_resolve_time_zone', 'authenticated', 'service_role');
 
 -- What the wall clock shows at this instant.
 create or replace function mqtt_private.fn_wall_clock(p_utc timestamp, p_zone text) returns timestamp
-language sql stable parallel safe set search_path = '' as $$
-  select p_utc at time zone 'UTC' at time zone p_zone
-$$;
+language sql stable parallel safe set search_path = '' as $$ select p_utc at time zone 'UTC' at time zone p_zone $$;
 call mqtt_private.grant_execute('mqtt_private.fn_wall_clock', 'authenticated', 'service_role');
 
 -- The instant in (p_from, p_to] at which the zone's offset changes; null where both ends have the same.
@@ -293,9 +278,7 @@ declare
   v_after int := floor(extract(epoch from p_to - v_from));
   v_middle int;
 begin
-  if mqtt_private.fn_wall_clock(p_to, p_zone) - p_to = v_offset then
-    return null;
-  end if;
+  if mqtt_private.fn_wall_clock(p_to, p_zone) - p_to = v_offset then return null; end if;
   while v_after - v_before > 1 loop
     v_middle := (v_before + v_after) / 2;
     if mqtt_private.fn_wall_clock(v_from + make_interval(secs => v_middle), p_zone)
@@ -395,10 +378,7 @@ end
 $$;
 
 create or replace function public.fn_calculate_next_wake(
-  p_cron_expression text,
-  p_from_timestamp timestamptz,
-  p_timezone text default 'UTC'
-) returns timestamptz
+  p_cron_expression text, p_from_timestamp timestamptz, p_timezone text default 'UTC') returns timestamptz
 language plpgsql stable parallel safe security invoker set search_path = '' as $$
 declare
   v_from timestamptz := coalesce(p_from_timestamp, now());
@@ -429,8 +409,8 @@ comment on function public.fn_calculate_next_wake(text, timestamptz, text) is
 
 -- The next wake of a device ------------------------------------------------------------------------------------
 
--- A device's own schedule goes before its site's; where neither has one, it is 8 and 16 o'clock. A schedule that does
--- not parse gives 12 hours from now, and fault says why.
+-- A device's own schedule takes precedence over its site's; where neither has one, it is 8 and 16 o'clock. A schedule
+-- that does not parse gives 12 hours from now, and fault says why.
 create or replace function mqtt_private.fn_next_wake_of_device(
   p_device_id uuid, p_now timestamptz, out cron text, out timezone text, out next_wake_at timestamptz, out fault text)
 language plpgsql stable set search_path = '' as $$

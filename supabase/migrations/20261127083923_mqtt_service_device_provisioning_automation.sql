@@ -1,9 +1,9 @@
 -- Mapping a device to a site, its welcome, and the checks that find devices whose mapping is incomplete.
 --
 -- An active row in device_site_assignments makes the device active; ending or deleting the row makes the device
--- inactive; and each mapping is owed one welcome command. A trigger does it, whoever writes the row.
--- devices.welcome_due says that a welcome is owed; fn_queue_welcome_commands pays it, exactly once. A device that is
--- active on its site already is owed none, so adopting a project that has active devices welcomes nobody.
+-- inactive. A trigger does it, whoever writes the row. Each mapping gets one welcome command: devices.welcome_due says
+-- that it is not queued yet, and fn_queue_welcome_commands queues it, exactly once. A device that is active on its site
+-- already gets none, so adopting a project that has active devices welcomes nobody.
 --
 -- Locks. The device's row comes first; its assignments are written under that lock.
 
@@ -56,18 +56,9 @@ language sql volatile set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_keep_program_assignment');
 
--- A welcome is owed to a new mapping; to one that was there before (p_is_new false: a repair) only if the device was
--- given no schedule since.
-create or replace function mqtt_private.fn_owes_welcome(p_device_id uuid, p_assigned_at timestamptz, p_is_new boolean)
-returns boolean
-language sql stable set search_path = '' as $$
-  select p_is_new or not exists (
-    select from public.device_commands
-    where device_id = p_device_id and command_type = 'set_wake_schedule' and issued_at >= p_assigned_at)
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_owes_welcome');
-
 -- Makes the device agree with this row of device_site_assignments, if the row is there and active. Idempotent.
+-- A new mapping gets a welcome; one that was there before (p_is_new false: a repair) only if the device was given no
+-- schedule since.
 -- Security definer: a device that waits for its mapping belongs to no company, so row-level security hides it from
 -- the admin who maps it. It does nothing that the assignment row, which the admin was allowed to write, does not say.
 create or replace function mqtt_private.fn_apply_assignment(p_assignment_id uuid, p_is_new boolean) returns void
@@ -85,9 +76,7 @@ begin
   where a.assignment_id = p_assignment_id for no key update of d;
   select * into v_assignment from public.device_site_assignments
   where assignment_id = p_assignment_id and device_id = v_device.device_id and is_active;
-  if not found then
-    return; -- ended or deleted meanwhile
-  end if;
+  if not found then return; end if; -- ended or deleted meanwhile
 
   select * into v_site from public.sites where site_id = v_assignment.site_id;
   v_program_id := coalesce(v_assignment.program_id, v_site.program_id);
@@ -105,8 +94,10 @@ begin
   set site_id = v_site.site_id, program_id = v_program_id, company_id = v_company_id,
       is_active = true, provisioning_status = 'active',
       mapped_at = case when v_was_here then coalesce(mapped_at, v_assignment.assigned_at) else now() end,
-      welcome_due = welcome_due or (not v_was_here
-        and mqtt_private.fn_owes_welcome(device_id, v_assignment.assigned_at, p_is_new))
+      welcome_due = welcome_due or (not v_was_here and (p_is_new or not exists (
+        select from public.device_commands c
+        where c.device_id = v_device.device_id and c.command_type = 'set_wake_schedule'
+          and c.issued_at >= v_assignment.assigned_at)))
   where device_id = v_device.device_id
     and (not v_was_here or (program_id, company_id, provisioning_status)
       is distinct from (v_program_id, v_company_id, 'active'));
@@ -129,9 +120,7 @@ language plpgsql volatile set search_path = '' as $$
 declare
   v_wake record;
 begin
-  if not p_afresh
-    and exists (select from public.devices where device_id = p_device_id and next_wake_at is not null)
-  then
+  if not p_afresh and (select next_wake_at from public.devices where device_id = p_device_id) is not null then
     return;
   end if;
   select * into v_wake from mqtt_private.fn_next_wake_of_device(p_device_id, now());
@@ -206,9 +195,7 @@ begin
   then
     perform mqtt_private.fn_end_mapping(old.device_id);
   end if;
-  if tg_op = 'DELETE' then
-    return old;
-  end if;
+  if tg_op = 'DELETE' then return old; end if;
   if new.is_active and (tg_op = 'INSERT' or old.is_active is not true
     or (new.device_id, new.site_id, new.program_id) is distinct from (old.device_id, old.site_id, old.program_id))
   then
@@ -255,10 +242,9 @@ begin
     'next_wake_at', next_wake_at, 'welcome_due', welcome_due) into v_answer
   from public.devices where device_id = p_device_id;
   return v_answer;
-exception
-  when integrity_constraint_violation then
-    return jsonb_build_object('success', false, 'error', sqlerrm, 'message', 'the device was not mapped: ' || sqlerrm,
-      'device_id', p_device_id, 'site_id', p_site_id, 'program_id', p_program_id, 'welcome_due', false);
+exception when integrity_constraint_violation then
+  return jsonb_build_object('success', false, 'error', sqlerrm, 'message', 'the device was not mapped: ' || sqlerrm,
+    'device_id', p_device_id, 'site_id', p_site_id, 'program_id', p_program_id, 'welcome_due', false);
 end
 $$;
 call mqtt_private.grant_execute('public.fn_initialize_device_after_mapping(uuid, uuid, uuid)', 'service_role');
@@ -266,15 +252,15 @@ call mqtt_private.grant_execute('public.fn_initialize_device_after_mapping(uuid,
 -- The welcome --------------------------------------------------------------------------------------------------
 
 -- Queues the welcome, a set_wake_schedule command with the schedule and where the device belongs, of every active
--- device that is owed one, or of those named, up to p_limit.
--- welcome_due is cleared in the transaction that inserts the command, under a lock on the device; so each mapping is
--- welcomed exactly once, however many workers call, and however often. A device that another call holds is left to
--- that call. A schedule that does not parse is left out, and next_wake_time is 12 hours from now.
+-- device that has none yet (or of those named), up to p_limit. welcome_due is cleared in the transaction that inserts
+-- the command, under a lock on the device; so each mapping is welcomed exactly once, however many workers call, and
+-- however often. A device that another call holds is left to that call. A schedule that does not parse is left out, and
+-- next_wake_time is 12 hours from now.
 -- Returns [{command_id, device_id, device_code, site_id, next_wake_at}] of the devices welcomed by this call.
 create or replace function public.fn_queue_welcome_commands(p_device_ids uuid[] default null, p_limit int default 500)
 returns jsonb
 language sql volatile security invoker set search_path = '' as $$
-  with owed as materialized (
+  with due as materialized (
     select device_id from public.devices
     where welcome_due and is_active and (p_device_ids is null or device_id = any (p_device_ids))
     order by device_id limit greatest(p_limit, 0)
@@ -292,8 +278,8 @@ language sql volatile security invoker set search_path = '' as $$
         'site_id', d.site_id, 'site_name', s.name,
         'program_id', d.program_id, 'program_name', p.name,
         'company_id', d.company_id)) as payload
-    from owed o
-    join public.devices d on d.device_id = o.device_id
+    from due
+    join public.devices d on d.device_id = due.device_id
     left join public.sites s on s.site_id = d.site_id
     left join public.pilot_programs p on p.program_id = d.program_id
     left join lateral (
@@ -320,7 +306,7 @@ call mqtt_private.grant_execute('public.fn_queue_welcome_commands(uuid[], int)',
 
 -- What each device lacks of its lineage (company, program, site, schedule): the rows behind the two functions below.
 -- fixable: fn_initialize_device_after_mapping can mend it. p_device_id null: all devices.
-create or replace function mqtt_private.fn_device_lineage(p_device_id uuid)
+create or replace function mqtt_private.fn_check_lineage(p_device_id uuid)
 returns table (
   device_id uuid, assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issues text[], fixable boolean)
 language sql stable set search_path = '' as $$
@@ -347,7 +333,7 @@ language sql stable set search_path = '' as $$
       coalesce(s.company_id, p.company_id) as company_id) target
   where p_device_id is null or d.device_id = p_device_id
 $$;
-call mqtt_private.grant_execute('mqtt_private.fn_device_lineage', 'service_role');
+call mqtt_private.grant_execute('mqtt_private.fn_check_lineage', 'service_role');
 
 -- Devices that are, or wait to be, mapped and lack something; issue names the first thing. In the order of device_id,
 -- for paging. A device that was made inactive on purpose is not listed.
@@ -361,7 +347,7 @@ language sql stable security invoker set search_path = '' as $$
   select d.device_id, d.device_code, d.device_name, d.device_mac, d.provisioning_status, d.is_active,
     d.site_id, d.program_id, d.company_id,
     l.assignment_id, l.assigned_site_id, l.assigned_program_id, l.issues[1], l.fixable
-  from mqtt_private.fn_device_lineage(null) l join public.devices d on d.device_id = l.device_id
+  from mqtt_private.fn_check_lineage(null) l join public.devices d on d.device_id = l.device_id
   where l.issues <> '{}' and d.provisioning_status <> 'inactive'
   order by d.device_id
 $$;
@@ -373,6 +359,6 @@ create function public.fn_validate_device_provisioning(p_device_id uuid) returns
 language sql stable security invoker set search_path = '' as $$
   select jsonb_build_object('device_id', p_device_id, 'valid', coalesce(l.issues = '{}', false),
     'issues', coalesce(to_jsonb(l.issues), '["unknown_device"]'))
-  from (select p_device_id) given left join mqtt_private.fn_device_lineage(p_device_id) l on true
+  from (select p_device_id) given left join mqtt_private.fn_check_lineage(p_device_id) l on true
 $$;
 call mqtt_private.grant_execute('public.fn_validate_device_provisioning(uuid)', 'service_role');

@@ -1,13 +1,13 @@
 -- What all of the worker's calls share.
 --
--- The functions of the files from here on are called by the worker alone (service_role). Each takes many rows in one
--- call and returns one jsonb, so that an API's row limit never cuts an answer. Each may be sent again when its response
+-- The functions of this file and the next ones are for the worker alone (service_role). Each of its calls takes many
+-- rows and returns one jsonb, so that an API's row limit never cuts an answer. Each may be sent again when its response
 -- was lost. Durations are seconds. p_worker names one process, "<MQTT client id>:<process>", for as long as it lives.
 --
--- Locks. Whoever writes rows of several devices locks, in this order and each by device_id: devices, visits, then
--- commands or pictures. So nobody deadlocks. A claim is the exception: it waits for no row at all.
--- A transaction that keeps a device's row locked would keep the whole call waiting, so the calls that lock devices or
--- visits set lock_timeout: after 2 seconds the caller gets 55P03, nothing has changed, and it can send smaller parts.
+-- Locks. A call that writes rows of several devices locks, in this order and each by device_id: devices, visits, then
+-- commands or pictures. So no two calls deadlock. A claim waits for no row at all.
+-- Somebody's transaction that holds one device's row would keep a whole call waiting, so the calls that lock devices or
+-- visits set lock_timeout: after 2 seconds the worker gets 55P03, nothing has changed, and it can send smaller parts.
 --
 -- Several calls set enable_seqscan = off, jit = off and plan_cache_mode = force_generic_plan: one plan for an empty
 -- table and for millions of finished rows, since the planner cannot know how few rows wait.
@@ -58,8 +58,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_and_lock_devices', 'service_role');
 
--- Records, at most once a minute, that these devices are alive and how they spell themselves. p_messages: what each
--- sent, [{topic_root, topic_id}]; of several messages of a device the last counts. Their rows are locked.
+-- Records, at most once a minute, that these devices are alive, and on which topics. p_messages: what each sent,
+-- [{topic_root, topic_id}]; of several messages of a device the last counts. The devices' rows are locked.
 create or replace function mqtt_private.fn_touch_devices(p_device_ids uuid[], p_messages jsonb) returns void
 language sql volatile set search_path = '' as $$
   with latest as materialized (
@@ -81,20 +81,18 @@ call mqtt_private.grant_execute('mqtt_private.fn_touch_devices', 'service_role')
 -- Worker processes ---------------------------------------------------------------------------------------------
 
 -- The newest process of each MQTT client id. On a rolling deploy the new process takes the broker's session from the
--- old one, and not every broker tells the old one why it was disconnected. So it asks here before it connects again:
--- to take the session back would be to fight over it.
-create table if not exists mqtt_private.worker_instances (
+-- old one, and not every broker tells the old one why it was disconnected. So the old one asks here before it connects
+-- again: the two would otherwise take the session from each other for ever.
+call mqtt_private.create_table('mqtt_private.worker_instances', null, $$
   client_id text primary key,
   worker text not null,
   since timestamptz not null default now()  -- when that process started
-);
-alter table mqtt_private.worker_instances enable row level security;
-revoke all on table mqtt_private.worker_instances from public, anon, authenticated;
+$$);
 grant select, insert, update, delete on table mqtt_private.worker_instances to service_role;
 
 -- Announces that p_worker, which started p_started_ago seconds ago, uses p_client_id. Returns {worker: the newest
--- process that does}. The newest is the one that started last, whichever announces itself first: one that could not
--- reach the database when it started is not new when it asks at last.
+-- process that does}. The newest is the one that started last, not the one that called last: one may reach the database
+-- only long after its start.
 create or replace function public.fn_announce_worker(
   p_client_id text, p_worker text, p_started_ago double precision) returns jsonb
 language plpgsql volatile security invoker set search_path = '' as $$

@@ -1,25 +1,24 @@
 -- The worker's side of the command queue: it claims due commands, publishes them, and settles what became of them.
 --
 -- A claim takes due commands of active devices in the order of publishing and leases them to one worker for a bounded
--- time; each lease raises the row's attempt. Settling names (command, attempt) and changes nothing if the lease has
--- passed to another worker. A device belongs to one worker at a time: while another worker holds a lease on any command
--- of it, the device is left alone.
+-- time; each lease raises the row's attempt. Settling names (command, attempt) and changes nothing if another worker
+-- has the lease by then. A device belongs to one worker at a time: while another worker holds a lease on any command of
+-- it, the device is left alone.
 --
--- A claim is four steps, each over all rows at once:
---   expire    what is past its time
+-- A claim runs four steps, each over all its rows at once:
+--   expire    what was not done in time
 --   fail      what is due for a device that is not active, or has used up its retries
 --   lease     what is due, up to the limit
---   hand out  what is leased, as it is published; what cannot be sent fails for good
+--   hand out  what is leased, as it is to be published; what cannot be sent fails for good
 --
--- A row that the table refuses to change stops no claim. A project's own trigger, or a check or a length that was there
--- before, can refuse what a step writes; that one row would keep every command of every device from being sent, for
--- ever. So a step that is refused through a row's fault runs again, row by row, and what is refused then is passed over:
--- the row stays as it is, nothing later of its device is leased before it, and the claim's answer names it (refused).
--- One claim looks past up to 1000 such rows in a step, 500 of those that are past their time. Every other error fails
--- the claim.
+-- A row that the table refuses to change stops no claim. A project's own trigger, check or column length can refuse
+-- what a step writes, and that one row would keep every command of every device from being sent, for ever. So a step
+-- that fails through a row's fault runs again, row by row. What is refused then is passed over: the row stays as it is,
+-- nothing later of its device is leased before it, and the claim's answer names it. A step looks past up to 1000 such
+-- rows, 500 of them in the step expire. Every other error fails the claim.
 --
--- Locks. Claims are serial (an advisory lock), and a claim never waits for a row: what another transaction holds is
--- left, with the rest of that device, to the next claim. Settling locks devices first.
+-- Locks. Claims are serial (an advisory lock). A claim never waits for a row: what another transaction holds is left,
+-- with the rest of that device, to the next claim. Settling locks devices first.
 --
 -- Ids go from one step to the next as arrays: Postgres then looks the rows up by the key, however many it expects.
 
@@ -84,11 +83,9 @@ begin
           else 'expired: it could not be delivered in time' || coalesce('; last failure: ' || last_error, '')
         end, 1000)
     where command_id = any (array(select command_id from locked))
-    returning command_id, device_id, command_type, last_error
+    returning command_id, device_id, command_type, last_error as error
   )
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'command_id', c.command_id, 'device_id', c.device_id, 'device_code', d.device_code,
-    'command_type', c.command_type, 'error', c.last_error)), '[]')
+  select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('device_code', d.device_code)), '[]')
   from changed c join public.devices d on d.device_id = c.device_id
   into expired;
 end
@@ -141,12 +138,10 @@ begin
         due_at = case when not l.used_up and c.retry_count + 1 < p_claim.max_retries
           then p_claim.now + p_claim.retry_delay end
     from locked l where c.command_id = l.command_id
-    returning c.command_id, c.device_id, l.device_code, c.command_type, c.retry_count, c.due_at, c.last_error
+    returning c.command_id, c.device_id, l.device_code, c.command_type, c.retry_count, c.due_at is null as final,
+      c.last_error as error
   )
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'command_id', command_id, 'device_id', device_id, 'device_code', device_code, 'command_type', command_type,
-    'retry_count', retry_count, 'final', due_at is null, 'error', last_error)), '[]')
-  from changed
+  select coalesce(jsonb_agg(to_jsonb(changed)), '[]') from changed
   into failed;
 end
 $$;
@@ -203,21 +198,21 @@ begin
     order by priority desc, issued_at, issue_number limit p_devices
     for update skip locked
   ), chosen as materialized (
-    select command_id, device_id, row_number() over (order by turn > 20, priority desc, issued_at, issue_number) as place
-    from due where device_id in (select device_id from free_devices)
-    order by place limit p_commands
+    select command_id, device_id, turn, priority, issued_at, issue_number from due
+    where device_id in (select device_id from free_devices)
+    order by turn > 20, priority desc, issued_at, issue_number limit p_commands
   )
-  select coalesce(array_agg(command_id order by place), '{}'), coalesce(array_agg(device_id order by place), '{}'),
+  select array(select command_id from chosen order by turn > 20, priority desc, issued_at, issue_number),
+    array(select device_id from chosen order by turn > 20, priority desc, issued_at, issue_number),
     (select count(*) from due)
-  from chosen
   into ids, device_ids, due_count;
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_due_commands', 'service_role');
 
--- Leases these commands, which are due and in the order of publishing. One that another transaction holds keeps back the
--- later ones of its device, so that their order stands. Returns [{command_id, rescued_from}]; rescued_from: the other
--- worker whose lease on it ran out, or null.
+-- Leases these commands, which are due and in the order of publishing. One that another transaction holds keeps back
+-- the later ones of its device, so that their order stands. Returns [{command_id, rescued_from}]; rescued_from: the
+-- other worker whose lease on it ran out, or null.
 create or replace function mqtt_private.fn_lease_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out leased jsonb)
 language plpgsql volatile set search_path = '' as $$
@@ -251,14 +246,13 @@ call mqtt_private.grant_execute('mqtt_private.fn_lease_commands', 'service_role'
 
 -- Hand out -----------------------------------------------------------------------------------------------------
 
--- The leased commands as the worker publishes them, in that order; see _command in the worker's gateway for what it
--- needs. A command that cannot be sent fails for good with the reason, and one whose time is over expires: of these the
--- answer has {command_id, device_id, device_code, command_type, retry_count, final: true, error}.
+-- Returns the leased commands in the order of publishing, each with all that publishing needs. A command that cannot be
+-- sent fails for good with the reason, and one whose time ran out expires: these come last, and have the key final.
 create or replace function mqtt_private.fn_hand_out_commands(
   p_ids uuid[], p_claim mqtt_private.claim, out handed jsonb)
 language plpgsql volatile set search_path = '' as $$
 begin
-  with rows as materialized (
+  with leased as materialized (
     select c.command_id, c.device_id, c.command_type, c.command_payload, c.attempt, c.retry_count, c.priority,
       c.issued_at, c.issue_number, d.device_code, d.device_name, d.device_mac,
       coalesce(d.mqtt_root, 'device') as topic_root, coalesce(d.mqtt_id, d.device_mac) as topic_id,
@@ -278,25 +272,16 @@ begin
     where c.command_id = any (p_ids)
   ), failed as (
     update public.device_commands c
-    set status = case when r.is_over then 'expired' else 'failed' end,
-        retry_count = c.retry_count + case when r.is_over then 0 else 1 end,
-        last_error = r.fault, due_at = null, lease_worker = null, lease_until = null
-    from rows r where r.fault is not null and c.command_id = r.command_id
-    returning c.command_id, c.device_id, r.device_code, c.command_type, c.retry_count, c.last_error
+    set status = case when l.is_over then 'expired' else 'failed' end,
+        retry_count = c.retry_count + case when l.is_over then 0 else 1 end,
+        last_error = l.fault, due_at = null, lease_worker = null, lease_until = null
+    from leased l where l.fault is not null and c.command_id = l.command_id
+    returning c.command_id, c.device_id, l.device_code, c.command_type, c.retry_count, true as final,
+      c.last_error as error
   )
-  select
-    coalesce((select jsonb_agg(jsonb_build_object(
-       'command_id', command_id, 'device_id', device_id, 'device_code', device_code, 'device_name', device_name,
-       'device_mac', device_mac, 'topic_root', topic_root, 'topic_id', topic_id,
-       'command_type', command_type, 'command_payload', command_payload, 'attempt', attempt,
-       'retry_count', retry_count, 'issued_at', issued_at, 'next_wake_at', next_wake_at,
-       'seconds_to_expiry', seconds_to_expiry
-       ) order by priority desc, issued_at, issue_number)
-     from rows where fault is null), '[]')
-    || coalesce((select jsonb_agg(jsonb_build_object(
-       'command_id', command_id, 'device_id', device_id, 'device_code', device_code, 'command_type', command_type,
-       'retry_count', retry_count, 'final', true, 'error', last_error))
-     from failed), '[]')
+  select coalesce((select jsonb_agg(to_jsonb(l) - array['priority', 'issue_number', 'is_over', 'fault']
+      order by priority desc, issued_at, issue_number) from leased l where fault is null), '[]')
+    || coalesce((select jsonb_agg(to_jsonb(failed)) from failed), '[]')
   into handed;
 end
 $$;
@@ -320,8 +305,8 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_step', 'service_role');
 
 -- Runs a step over each of these commands alone, in their order, and passes over what the table refuses:
--- [{command_id, error}]. With p_limit, it ends when so many are done. With p_device_ids, the commands' devices, what
--- comes after a command that was refused, or is locked, is left with the rest of its device.
+-- {command_id: error}. With p_limit, it ends when so many are done. With p_device_ids, the commands' devices, a command
+-- that is refused, or is locked, keeps back the later ones of its device.
 create or replace function mqtt_private.fn_run_step_by_row(
   p_step text, p_ids uuid[], p_claim mqtt_private.claim, p_limit int default null, p_device_ids uuid[] default '{}',
   out done jsonb, out refused jsonb)
@@ -330,21 +315,21 @@ declare
   v_id uuid;
   v_device_id uuid;
   v_done jsonb;
-  v_left uuid[] := '{}'; -- devices
+  v_refused int := 0;
+  v_left uuid[] := '{}'; -- devices of which nothing more is taken
 begin
   done := '[]';
-  refused := '[]';
+  refused := '{}';
   for v_id, v_device_id in select * from unnest(p_ids, p_device_ids) loop
-    exit when jsonb_array_length(done) >= p_limit or jsonb_array_length(refused) >= 1000;
+    exit when jsonb_array_length(done) >= p_limit or v_refused >= 1000;
     continue when v_device_id = any (v_left);
     v_done := '[]';
     begin
       v_done := mqtt_private.fn_run_step(p_step, array[v_id], p_claim);
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then
-        raise;
-      end if;
-      refused := refused || jsonb_build_object('command_id', v_id, 'error', left(sqlerrm, 1000));
+      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
+      v_refused := v_refused + 1;
+      refused := refused || jsonb_build_object(v_id, left(sqlerrm, 1000));
     end;
     done := done || v_done;
     if v_done = '[]' then
@@ -361,18 +346,19 @@ create or replace function mqtt_private.fn_run_step_or_pass_over(
 language plpgsql volatile set search_path = '' as $$
 begin
   done := mqtt_private.fn_run_step(p_step, p_ids, p_claim);
-  refused := '[]';
+  refused := '{}';
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then
-    raise;
-  end if;
-  select r.done, r.refused into done, refused from mqtt_private.fn_run_step_by_row(p_step, p_ids, p_claim) r;
+  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
+  select r.done, r.refused into done, refused
+  from mqtt_private.fn_run_step_by_row(p_step, array(
+    select command_id from public.device_commands
+    where command_id = any (p_ids) order by priority desc, issued_at, issue_number), p_claim) r;
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_step_or_pass_over', 'service_role');
 
--- The step lease, up to the limit. remain: due commands are left that a larger limit might have taken. Where a row is
--- refused, others take its place: those of up to 1000 further devices.
+-- Runs the step lease, up to the limit. Where a row is refused, rows of up to 1000 further devices take its place.
+-- remain: due commands are left that a larger limit might have taken.
 create or replace function mqtt_private.fn_lease_or_pass_over(
   p_claim mqtt_private.claim, p_limit int, out done jsonb, out refused jsonb, out remain boolean)
 language plpgsql volatile set search_path = '' as $$
@@ -381,12 +367,10 @@ declare
 begin
   v_due := mqtt_private.fn_find_due_commands(p_claim, p_limit, p_limit);
   done := mqtt_private.fn_run_step('lease', v_due.ids, p_claim);
-  refused := '[]';
+  refused := '{}';
   remain := v_due.due_count > jsonb_array_length(done);
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then
-    raise;
-  end if;
+  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
   v_due := mqtt_private.fn_find_due_commands(p_claim, p_limit + 1000, null);
   select r.done, r.refused into done, refused
   from mqtt_private.fn_run_step_by_row('lease', v_due.ids, p_claim, p_limit, v_due.device_ids) r;
@@ -395,27 +379,16 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_lease_or_pass_over', 'service_role');
 
--- The ids in [{command_id, …}].
-create or replace function mqtt_private.fn_command_ids(p_elements jsonb) returns uuid[]
-language sql immutable set search_path = '' as $$
-  select array(select (element ->> 'command_id')::uuid from jsonb_array_elements(p_elements) as e (element))
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_command_ids', 'service_role');
-
--- The first 20 of the refused commands, each once, with their devices: [{command_id, device_code, error}].
+-- The first 20 of these commands, {command_id: error}, with their devices: [{command_id, device_code, error}].
 create or replace function mqtt_private.fn_name_refused_commands(p_refused jsonb) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
-  return (
-    select coalesce(jsonb_agg(jsonb_build_object(
-      'command_id', c.command_id, 'device_code', d.device_code, 'error', r.errors[1]) order by r.place), '[]')
-    from (
-      select (element ->> 'command_id')::uuid as command_id, min(place) as place,
-        array_agg(element ->> 'error' order by place) as errors
-      from jsonb_array_elements(p_refused) with ordinality as e (element, place)
-      group by 1 order by 2 limit 20) r
-    join public.device_commands c on c.command_id = r.command_id
-    join public.devices d on d.device_id = c.device_id);
+  return coalesce((
+    select jsonb_agg(to_jsonb(named)) from (
+      select c.command_id, d.device_code, p_refused ->> c.command_id::text as error
+      from public.device_commands c join public.devices d on d.device_id = c.device_id
+      where c.command_id = any (array(select jsonb_object_keys(p_refused)::uuid))
+      order by c.priority desc, c.issued_at, c.issue_number limit 20) named), '[]');
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_name_refused_commands', 'service_role');
@@ -425,18 +398,15 @@ call mqtt_private.grant_execute('mqtt_private.fn_name_refused_commands', 'servic
 -- Takes up to p_limit due commands for p_worker and leases them for p_lease_seconds; also expires and fails what is
 -- due for that, and fails pictures that were never finished. p_held are the commands that this worker still has in
 -- hand; what is leased to it and not held is handed out again at once, under the same attempt.
--- Returns {now, commands, failed, expired, refused, rescued, welcome_due, visits_due, more, seconds_to_next_due};
--- rescued names the workers whose leases ran out on some of these commands: {worker: how many}; refused are the first
--- 20 commands that were passed over: [{command_id, device_code, error}]; visits_due: a device is awake whose worker
--- is gone (fn_take_over_visits); more: ask again at once.
+-- Returns {now, commands, failed, expired, refused, rescued, welcome_due, visits_due, more, seconds_to_next_due}.
+--   refused     the first 20 commands that were passed over: [{command_id, device_code, error}]
+--   rescued     the workers whose leases ran out on some of these commands: {worker: how many}
+--   visits_due  a device is awake whose worker is gone (fn_take_over_visits)
+--   more        another claim, at once, would take more
 create or replace function public.fn_claim_commands(
-  p_worker text,
-  p_limit int default 200,
-  p_lease_seconds double precision default 30,
-  p_max_retries int default 3,
-  p_retry_delay_seconds double precision default 30,
-  p_command_ttl_seconds double precision default 86400,
-  p_held uuid[] default '{}'
+  p_worker text, p_limit int default 200, p_lease_seconds double precision default 30,
+  p_max_retries int default 3, p_retry_delay_seconds double precision default 30,
+  p_command_ttl_seconds double precision default 86400, p_held uuid[] default '{}'
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = ''
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -463,12 +433,11 @@ begin
   v_failed := mqtt_private.fn_run_step_or_pass_over(
     'fail', mqtt_private.fn_find_undeliverable_commands(v_claim), v_claim);
   v_ids := mqtt_private.fn_find_unseen_commands(v_claim, greatest(p_limit, 0));
-  v_claim.held := v_claim.held || mqtt_private.fn_command_ids(v_expired.refused || v_failed.refused); -- not to be sent
+  -- what could not expire or fail is not to be sent either
+  v_claim.held := v_claim.held || array(select jsonb_object_keys(v_expired.refused || v_failed.refused)::uuid);
   v_leased := mqtt_private.fn_lease_or_pass_over(v_claim, greatest(p_limit - cardinality(v_ids), 0));
-  v_ids := array(
-    select command_id from public.device_commands
-    where command_id = any (v_ids || mqtt_private.fn_command_ids(v_leased.done))
-    order by priority desc, issued_at, issue_number);
+  v_ids := v_ids || array(
+    select (element ->> 'command_id')::uuid from jsonb_array_elements(v_leased.done) as e (element));
   v_handed := mqtt_private.fn_run_step_or_pass_over('hand out', v_ids, v_claim);
   perform mqtt_private.fn_fail_stale_images(v_claim.now);
 
@@ -478,12 +447,12 @@ begin
     'failed', v_failed.done || jsonb_path_query_array(v_handed.done, '$[*] ? (exists(@.final))'),
     'expired', v_expired.done,
     'refused', mqtt_private.fn_name_refused_commands(
-      v_expired.refused || v_failed.refused || v_leased.refused || v_handed.refused),
-    'rescued', (
-      select coalesce(jsonb_object_agg(worker, commands), '{}')
-      from (select element ->> 'rescued_from' as worker, count(*) as commands
-            from jsonb_array_elements(v_leased.done) as e (element)
-            where element ->> 'rescued_from' is not null group by 1) rescued),
+      v_handed.refused || v_leased.refused || v_failed.refused || v_expired.refused),
+    'rescued', coalesce((
+      select jsonb_object_agg(worker, commands) from (
+        select element ->> 'rescued_from' as worker, count(*) as commands
+        from jsonb_array_elements(v_leased.done) as e (element)
+        where element ->> 'rescued_from' is not null group by 1) rescued), '{}'),
     'more', v_leased.remain and cardinality(v_ids) > 0, -- else asking again at once would gain nothing
     'welcome_due', exists (select from public.devices where welcome_due and is_active),
     'visits_due', mqtt_private.fn_are_visits_due(v_claim.now),
@@ -493,20 +462,18 @@ begin
 end
 $$;
 call mqtt_private.grant_execute(
-  'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])', 'service_role');
+  'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])',
+  'service_role');
 
 -- Settle -------------------------------------------------------------------------------------------------------
 
 -- Reports what became of claimed commands. p_results: [{command_id, attempt, outcome: sent|failed|released, error?,
 -- retry? (default true), no_listener?}]. A row changes only while p_worker still holds this attempt of it; else the
--- result is stale. What was settled this way before, and is so still, is settled again, unchanged. released gives the
--- command back uncounted, in its old place.
+-- result is stale. A report that is sent again changes nothing, and is settled while the row is still as it left it.
+-- released gives the command back: no failure is counted, and it keeps its place.
 -- Returns, in order, [{command_id, result: settled|stale, status, retry_count, final}].
 create or replace function public.fn_settle_commands(
-  p_worker text,
-  p_results jsonb,
-  p_max_retries int default 3,
-  p_retry_delay_seconds double precision default 30
+  p_worker text, p_results jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s' as $$
 declare
@@ -543,7 +510,7 @@ begin
     'command_id', r.command_id,
     'result', case when s.command_id is not null
                 or (r.first and c.attempt = r.attempt and c.lease_worker is null and case r.outcome
-                  -- A device can answer before its command is settled: then sent says nothing new, and is true.
+                  -- A device can answer before its command is settled: then it was sent, as reported.
                   when 'sent' then c.status in ('sent', 'acknowledged')
                   when 'failed' then c.status = 'failed'
                   when 'released' then c.status = 'pending' end)

@@ -1,10 +1,10 @@
 -- Acknowledgements: the devices' answers, as they become states of public.device_commands.
 --
 -- Which command is meant. The one named by command_id, if it belongs to the device. An answer without an id is for what
--- the device was sent last (of the type that is named), be it a command or a reply; see fn_find_command_sent_last. A
--- device can answer before the worker has settled, so a command that is being sent this moment counts too. While
--- another worker is sending to the device, nobody else can tell what was sent last: the result is then `early`,
--- nothing is recorded, and the worker asks again a moment later.
+-- the device was sent last (of the type that is named), be it a command or a reply. A device can answer before the
+-- worker has settled, so a command that is being sent this moment counts too. While another worker is sending to the
+-- device, nobody else can tell what was sent last: the result is then `early`, nothing is recorded, and the worker asks
+-- again a moment later.
 --
 -- Replies are what a device is sent without a row of device_commands, in answer to its HELLO or about its pictures. A
 -- device that answers without a command_id acknowledges them like commands. So they are recorded before they are
@@ -13,34 +13,31 @@
 -- What an answer does. A success is true whenever it comes: it also makes an expired or failed command acknowledged.
 -- Nothing revives a cancelled or rejected command.
 --
--- An answer is used once:
---   * The same ref again is the same call, whose response was lost.
---   * Every worker receives every message. Each worker's session at the broker brings it the same messages in the same
---     order, also those of a time when no process had it; so the n-th of one session is the n-th of another, however
---     late it is. An answer is thus told from its duplicates by session, which the MQTT client id names, and not by
---     process: a process that goes on with its predecessor's session receives what that did not.
---     Two exceptions. A session that began lately never brings what was received before it. And what the broker marks
---     as redelivered may be what the predecessor recorded: then the process alone counts, and the predecessor's record
---     is known as a duplicate for a minute.
---   * A broker that got no acknowledgement for a message delivers it again, to the next process that takes the
---     session; the process before may have recorded the answer and died a moment later. So an answer carries its
---     delivery: the session, the packet id under which the broker delivers the message (the same each time), and a
---     digest of its bytes. The worker leaves it out where a broker may use a packet id again at once.
+-- An answer is used once, though it can reach the database several times:
+--   * The worker repeats a call whose response was lost: then the ref is the same.
+--   * Every worker receives every message. The broker keeps a session for each worker's MQTT client id, and every
+--     session brings the same messages in the same order, however late. So of the same words of one device, the n-th of
+--     one session is the n-th of any other. Sessions are compared, not processes: a new process goes on with the
+--     session of the one before it, and receives what that did not. A session that began lately brings nothing older.
+--   * A broker that got no acknowledgement for a message delivers it again, to the next process of the session; the
+--     process before may have recorded the answer and died a moment later. So an answer carries its delivery: session,
+--     packet id (the same each time) and a digest of the bytes. Where a broker may use a packet id again at once, the
+--     worker leaves the delivery out: then a redelivered answer counts as the predecessor's for a minute.
 --
 -- A session outlives its process by an hour, and then takes a while to bring what it kept: records stay for 70 minutes.
 
 -- Tables -------------------------------------------------------------------------------------------------------
 
-create table if not exists mqtt_private.acknowledgements (
+call mqtt_private.create_table('mqtt_private.acknowledgements', null, $$
   ref text primary key,       -- one message in one process, unique over all of them
   worker text not null,
   device_id uuid,
-  digest text,                -- of what was said; null: no other worker received it
+  digest text,                -- of what the device said; null: no other worker received it
   delivery text,              -- null: unknown
   duplicate_of text,          -- the ref under which another worker had brought the same message
   result jsonb,
   received_at timestamptz not null default now()
-);
+$$);
 -- the records to delete
 create index if not exists acknowledgements_received_at_idx on mqtt_private.acknowledgements (received_at);
 -- the same words of the same device
@@ -52,20 +49,16 @@ create index if not exists acknowledgements_delivery_idx
 -- who else brought a message
 create index if not exists acknowledgements_duplicate_of_idx
   on mqtt_private.acknowledgements (duplicate_of) where duplicate_of is not null;
-alter table mqtt_private.acknowledgements enable row level security;
-revoke all on table mqtt_private.acknowledgements from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.acknowledgements to service_role;
 
-create table if not exists mqtt_private.replies (
+call mqtt_private.create_table('mqtt_private.replies', null, $$
   reply_id uuid primary key,  -- the command_id under which it is sent
   device_id uuid not null references public.devices (device_id) on delete cascade,
   reply_type text not null,   -- as a command_type
   sent_at timestamptz not null default clock_timestamp()
-);
+$$);
 -- what a device was sent last
 create index if not exists replies_device_idx on mqtt_private.replies (device_id, sent_at);
-alter table mqtt_private.replies enable row level security;
-revoke all on table mqtt_private.replies from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.replies to service_role;
 
 -- Which command or reply is meant ------------------------------------------------------------------------------
@@ -82,26 +75,20 @@ begin
   select * into v_last from public.device_commands
   where device_id = p_device_id and delivered_at is not null and (p_type is null or command_type = p_type)
   order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1;
-  if v_last.status in ('sent', 'pending', 'expired', 'cancelled') then
-    return v_last;
-  end if;
+  if v_last.status in ('sent', 'pending', 'expired', 'cancelled') then return v_last; end if;
 
   select * into v_command from public.device_commands
   where device_id = p_device_id and delivered_at is not null and status in ('sent', 'pending')
     and (p_type is null or command_type = p_type)
   order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1;
-  if found then
-    return v_command;
-  end if;
+  if found then return v_command; end if;
 
   -- Being sent this moment, or given back because the broker did not confirm it: the device may have it.
   select * into v_command from public.device_commands
   where device_id = p_device_id and status = 'pending' and due_at is not null and attempt > 0
     and (p_type is null or command_type = p_type)
   order by lease_until desc nulls last, priority, issued_at desc, issue_number desc limit 1;
-  if found then
-    return v_command;
-  end if;
+  if found then return v_command; end if;
   return case when v_last.status = 'failed' then v_last end;
 end
 $$;
@@ -115,9 +102,7 @@ declare
   v_command public.device_commands;
   v_id constant text := p_ack ->> 'command_id';
 begin
-  if v_id is null then
-    return mqtt_private.fn_find_command_sent_last(p_device_id, p_ack ->> 'command_type');
-  end if;
+  if v_id is null then return mqtt_private.fn_find_command_sent_last(p_device_id, p_ack ->> 'command_type'); end if;
   if v_id ~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
     select * into v_command from public.device_commands where command_id = v_id::uuid;
   end if;
@@ -128,7 +113,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_acknowledged_command', 'se
 
 -- The reply that an answer without an id means: one sent after p_command, and not long before the answer was received,
 -- since a broker keeps a reply for a minute. Where the command is being sent this moment, the device may not have it
--- yet: then a reply of the last seconds goes before it.
+-- yet: then a reply of the last 5 seconds is meant.
 create or replace function mqtt_private.fn_find_acknowledged_reply(
   p_ack jsonb, p_device_id uuid, p_command public.device_commands, p_received_at timestamptz)
 returns mqtt_private.replies
@@ -144,7 +129,7 @@ language sql stable set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_acknowledged_reply', 'service_role');
 
--- Whether it cannot be told yet what an answer without an id is about; that is waited for 5 seconds.
+-- Whether it cannot be told yet what an answer without an id is about. After 5 seconds it is decided anyway.
 create or replace function mqtt_private.fn_is_early(
   p_ack jsonb, p_device_id uuid, p_worker text, p_received_at timestamptz) returns boolean
 language plpgsql volatile set search_path = '' as $$
@@ -174,9 +159,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_redelivered_acknowledgemen
 
 -- The client id of a worker named "<client id>:<process>": it names the session at the broker.
 create or replace function mqtt_private.fn_client_id_of(p_worker text) returns text
-language sql immutable set search_path = '' as $$
-  select regexp_replace(p_worker, ':[^:]*$', '')
-$$;
+language sql immutable set search_path = '' as $$ select regexp_replace(p_worker, ':[^:]*$', '') $$;
 call mqtt_private.grant_execute('mqtt_private.fn_client_id_of', 'service_role');
 
 -- The record by which another worker already brought this message, oldest first; a row of nulls: it is new. Each record
@@ -268,7 +251,7 @@ begin
   end if;
 
   if v_result in ('unknown_device', 'wrong_device') then
-    v_command := null; -- nothing about another device's command is told
+    v_command := null; -- the answer tells nothing about another device's command
   end if;
   return jsonb_build_object(
     'ref', p_ack ->> 'ref', 'result', v_result, 'command_id', v_command.command_id,
@@ -292,7 +275,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_reply', 'service_role');
 
--- Uses one answer once; see the head of this file. Its device's row is locked, so two workers take turns here.
+-- Uses one answer, once; see the head of this file. Its device's row is locked, so two workers take turns here.
 create or replace function mqtt_private.fn_acknowledge_once(
   p_ack jsonb, p_device_id uuid, p_worker text, p_max_retries int, p_delay interval) returns jsonb
 language plpgsql volatile set search_path = '' as $$
@@ -310,9 +293,7 @@ declare
     then md5(mqtt_private.fn_device_key(p_ack ->> 'topic_id') || (p_ack -> 'response')::text) end;
 begin
   select result into v_result from mqtt_private.acknowledgements where ref = v_ref;
-  if found then
-    return v_result;
-  end if;
+  if found then return v_result; end if;
   if mqtt_private.fn_is_early(p_ack, p_device_id, p_worker, v_received_at) then
     return jsonb_build_object('ref', v_ref, 'result', 'early', 'device_id', p_device_id);
   end if;
@@ -357,12 +338,10 @@ call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_once', 'service_rol
 --   session_seconds       for which the worker's session has subscribed, where that is known
 -- Without p_worker, the same message from two workers is two answers.
 -- Returns, in order, [{ref, result, command_id, command_type, device_id, device_code, status, retry_count}]; result is
--- acknowledged | failed | rejected, duplicate (it said so before), ignored (the state stands), reply (it was about no
--- command), early (ask again), unknown_device, unknown_command or wrong_device.
+-- acknowledged | failed | rejected, duplicate (the device said so before), ignored (the command stays as it is), reply
+-- (it was about no command), early (ask again), unknown_device, unknown_command or wrong_device.
 create or replace function public.fn_acknowledge_commands(
-  p_acks jsonb,
-  p_max_retries int default 3,
-  p_retry_delay_seconds double precision default 30,
+  p_acks jsonb, p_max_retries int default 3, p_retry_delay_seconds double precision default 30,
   p_worker text default null
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s' as $$

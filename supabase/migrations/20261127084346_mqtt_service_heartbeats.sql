@@ -9,25 +9,15 @@
 
 -- Registration -------------------------------------------------------------------------------------------------
 
--- The largest number in a device_code of ours.
-create or replace function mqtt_private.fn_last_code_number() returns bigint
-language plpgsql stable set search_path = '' as $$
-begin
-  return coalesce((
-    select max(substring(device_code::text from '^DEVICE-ESP32S3-([0-9]{1,18})$')::bigint) from public.devices), 0);
-end
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_last_code_number', 'service_role');
-
--- Adds the row of a device that nobody knows; it waits to be mapped. Registrations are locked, so no two take one code.
--- A person can write the same device or the same code this moment: then that device is it (null), or the next code is
--- free.
+-- Adds the row of an unknown device; it waits to be mapped. Registrations are locked, so no two take one code. A person
+-- may add the same device or use the same code this moment: then the result is null, or the next code is taken.
 create or replace function mqtt_private.fn_register_device(p_topic_id text, p_now timestamptz) returns uuid
 language plpgsql volatile set search_path = '' as $$
 declare
   v_device_id uuid;
   v_code text;
-  v_number bigint := mqtt_private.fn_last_code_number();
+  v_number bigint := coalesce((
+    select max(substring(device_code::text from '^DEVICE-ESP32S3-([0-9]{1,18})$')::bigint) from public.devices), 0);
 begin
   for attempt in 1..100 loop
     v_number := v_number + 1;
@@ -43,9 +33,7 @@ begin
         jsonb_build_object('device_mac', p_topic_id, 'device_code', v_code));
       return v_device_id;
     end if;
-    if mqtt_private.fn_find_device(p_topic_id) is not null then
-      return null;
-    end if;
+    if mqtt_private.fn_find_device(p_topic_id) is not null then return null; end if;
   end loop;
   raise exception 'no device_code is free after DEVICE-ESP32S3-%', v_number - 100
     using errcode = 'unique_violation', hint = 'Give the devices with the largest numbers another device_code.';
@@ -63,7 +51,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_registrations_left', 'service_role');
 
--- Registers those of these devices that nobody knows, within the limit. errors: {topic_id: why its row was refused}.
+-- Registers those of these devices that are unknown, within the limit. errors: {topic_id: why its row was refused}.
 create or replace function mqtt_private.fn_register_unknown_devices(
   p_topic_ids text[], p_per_minute int, out created uuid[], out errors jsonb)
 language plpgsql volatile set search_path = '' as $$
@@ -78,9 +66,7 @@ declare
 begin
   created := '{}';
   errors := '{}';
-  if v_unknown = '{}' or mqtt_private.fn_registrations_left(p_per_minute, v_now) <= 0 then
-    return;
-  end if;
+  if v_unknown = '{}' or mqtt_private.fn_registrations_left(p_per_minute, v_now) <= 0 then return; end if;
   perform pg_advisory_xact_lock(7205759402);
   v_now := clock_timestamp();
   v_left := mqtt_private.fn_registrations_left(p_per_minute, v_now);
@@ -92,9 +78,7 @@ begin
       created := array_remove(created || v_device_id, null);
       v_left := v_left - 1;
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then
-        raise;
-      end if;
+      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
       errors := errors || jsonb_build_object(v_id, sqlerrm);
     end;
   end loop;
@@ -104,8 +88,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_register_unknown_devices', 'ser
 
 -- Redelivery ---------------------------------------------------------------------------------------------------
 
--- Whether delivering this command again would undo something newer: a schedule, one that is on its way or done; a
--- configuration, one that the device has acknowledged and that names one of its keys.
+-- Whether redelivering this command would undo something newer: a schedule, one that is pending, sent or acknowledged;
+-- a configuration, one that is acknowledged and names one of its keys.
 create or replace function mqtt_private.fn_is_outdated(p_command public.device_commands) returns boolean
 language plpgsql stable set search_path = '' as $$
 begin
@@ -121,8 +105,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_is_outdated', 'service_role');
 
--- Commands that were sent and never answered are due again, in their old place and under the same command_id: those
--- that can be repeated without harm, and any of which the broker had said that nobody was listening.
+-- Makes commands that were sent and never answered due again, in their old place and under the same command_id: those
+-- that can be repeated without harm, and those for which the broker reported that nobody was subscribed.
 create or replace function mqtt_private.fn_redeliver_commands(p_device_id uuid, p_limit int, p_now timestamptz)
 returns void
 language plpgsql volatile set search_path = '' as $$
@@ -163,8 +147,8 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_update_device_status', 'service_role');
 
 -- Makes the device's pending pictures those that it lists. A picture that is being received is not pending; a pending
--- row that came from elsewhere (an adopted table) is not ours to remove. What an adopted table refuses costs the device
--- no answer: a warning says so.
+-- row that came from elsewhere (an adopted table) stays. If an adopted table refuses a row, a warning says so, and the
+-- device is answered all the same.
 create or replace function mqtt_private.fn_record_pending_pictures(
   p_device_id uuid, p_names text[], p_now timestamptz) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -183,9 +167,7 @@ begin
     where device_id = p_device_id and image_name = name and status in ('pending', 'receiving'))
   on conflict do nothing;
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then
-    raise;
-  end if;
+  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
   raise warning 'device_images refused the pending pictures of device %: %', p_device_id, sqlerrm;
 end
 $$;
@@ -245,25 +227,21 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_heartbeat', 'service_rol
 
 -- Records what devices said when they woke, in the order given.
 -- p_heartbeats: [{ref, topic_root, topic_id, pending_count, pending_names, firmware_version?, battery_voltage?,
--- wifi_rssi?, location?, shared?}]; volts, dBm; shared: no other worker received it. p_register: whether a device that
--- nobody knows is registered, at most p_registrations_per_minute over all workers. p_redelivery_limit: how often a
--- command that is not answered is redelivered. p_lease_seconds: for how long p_worker holds the visit, unless it renews
--- it (fn_renew_visits).
+-- wifi_rssi?, location?, shared?}]; V, dBm; shared: no other worker received it. p_register: whether unknown devices
+-- are registered, at most p_registrations_per_minute over all workers. p_redelivery_limit: how often a command that is
+-- not answered is redelivered. p_lease_seconds: for how long p_worker holds the visit, unless it renews it
+-- (fn_renew_visits).
 -- Returns, in order, [{ref, result, device_id, device_code, is_active, holds_lease, commands, redelivered,
 -- next_wake_at, error?}].
 --   result       known; created; refused (nothing is written; error says why where it was the database)
 --   holds_lease  p_worker answers in this visit
 --   commands     how many are due or leased for the device now
---   redelivered  how many of them were sent before, and no answer to them came
--- Never activates a device, never owes it a welcome. Sent again under the same refs it begins no further visits and
--- redelivers nothing a second time; holds_lease is what holds by then.
+--   redelivered  how many of them were sent before, and not answered
+-- Never activates a device, never welcomes it. A call that is sent again under the same refs begins no further visits
+-- and redelivers nothing a second time; holds_lease is as it is by then.
 create or replace function public.fn_record_heartbeats(
-  p_worker text,
-  p_heartbeats jsonb,
-  p_register boolean default true,
-  p_registrations_per_minute int default 60,
-  p_redelivery_limit int default 3,
-  p_lease_seconds double precision default 10
+  p_worker text, p_heartbeats jsonb, p_register boolean default true, p_registrations_per_minute int default 60,
+  p_redelivery_limit int default 3, p_lease_seconds double precision default 10
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -301,9 +279,7 @@ begin
           make_interval(secs => p_lease_seconds), v_now));
       v_created := array_remove(v_created, v_device_id);
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then
-        raise;
-      end if;
+      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
       v_answers := v_answers || mqtt_private.fn_refuse_heartbeat(v_heartbeat, sqlerrm, v_now);
     end;
   end loop;

@@ -2,21 +2,19 @@
 --
 -- Every worker receives every message, but only one answers in a visit: the holder of its lease.
 --
---        begins ──▶ held by a worker ◀─┐ renewed every few seconds
---                     │  ▲      │      │
---     lease runs out  │  │      └──────┘
---  (its worker died)  ▼  │ another worker takes it over, or its own renews it
---                    lapsed
---   held ──▶ ended     the device was sent its next wake time, and sleeps
---   lapsed ──▶ ended   after 10 minutes: the device cannot be awake any more
+--   begins ──▶ held ────▶ ended   the device was sent its next wake time, and sleeps
+--              │  ▲
+--              ▼  │               the lease runs out; another worker takes the visit over, or its own renews it
+--             lapsed ───▶ ended   after 10 minutes: the device cannot be awake any more
 --
--- A visit that has ended stays ended; the next HELLO begins another.
+-- Its worker renews the lease every few seconds, so a visit lapses when its worker dies. A visit that has ended stays
+-- ended; the next HELLO begins another.
 --
 -- Locks. Whoever begins a visit locks the device and then the visit. Renewing, taking over and ending lock visits alone
 -- and wait for nothing behind them, so a transaction that keeps a device's row locked lets no lease run out.
 
--- One row a device: its latest visit.
-create table if not exists mqtt_private.visits (
+-- One row for each device: its latest visit.
+call mqtt_private.create_table('mqtt_private.visits', null, $$
   device_id uuid primary key references public.devices (device_id) on delete cascade,
   lease_worker text not null,
   lease_until timestamptz not null,
@@ -26,14 +24,10 @@ create table if not exists mqtt_private.visits (
   received_refs text[] not null default '{}',  -- under which refs, so that one sent again is known
   pending_count int not null default 0,        -- pictures that the HELLO announced
   pending_names text[] not null default '{}'
-);
+$$);
 -- the visits whose lease has run out
 create index if not exists visits_open_idx on mqtt_private.visits (lease_until) where ended_at is null;
-alter table mqtt_private.visits enable row level security;
-revoke all on table mqtt_private.visits from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.visits to service_role;
-
--- Locks --------------------------------------------------------------------------------------------------------
 
 create or replace function mqtt_private.fn_lock_visits(p_device_ids uuid[]) returns void
 language sql volatile set search_path = '' as $$
@@ -72,8 +66,8 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_begin_visit', 'service_role');
 
 -- The visit that a HELLO belongs to. begins: it begins one. It does not where its ref was received before (the response
--- was lost), nor where another worker brought it within the last 20 seconds, unless it is shared, so that no other
--- worker received it. holds_lease: p_worker does, in this visit.
+-- was lost), nor where another worker brought it within the last 20 seconds (unless no other worker receives what this
+-- one does: p_shared). holds_lease: p_worker holds the visit.
 create or replace function mqtt_private.fn_join_or_begin_visit(
   p_device_id uuid, p_worker text, p_ref text, p_now timestamptz, p_lease interval, p_count int, p_names text[],
   p_shared boolean, out begins boolean, out holds_lease boolean)
@@ -84,16 +78,12 @@ begin
   set lease_until = case when lease_worker = p_worker then p_now + p_lease else lease_until end
   where device_id = p_device_id and p_ref = any (received_refs)
   returning lease_worker = p_worker and ended_at is null into holds_lease;
-  if found then
-    return;
-  end if;
+  if found then return; end if;
   holds_lease := false;
   update mqtt_private.visits set received_by = received_by || p_worker, received_refs = received_refs || p_ref
   where device_id = p_device_id and lease_worker <> p_worker and began_at > p_now - interval '20 seconds'
     and p_worker <> all (received_by) and not p_shared;
-  if found then
-    return;
-  end if;
+  if found then return; end if;
   perform mqtt_private.fn_begin_visit(p_device_id, p_worker, p_ref, p_now, p_lease, p_count, p_names);
   begins := true;
   holds_lease := true;
@@ -101,8 +91,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_join_or_begin_visit', 'service_role');
 
--- The visit that a picture belongs to. Returns whether p_worker holds it: its own, one whose lease has run out, or a new
--- one where there is none.
+-- The visit that a picture belongs to. Returns whether p_worker holds it: its own, one whose lease has run out, or a
+-- new one where there is none.
 create or replace function mqtt_private.fn_hold_or_begin_visit(
   p_device_id uuid, p_worker text, p_lease interval, p_now timestamptz) returns boolean
 language plpgsql volatile set search_path = '' as $$
@@ -137,8 +127,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_is_visit_held_by_other', 'service_role');
 
--- Whether a visit has lapsed, of a device that can still be awake; the claim asks. A lease outlasts the HELLO that it
--- began with, so the index is read from 10 minutes ago on.
+-- Whether a visit has lapsed, of a device that can still be awake; the claim reports it. A lease ends after its visit
+-- began, so the index is read from 10 minutes ago on.
 create or replace function mqtt_private.fn_are_visits_due(p_now timestamptz) returns boolean
 language plpgsql stable set search_path = '' as $$
 begin
@@ -165,7 +155,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_count_open_commands', 'service_role');
 
--- Whether a command has told the device when to wake, since then.
+-- Whether the device was sent a schedule by a command, since then.
 create or replace function mqtt_private.fn_was_sent_schedule(p_device_id uuid, p_since timestamptz) returns boolean
 language plpgsql stable set search_path = '' as $$
 begin
@@ -181,19 +171,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_was_sent_schedule', 'service_role');
 
--- The names of the device's pictures that became complete or failed since then.
-create or replace function mqtt_private.fn_finished_pictures(p_device_id uuid, p_since timestamptz) returns text[]
-language plpgsql stable set search_path = '' as $$
-begin
-  return array(
-    select image_name from public.device_images
-    where device_id = p_device_id and status in ('complete', 'failed') and updated_at >= p_since
-      and (status = 'failed' or completed_at >= p_since));
-end
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_finished_pictures', 'service_role');
-
--- How the device's visit stands, for p_worker: an element of the answer of fn_renew_visits, but for the address.
+-- The state of the device's visit, for p_worker: what fn_renew_visits returns for a device, but for its topics.
 create or replace function mqtt_private.fn_describe_visit(p_device_id uuid, p_worker text, p_now timestamptz)
 returns jsonb
 language plpgsql volatile set search_path = '' as $$
@@ -210,7 +188,10 @@ begin
       'open_commands', 0, 'schedule_sent', false, 'pending_count', 0, 'pending_names', '[]'::jsonb,
       'settled_names', '[]'::jsonb, 'next_wake_at', null);
   end if;
-  v_finished := mqtt_private.fn_finished_pictures(p_device_id, v_visit.began_at);
+  v_finished := array( -- in this visit
+    select image_name from public.device_images
+    where device_id = p_device_id and status in ('complete', 'failed') and updated_at >= v_visit.began_at
+      and (status = 'failed' or completed_at >= v_visit.began_at));
   return jsonb_build_object(
     'device_id', p_device_id, 'device_code', v_device.device_code,
     'holds_lease', v_visit.lease_worker = p_worker and v_visit.lease_until > p_now, 'ended', false,
@@ -235,9 +216,9 @@ call mqtt_private.grant_execute('mqtt_private.fn_describe_visit', 'service_role'
 -- schedule_sent, pending_count, pending_names, settled_names, next_wake_at}].
 --   ended          it has ended, or there is none
 --   open_commands  are due or leased now, or were sent in this visit and not answered
---   schedule_sent  a command has told the device when to wake, in this visit
+--   schedule_sent  the device was sent a schedule by a command, in this visit
 --   settled_names  pictures that became complete or failed in this visit
---   pending_*      pictures that its HELLO announced, less those
+--   pending_*      the other pictures that its HELLO announced
 create or replace function public.fn_renew_visits(
   p_worker text, p_devices jsonb, p_lease_seconds double precision default 10) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
@@ -269,9 +250,9 @@ end
 $$;
 call mqtt_private.grant_execute('public.fn_renew_visits(text, jsonb, double precision)', 'service_role');
 
--- Takes over up to p_limit lapsed visits of devices that can still be awake (10 minutes), whichever they are; older
--- ones are ended. Its own lapsed ones come too: the answer that gave them to this worker was lost. A visit that another
--- transaction holds is left to the next call. Returns elements as fn_renew_visits.
+-- Takes over up to p_limit lapsed visits of any devices that can still be awake (10 minutes), and ends older ones. Its
+-- own lapsed visits come too: the answer that gave them to this worker was lost. A visit that another transaction holds
+-- is left to the next call. Returns what fn_renew_visits does.
 create or replace function public.fn_take_over_visits(
   p_worker text, p_limit int default 100, p_lease_seconds double precision default 10) returns jsonb
 language plpgsql volatile security invoker set search_path = ''

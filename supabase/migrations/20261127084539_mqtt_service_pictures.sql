@@ -6,18 +6,16 @@
 --
 -- Locks, in this order: devices, visits, pictures.
 
--- Rows that turned out to be a picture that is complete already, and are gone: for a report that is sent again.
-create table if not exists mqtt_private.duplicate_images (
+-- Rows that turned out to be a picture that is complete already, and were deleted: for a report that is sent again.
+call mqtt_private.create_table('mqtt_private.duplicate_images', null, $$
   image_id uuid primary key,
   original_id uuid not null references public.device_images (image_id) on delete cascade,
   found_at timestamptz not null default now()
-);
+$$);
 -- the duplicates of a picture that is deleted
 create index if not exists duplicate_images_original_id_idx on mqtt_private.duplicate_images (original_id);
 -- the rows to delete
 create index if not exists duplicate_images_found_at_idx on mqtt_private.duplicate_images (found_at);
-alter table mqtt_private.duplicate_images enable row level security;
-revoke all on table mqtt_private.duplicate_images from public, anon, authenticated;
 grant select, insert, update, delete on table mqtt_private.duplicate_images to service_role;
 
 -- Which picture is meant ---------------------------------------------------------------------------------------
@@ -53,26 +51,10 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_image', 'service_role');
 
--- The picture of this name that was stored in the device's visit; a row of nulls: none was.
-create or replace function mqtt_private.fn_find_stored_image(p_device_id uuid, p_name text)
-returns public.device_images
-language plpgsql stable set search_path = '' as $$
-declare
-  v_image public.device_images;
-begin
-  select i.* into v_image
-  from public.device_images i join mqtt_private.visits v on v.device_id = i.device_id
-  where i.device_id = p_device_id and i.image_name = p_name and i.status = 'complete' and i.completed_at >= v.began_at
-  order by i.completed_at desc limit 1;
-  return v_image;
-end
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_find_stored_image', 'service_role');
-
 -- The row of the picture that a device announces (as fn_find_image), and the time it is taken to have.
--- A device whose clock begins at the same plausible time at each boot gives many pictures one name and one time. What is
--- announced with another size than the picture that is stored under them is not that picture: to call it complete would
--- have the device delete it. It is received as one without a time, which only its bytes tell from others.
+-- A device whose clock begins at the same plausible time at each boot gives many pictures one name and one time. What
+-- is announced with another size than the picture stored under them is not that picture: to call it complete would have
+-- the device delete it. It is received as one without a time, which only its bytes tell from others.
 -- Chunks without metadata mean the picture that this visit has stored under that name, if it has.
 create or replace function mqtt_private.fn_find_announced_image(
   p_device_id uuid, p_image jsonb, out image public.device_images, out captured_at timestamptz)
@@ -89,8 +71,11 @@ begin
     image := mqtt_private.fn_find_image(p_device_id, v_name, null);
   end if;
   if p_image ->> 'total_chunks' is null then
-    v_stored := mqtt_private.fn_find_stored_image(p_device_id, v_name);
-    if v_stored.image_id is not null then
+    select i.* into v_stored
+    from public.device_images i join mqtt_private.visits v on v.device_id = i.device_id
+    where i.device_id = p_device_id and i.image_name = v_name and i.status = 'complete' and i.completed_at >= v.began_at
+    order by i.completed_at desc limit 1;
+    if found then
       image := v_stored;
     end if;
   end if;
@@ -100,7 +85,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_announced_image', 'service
 
 -- Recording ----------------------------------------------------------------------------------------------------
 
--- Where a picture is stored. Of ids alone: never of a name that a device chose.
+-- Where a picture is stored. The path is made of ids alone: never of a name that a device chose.
 create or replace function mqtt_private.fn_image_path(
   p_device public.devices, p_image_id uuid, p_captured_at timestamptz, p_now timestamptz) returns text
 language sql stable set search_path = '' as $$
@@ -132,7 +117,8 @@ begin
       captured_at = coalesce(i.captured_at, p_captured_at),
       image_size = coalesce(r.image_size, i.image_size), max_chunk_size = coalesce(r.max_chunk_size, i.max_chunk_size),
       total_chunks = coalesce(r.total_chunks, i.total_chunks), error_code = coalesce(r.error_code, i.error_code),
-      location = coalesce(r.location, i.location), metadata = coalesce(nullif(r.metadata, '{}'), i.metadata::jsonb, '{}'),
+      location = coalesce(r.location, i.location),
+      metadata = coalesce(nullif(r.metadata, '{}'), i.metadata::jsonb, '{}'),
       site_id = case when i.upload_path is null then p_device.site_id else i.site_id end,
       upload_path = coalesce(i.upload_path, mqtt_private.fn_image_path(p_device, v_id, p_captured_at, p_now))
   where image_id = v_id
@@ -142,8 +128,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_receive_image', 'service_role');
 
--- Records the readings that came with a picture, in one row, with the lineage of its device at that moment. What an
--- adopted table refuses does not cost the picture: a warning says so.
+-- Records the readings that came with a picture, in one row, with the site, program and company of its device at that
+-- moment. If an adopted table refuses the row, a warning says so, and the picture is received all the same.
 create or replace function mqtt_private.fn_record_readings(
   p_device public.devices, p_image_id uuid, p_image jsonb, p_captured_at timestamptz, p_now timestamptz) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -167,9 +153,7 @@ begin
       coalesce(p_captured_at, p_now), r.temperature, r.humidity, r.pressure, r.gas_resistance);
   end if;
 exception when others then
-  if not mqtt_private.fn_is_row_fault(sqlstate) then
-    raise;
-  end if;
+  if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
   raise warning 'device_telemetry refused the readings of image %: %', p_image_id, sqlerrm;
 end
 $$;
@@ -231,8 +215,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_image', 'service_role');
 -- Records the pictures that devices announced and the readings beside them, in the order given.
 -- p_images: [{ref, topic_id, image_name, captured_at?, image_size?, max_chunk_size?, total_chunks?, error_code?,
 -- location?, temperature?, humidity?, pressure?, gas_resistance?, metadata?}]; bytes, °C, %RH, hPa, kΩ. captured_at is
--- left out where the device's clock was not set. A device that nobody knows is registered as by fn_record_heartbeats.
--- Pictures of a device begin a visit where there is none, held by p_worker.
+-- left out where the device's clock was not set. Unknown devices are registered as by fn_record_heartbeats. A picture
+-- begins a visit where there is none, held by p_worker.
 -- Returns, in order, [{ref, result, device_id, device_code, topic_root, image_id, storage_path, next_wake_at,
 -- captured_at?, image_size?, total_chunks?, error?}].
 --   result       receiving (store it at storage_path, then fn_settle_images); complete (it is there already); silent
@@ -241,10 +225,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_image', 'service_role');
 --   topic_root   where the device listens, as its HELLO said
 --   captured_at, image_size, total_chunks   what its metadata said, whichever worker received it
 create or replace function public.fn_record_images(
-  p_worker text,
-  p_images jsonb,
-  p_register boolean default true,
-  p_registrations_per_minute int default 60,
+  p_worker text, p_images jsonb, p_register boolean default true, p_registrations_per_minute int default 60,
   p_lease_seconds double precision default 10
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s'
@@ -276,9 +257,7 @@ begin
         else mqtt_private.fn_record_image(
           v_device_id, v_image, p_worker, make_interval(secs => p_lease_seconds), v_now) end;
     exception when others then
-      if not mqtt_private.fn_is_row_fault(sqlstate) then
-        raise;
-      end if;
+      if not mqtt_private.fn_is_row_fault(sqlstate) then raise; end if;
       v_answers := v_answers || mqtt_private.fn_refuse_image(v_image, 'refused', sqlerrm, v_now);
     end;
   end loop;
@@ -320,7 +299,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_complete_image', 'service_role');
 
--- The picture is given up for now, and an event tells the operator.
+-- The picture is given up for now, and an event in the device's history says so.
 create or replace function mqtt_private.fn_fail_image(p_image public.device_images, p_result jsonb) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -355,7 +334,7 @@ begin
     where x.image_id = v_id;
     v_answer := jsonb_build_object(
       'result', case when found then 'duplicate' else 'unknown' end, 'storage_path', v_image.storage_path);
-  elsif v_image.status = 'complete' then -- it stays so
+  elsif v_image.status = 'complete' then -- final
     v_answer := jsonb_build_object('result', 'complete', 'storage_path', v_image.storage_path);
   elsif v_outcome = 'complete' then
     v_answer := mqtt_private.fn_complete_image(v_image, p_result);
@@ -411,8 +390,8 @@ end
 $$;
 call mqtt_private.grant_execute('public.fn_settle_images(text, jsonb)', 'service_role');
 
--- Fails pictures of which nothing has come for an hour: their worker is gone, and no other came. The claim calls it, so
--- it waits for nothing, and what the table refuses stops no command.
+-- Fails pictures of which nothing has come for an hour: their worker is gone, and no other took over. The claim calls
+-- it, so it waits for nothing, and what the table refuses stops no command.
 create or replace function mqtt_private.fn_fail_stale_images(p_now timestamptz) returns void
 language plpgsql volatile set search_path = '' as $$
 declare

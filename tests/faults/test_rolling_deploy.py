@@ -84,7 +84,7 @@ async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(
 
 
 async def test_a_new_process_with_another_client_id_overlaps_unnoticed(bench: Bench) -> None:
-    """Fails without `busy` in fn_lease_due_commands: a device's commands overtake each other."""
+    """Fails without `busy` in fn_find_due_commands: a device's commands overtake each other."""
     async with bench.devices() as fleet, bench.worker("old") as old, load(bench) as end:
         await under_way(fleet)
         async with bench.worker("new") as new:

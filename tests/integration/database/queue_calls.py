@@ -207,9 +207,11 @@ class Queue:
 
     def pass_time(self, interval: str) -> None:
         """Let visits, registrations and what was sent be older by this, as if so much time had gone by."""
+        visits = (
+            "update mqtt_private.visits set began_at = began_at - %s::interval, lease_until = lease_until"
+        )
         for query in (
-            "update mqtt_private.visits set began_at = began_at - %s::interval,"
-            " lease_until = lease_until - %s::interval",
+            f"{visits} - %s::interval",
             "update public.devices set self_registered_at = self_registered_at - %s::interval",
             "update public.device_commands set delivered_at = delivered_at - %s::interval",
         ):

@@ -152,8 +152,8 @@ def test_other_iana_names_are_read_as_the_tz_database_has_them(
 
 @pytest.mark.parametrize("schedule", ["* * * * *", "0 8 * * *", "0 0 29 2 */7", "* * 29 2 */7"])
 def test_the_work_does_not_grow_with_the_wait(questions: Connection, schedule: str) -> None:
-    # Counted in calls, as a clock would fail on a busy machine: each call of fn_next_cron_day goes through the
-    # calendar once, each of fn_wall_clock is a look at the zone's clock.
+    # Counted in calls, as a clock would fail on a busy machine: each call of fn_next_cron_day goes through
+    # the calendar once, each of fn_wall_clock is a look at the zone's clock.
     with questions.transaction():
         questions.execute("set local track_functions = 'all'")
         next_wake(questions, schedule, datetime(2088, 3, 1, tzinfo=UTC), "Europe/Berlin")

@@ -187,7 +187,7 @@ def test_what_the_predecessor_recorded_itself_stays_that_when_it_comes_again(que
 
 
 def test_a_new_session_did_not_hear_what_was_answered_before_it_began(queue: Queue) -> None:
-    """Fails without session_seconds: the first answer that a new worker hears would be taken for an older one."""
+    """Fails without session_seconds: a new worker's first answer would be taken for an older one."""
     sent(queue, 2)
     heard(queue, "old:x:1", "old:x")
     time_passes(queue, 1)

@@ -4,12 +4,13 @@ After each step every row must say what `command_model` says, and each call must
 MQTT_SERVICE_LONG_DRILLS=1 runs longer ones, and more of them.
 
 It fails when any of these is taken out of the migrations (each was tried): `c.attempt = r.attempt` in
-fn_settle_commands, the fence; `busy` in fn_lease_due_commands, so that two workers hold one device; the query
-of fn_find_unseen_commands, so that a claim whose response was lost waits for its lease; `p_held`, `bool_and`
-or the `skip locked` of `locked` in fn_lease_due_commands; the look-up of the ref in fn_acknowledge_once, or
-`repeats` or `ours` in fn_find_duplicate_acknowledgement, so that an answer counts twice; a final state in
-fn_command_may_become. The long run also finds that `c.lease_worker = p_worker` in fn_settle_commands, the
-lease in fn_expire_commands, or `p_sent_at` in fn_find_duplicate_acknowledgement is gone.
+fn_settle_commands, the fence; `busy` in fn_find_due_commands, so that two workers hold one device; the query
+of fn_find_unseen_commands, so that a claim whose response was lost waits for its lease; `held` in
+fn_find_due_commands, `bool_and` or the `skip locked` in fn_lease_commands; the look-up of the ref in
+fn_acknowledge_once, or `duplicate_of` or `ours` in fn_find_duplicate_acknowledgement, so that an answer
+counts twice; a final state in fn_command_may_become. The long run also finds that `c.lease_worker = p_worker`
+in fn_settle_commands, the lease in fn_expire_commands, or `p_sent_at` in fn_find_duplicate_acknowledgement is
+gone.
 """
 
 import json

@@ -20,6 +20,7 @@ from mqtt_service.devstack.migrations import PLATFORM
 from mqtt_service.migrations import as_script, read_migrations
 from tests.integration.database.catalog import grants, structure
 from tests.integration.database.conftest import SUPABASE
+from tests.integration.database.test_adoption import OLD_PROJECT
 from tests.requirements import find_program, needs
 
 pytestmark = [
@@ -137,6 +138,55 @@ def test_db_push_records_every_migration_and_finds_nothing_to_do_after(project: 
     )
     again = project.supabase("db", "push")
     assert "Applying migration" not in again.stdout + again.stderr
+    assert "up to date" in again.stdout + again.stderr
+
+
+# Versions as people and tools make them, before and after ours; the second has our own file's subject.
+THEIRS = [
+    "20251110000000_create_devices.sql",
+    "20251115000000_device_provisioning_automation.sql",
+    "20251120000000_mqtt_command_queue.sql",
+    "20251127120000_remote_schema.sql",
+    "20261231235900_latest.sql",
+]
+
+
+@pytest.fixture
+def other_project(cluster: str, tmp_path: Path) -> Iterator[Project]:
+    """A project with the tables of old and a history of its own, whose files raise if they run again."""
+    server = psycopg.connect(cluster, autocommit=True)
+    server.execute("create database other")
+    project = Project(cluster.rsplit("/", 1)[0] + "/other", tmp_path)
+    with psycopg.connect(project.url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+    folder = tmp_path / "supabase/migrations"
+    folder.mkdir(parents=True)
+    shutil.copy(SUPABASE / "config.toml", tmp_path / "supabase")
+    for name in THEIRS:
+        (folder / name).write_text("select 1;")
+    (folder / THEIRS[0]).write_bytes(OLD_PROJECT.read_bytes())
+    project.supabase("db", "push")
+    for name in THEIRS:
+        (folder / name).write_text("do $$ begin raise exception 'this has run before'; end $$;")
+    yield project
+    server.execute("drop database other with (force)")
+    server.close()
+
+
+def test_a_project_with_a_history_of_its_own_takes_ours_beside_it(other_project: Project) -> None:
+    history = "select version, name, statements from supabase_migrations.schema_migrations order by version"
+    ours = sorted(file.name for file in (SUPABASE / "migrations").glob("*.sql"))
+    with psycopg.connect(other_project.url, autocommit=True) as connection:
+        before = connection.execute(history).fetchall()
+        assert [f"{version}_{name}.sql" for version, name, _ in before] == THEIRS
+        for name in ours:
+            shutil.copy(SUPABASE / "migrations" / name, other_project.folder / "supabase/migrations")
+        other_project.supabase("db", "push", "--include-all")
+        after = connection.execute(history).fetchall()
+        assert [f"{version}_{name}.sql" for version, name, _ in after] == sorted([*THEIRS, *ours])
+        assert [row for row in after if row in before] == before
+        assert connection.execute("select public.fn_claim_commands('w')").fetchone() is not None
+    again = other_project.supabase("db", "push", "--include-all")
     assert "up to date" in again.stdout + again.stderr
 
 

@@ -48,7 +48,7 @@ def visit(queue: Queue) -> Row:
 
 @pytest.mark.usefixtures("device")
 def test_an_echo_that_is_sent_again_is_an_echo_again(queue: Queue) -> None:
-    """Fails when fn_join_or_begin_visit does not know a HELLO by its ref: then a second worker would speak as well."""
+    """Fails when fn_join_or_begin_visit does not know a HELLO by its ref: then two workers would answer."""
     queue.hello("d1", "w1", ref="w1:1")
     for _ in range(3):
         assert queue.hello("d1", "w2", ref="w2:1")["holds_lease"] is False
