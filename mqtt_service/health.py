@@ -73,7 +73,7 @@ class Snapshot:
 
 
 def health_document(snapshot: Snapshot) -> dict[str, object]:
-    """The document. As in the Node service, `pollInterval` is in milliseconds and `uptime` in whole seconds."""
+    """The document. As in the Node service, `pollInterval` is in milliseconds, `uptime` in whole seconds."""
     return {
         "status": snapshot.verdict,
         "version": __version__,
