@@ -6,7 +6,7 @@ import logging
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
 
 from mqtt_service.adapters.supabase.storage import PictureStore
-from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.backoff import Backoff
 from mqtt_service.errors import ProjectMisconfiguredError, SupabaseUnavailableError
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class PictureUploader:
         """Store it, trying again for a minute; raises what the last attempt met."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((SupabaseUnavailableError, ProjectMisconfiguredError)),
-            wait=WaitAsAsked(),
+            wait=Backoff(),
             stop=stop_after_delay(_UPLOAD_TIMEOUT),
             before_sleep=_log_retry,
             reraise=True,

@@ -41,7 +41,7 @@ class ReplyLog:
 
     def withdraw(self, reply: ReplyRow) -> None:
         """The reply was not published after all, or nobody listened: have that written in the background."""
-        self._submit_in_background(replace(reply, unsaid=True))
+        self._submit_in_background(replace(reply, withdrawn=True))
 
     def _submit_in_background(self, reply: ReplyRow) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._submit(reply))

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitRow
-from mqtt_service.backoff import patiently
+from mqtt_service.backoff import retry_forever
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.reply_publisher import REPLY_EXPIRY
@@ -135,7 +135,7 @@ class Visits:
                     await self._wanted.wait()
             self._wanted.clear()
             try:
-                async for attempt in patiently(self._log_retry):
+                async for attempt in retry_forever(self._log_retry):
                     with attempt:
                         await self._synchronise()
             except PermanentError as error:

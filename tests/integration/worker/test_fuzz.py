@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.devstack.stack import running_stack
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.service import Worker
