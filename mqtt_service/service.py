@@ -162,7 +162,7 @@ class Worker:
         if self._stands_by:
             devices = {}
         elif self.handover is not None:
-            devices = {**({} if self.handover.alone else devices), "hand-over": self.handover.run}
+            devices = {**({} if self.handover.exclusive else devices), "hand-over": self.handover.run}
         return {
             "command queue": self.queue.run,
             "settling": self.queue.run_settler,

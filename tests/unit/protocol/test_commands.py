@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from mqtt_service.errors import LocalProtocolError
 from mqtt_service.protocol.commands import (
     LARGEST_COMMAND,
-    REPEATABLE,
     Command,
     WakeFormat,
     wire_time,
@@ -201,7 +200,3 @@ def test_a_configuration_comes_back_as_it_was_sent(payload: dict[str, Any]) -> N
         return
     ours = {"device_id": SPELLED, "command_id": str(COMMAND_ID)}
     assert sent == {**payload, **ours}
-
-
-def test_a_picture_or_a_reboot_too_many_is_noticed() -> None:
-    assert {"send_image", "set_wake_schedule", "update_config"} == REPEATABLE
