@@ -24,8 +24,10 @@ alter table public.device_commands drop constraint device_commands_command_type_
 insert into public.device_commands
   (device_id, command_type, command_payload, status, issued_at, delivered_at, retry_count)
 select '{DEVICE}', (array['send_image', 'reboot', 'selfie'])[1 + n % 3], '{{"image_name": "a.jpg"}}',
-  (array['sent', 'pending', 'failed', 'acknowledged'])[1 + n % 4], at, case when n % 4 in (0, 3) then at end, 0
-from generate_series(1, {OLD}) n, lateral (select '2024-01-01'::timestamptz + make_interval(mins => n) as at) t;
+  (array['sent', 'pending', 'failed', 'acknowledged'])[1 + n % 4], at, case when n % 4 in (0, 3) then at end,
+  0
+from generate_series(1, {OLD}) n
+cross join lateral (select '2024-01-01'::timestamptz + make_interval(mins => n) as at) t;
 """
 _ROWS = """
 select command_id, xmin::text, to_jsonb(c) as row from device_commands c
