@@ -1,6 +1,6 @@
 """/health, /ready and /metrics over a snapshot of the worker.
 
-/health is SEED.md's document (test 4) with what this service adds. Status 503 means that the worker cannot do
+/health is the Node service's document with what this service adds. Status 503 means that the worker cannot do
 its work, so that a load balancer or a probe need not read the document.
 """
 
@@ -73,7 +73,7 @@ class Snapshot:
 
 
 def health_document(snapshot: Snapshot) -> dict[str, object]:
-    """SEED.md's document; `pollInterval` is in milliseconds and `uptime` in whole seconds, as there."""
+    """The document. As in the Node service, `pollInterval` is in milliseconds, `uptime` in whole seconds."""
     return {
         "status": snapshot.verdict,
         "version": __version__,
