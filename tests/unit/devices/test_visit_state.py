@@ -47,10 +47,10 @@ def pictures(*numbers: int, announced: bool = True, name: str = "a.jpg") -> Devi
     """One unfinished picture, of which these chunks came."""
     buffer = ImageBuffer(Limits())
     if announced:
-        buffer.metadata(metadata(name), 0.0)
+        buffer.add_metadata(metadata(name), 0.0)
     for number in numbers:
-        buffer.chunk(chunk(number, name), 0.0)
-    return DevicePictures(buffer.of_device(DEVICE))
+        buffer.add_chunk(chunk(number, name), 0.0)
+    return DevicePictures(buffer.unfinished(DEVICE))
 
 
 def whole(name: str = "a.jpg") -> DevicePictures:
