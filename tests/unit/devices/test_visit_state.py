@@ -28,7 +28,7 @@ from mqtt_service.devices.visit_steps import (
     WatchCommands,
 )
 from mqtt_service.protocol.assembly import ImageBuffer, Limits
-from tests.unit.devices.awake import DEVICE, WAKE, chunk, chunks, metadata, row
+from tests.unit.devices.visit_fakes import DEVICE, WAKE, chunk, chunks, metadata, row
 
 SILENCE, PATIENCE = 5.0, 15.0
 NOTHING = DevicePictures()

@@ -31,7 +31,7 @@ from mqtt_service.devices.visit_steps import (
     WatchCommands,
 )
 from mqtt_service.protocol.assembly import ImageBuffer, Limits
-from tests.unit.devices.awake import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
+from tests.unit.devices.visit_fakes import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
 
 SILENCE, PATIENCE, COMMAND_CHECK = 5.0, 15.0, 2.0
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
