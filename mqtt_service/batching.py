@@ -1,4 +1,4 @@
-"""A write-behind batch: callers submit one item each, and one task writes whatever has gathered in one call.
+"""Write-behind batches: callers submit one item each, and one task writes all that has gathered in one call.
 
 An idle batcher writes at once, a busy one writes many; so latency is one call and load is few calls.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeVar
 
-from mqtt_service.backoff import patiently
+from mqtt_service.backoff import retry_forever
 from mqtt_service.errors import PermanentError, RowLockedError
 
 T = TypeVar("T")
@@ -20,8 +20,8 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# Each look at a locked row takes the call's own two seconds, in which the rest waits.
-_WHILE_LOCKED = 10.0
+# Each try at a locked row takes the call two seconds, in which nothing else is written.
+_LOCKED_RETRY_DELAY = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -34,11 +34,11 @@ class _Entry(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Gathers items and writes them in order, at most `limit` in a call.
 
-    `write` returns one result an item, in order. While the database is away or refuses every call, it is
-    tried again without end, since the items are facts that must reach it. Where a call meets one bad item or
-    a locked row, each item of the batch is tried alone, so that one harms no other: any other PermanentError
-    is given to the item's caller, and an item whose row is locked waits, with those behind it of its `key`.
-    `attempts` counts the calls.
+    `write` returns one result an item, in order. While the database is away or refuses every call, the call
+    is repeated without end, since the items are facts that must reach it. Where a call meets one bad item or
+    a locked row, each item of the batch is written alone, so that one does not hold up the others: any other
+    PermanentError is raised to the item's caller, and an item whose row is locked waits, as do later ones
+    with the same `key`. `attempts` counts the calls.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Batcher(Generic[T, R]):
         self._key = key
         self._waiting: deque[_Entry[T, R]] = deque()
         self._batch: list[_Entry[T, R]] = []
-        # By key, when what is kept back is tried again, on the loop's clock.
+        # By key, when its items are tried again (the event loop's clock).
         self._locked: dict[Hashable, float] = {}
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
@@ -80,7 +80,7 @@ class Batcher(Generic[T, R]):
 
     @property
     def longest_wait(self) -> float:
-        """For how many seconds the oldest item has waited that no locked row keeps; 0 where none does."""
+        """For how many seconds the oldest item has waited, leaving out those with a locked row; 0 if none."""
         oldest = next((entry for entry in self._waiting if self._key(entry.item) not in self._locked), None)
         return asyncio.get_running_loop().time() - oldest.since if oldest else 0.0
 
@@ -89,36 +89,37 @@ class Batcher(Generic[T, R]):
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Write until cancelled, as one task; what is unwritten then is first in line for a next run."""
+        """Write until cancelled, as one task; what is unwritten then is what the next run writes first."""
         while True:
             self._batch = self._next_batch()
             if not self._batch:
-                await self._until_some_may_be_written()
+                await self._wait_for_items()
                 continue
             try:
                 await self._write_batch(self._batch)
-                over = {entry for entry in self._batch if entry.done.done()}
-                self._waiting = deque(entry for entry in self._waiting if entry not in over)
+                done = {entry for entry in self._batch if entry.done.done()}
+                self._waiting = deque(entry for entry in self._waiting if entry not in done)
             finally:
                 self._batch = []
             self._note_if_empty()
 
     def _next_batch(self) -> list[_Entry[T, R]]:
-        """What is written next: alone, the first item of those kept back for long enough; else many."""
+        """What is written next: one item alone of a key that has been locked for long enough, else many."""
         now = asyncio.get_running_loop().time()
-        for key in [key for key, due in self._locked.items() if due <= now]:
+        for key in [key for key, retry_at in self._locked.items() if retry_at <= now]:
             del self._locked[key]
             for entry in self._waiting:
                 if self._key(entry.item) == key:
                     return [entry]
-        free = (entry for entry in self._waiting if self._key(entry.item) not in self._locked)
-        return list(islice(free, self._limit))
+        unlocked = (entry for entry in self._waiting if self._key(entry.item) not in self._locked)
+        return list(islice(unlocked, self._limit))
 
-    async def _until_some_may_be_written(self) -> None:
+    async def _wait_for_items(self) -> None:
+        """Wait until an item is submitted, or a locked key may be tried again."""
         self._arrived.clear()
-        due = min(self._locked.values(), default=None)
+        retry_at = min(self._locked.values(), default=None)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(due):
+            async with asyncio.timeout_at(retry_at):
                 await self._arrived.wait()
 
     def _note_if_empty(self) -> None:
@@ -127,7 +128,7 @@ class Batcher(Generic[T, R]):
 
     async def _write_batch(self, batch: list[_Entry[T, R]]) -> None:
         try:
-            results = await self._write_patiently([entry.item for entry in batch])
+            results = await self._call([entry.item for entry in batch])
         except (PermanentError, RowLockedError) as error:
             if len(batch) == 1:
                 self._set_apart(batch[0], error)
@@ -142,22 +143,24 @@ class Batcher(Generic[T, R]):
 
     def _set_apart(self, entry: _Entry[T, R], error: PermanentError | RowLockedError) -> None:
         if isinstance(error, RowLockedError):
-            self._locked[self._key(entry.item)] = asyncio.get_running_loop().time() + _WHILE_LOCKED
+            self._locked[self._key(entry.item)] = asyncio.get_running_loop().time() + _LOCKED_RETRY_DELAY
             log.warning(
-                "[%s] %s; what is for it waits, next try in %.0f s, the rest goes on",
+                "[%s] %s; what is written to it waits, next try in %.0f s, the rest goes on",
                 self._name,
                 error,
-                _WHILE_LOCKED,
+                _LOCKED_RETRY_DELAY,
             )
         elif not entry.done.done():
             entry.done.set_exception(error)
 
-    async def _write_patiently(self, items: list[T]) -> Sequence[R]:
-        def announce(error: BaseException, delay: float) -> None:
+    async def _call(self, items: list[T]) -> Sequence[R]:
+        """Write these items, however long the database is away."""
+
+        def log_retry(error: BaseException, delay: float) -> None:
             log.warning("[%s] %s; %d waiting, next try in %.1f s", self._name, error, len(items), delay)
 
-        async for attempt in patiently(announce, but=(RowLockedError,)):
+        async for attempt in retry_forever(log_retry, except_for=(RowLockedError,)):
             with attempt:
                 self.attempts += 1
                 return await self._write(items)
-        raise AssertionError("patiently() ends only by a result or an error")
+        raise AssertionError("retry_forever() ends only by a result or an error")

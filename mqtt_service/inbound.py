@@ -1,15 +1,15 @@
-"""What devices say, by kind: acknowledgements, HELLOs, and pictures each go to their handler.
+"""Routes what devices send: acknowledgements, HELLOs and pictures each to their handler.
 
-HELLOs and pictures can also, or only, go to an edge function; acknowledgements are the queue's in any case.
+HELLOs and pictures can also, or only, go to an edge function; acknowledgements always go to the queue.
 
-The link acknowledges a message to the broker only after `handle` has returned, hence after what it changed is
-committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
+The link acknowledges a message to the broker only after `handle` has returned, and so after what it changed
+is committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
 """
 
 import logging
 from dataclasses import dataclass
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Inbound:
-    """The handlers of everything that comes in over MQTT."""
+class InboundRouter:
+    """Takes each message from MQTT to its handler."""
 
     acknowledgements: AcknowledgementHandler
     heartbeats: HeartbeatHandler
@@ -37,7 +37,7 @@ class Inbound:
     handover: Handover | None = None
 
     async def handle(self, message: InboundMessage) -> None:
-        """Handle one message; returns once what it changed is committed."""
+        """Handle one message; return once what it changed is committed."""
         try:
             topic = parse_topic(message.topic)
             if topic.channel == "ack":
@@ -81,20 +81,20 @@ class Inbound:
             log.warning("[IMAGE] %s dropped: %s", name, refusal, extra=context(device=device))
             return
         if recorded is not None and recorded.result != "unknown_device":
-            self.visits.heard(device).joined(recorded)
+            self.visits.heard_from(device).picture_recorded(recorded)
 
     def _chunk(self, chunk: ImageChunk) -> None:
         assembly = self.pictures.chunk(chunk)
         if assembly is None:
             return
-        visit = self.visits.heard(chunk.device)
+        visit = self.visits.heard_from(chunk.device)
         if assembly.complete:
-            visit.progress()
+            visit.picture_complete()
 
     async def _metadata(self, metadata: ImageMetadata) -> None:
         for kind in metadata.unusable:
             UNUSABLE_VALUES.labels(kind).inc()
-        await self.visits.ended(metadata.device)
+        await self.visits.wait_for_end(metadata.device)
         recorded = await self._announce(metadata)
         if recorded is None:
             return
@@ -105,7 +105,7 @@ class Inbound:
                 "[IMAGE] %s dropped: %s", metadata.name, reason, extra=context(device=metadata.device)
             )
             return
-        await self.visits.heard(metadata.device).announced(metadata, recorded)
+        await self.visits.heard_from(metadata.device).picture_announced(metadata, recorded)
 
     async def _announce(self, metadata: ImageMetadata) -> ImageRecorded | None:
         try:

@@ -1,7 +1,7 @@
-"""Log lines: SEED.md's "Service Logs" as text, or one JSON object a line.
+"""Log lines: those of the Node service as text, or one JSON object a line.
 
-A record may carry `command`, `device` and `worker` (see `context`); text shows them behind the message,
-JSON as fields of their own.
+A record may carry `command`, `device` and `worker` (see `context`): text shows them after the message, JSON
+as fields of their own.
 """
 
 import json
@@ -25,8 +25,8 @@ def _context_of(record: logging.LogRecord) -> dict[str, str]:
     return {name: str(getattr(record, name)) for name in CONTEXT if getattr(record, name, None)}
 
 
-class Notice:
-    """A warning that can come a thousand times a second, and is written once a minute."""
+class RateLimitedWarning:
+    """A warning that can occur a thousand times a second, and is written once a minute."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -34,8 +34,8 @@ class Notice:
         self._times = 0
         self._next: float | None = None
 
-    def note(self, text: str) -> None:
-        """Write it, with how many there were since the last line, unless that is too recent."""
+    def write(self, text: str) -> None:
+        """Write the text and how often it occurred since the last line; nothing within a minute of that."""
         self._times += 1
         now = self._clock()
         if self._next is None or now >= self._next:
@@ -47,7 +47,7 @@ class TextFormatter(logging.Formatter):
     """`[CommandQueue] ✅ Sent reboot to DEVICE-1 (command=… device=…)`; the platform adds the time."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
-        """One line, whatever a device wrote into it; a traceback comes behind it."""
+        """One line, whatever a device put into it; a traceback follows on lines of its own."""
         fields = " ".join(f"{name}={value}" for name, value in _context_of(record).items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname} "
         line = f"{level}{record.message} ({fields})" if fields else f"{level}{record.message}"
@@ -71,8 +71,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document, ensure_ascii=False)
 
 
-class OneWorker(logging.Filter):
-    """Adds the worker's name to every record of ours that does not name one."""
+class WorkerName(logging.Filter):
+    """Adds the worker's name to every record of this package that does not name one."""
 
     def __init__(self, worker: str) -> None:
         super().__init__()
@@ -89,8 +89,8 @@ def configure_logging(level: str, style: Literal["text", "json"], worker: str) -
     """Send every log line to standard output, ours from `level` on, other libraries' from WARNING on."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
-    handler.addFilter(OneWorker(worker))
+    handler.addFilter(WorkerName(worker))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("mqtt_service").setLevel(level)
-    # It logs each failed attempt as an error; the supervisor says the same once, and what it does about it.
+    # It logs each failed attempt as an error; `Doorbell` logs the same once, and what it does about it.
     logging.getLogger("realtime").setLevel(logging.CRITICAL)

@@ -12,15 +12,20 @@ COMMANDS = Counter(
 )
 ACKNOWLEDGEMENTS = Counter(
     "mqtt_service_acknowledgements",
-    "Devices' answers, by what they did to their command; reply: they were about none.",
+    "Devices' answers, by what they did to their command; reply: they were about no command.",
     ["result"],
     registry=REGISTRY,
 )
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
     "Inbound messages that were not used: malformed, own (sent by this service), reply (its id has "
-    "no row in device_commands), refused (by the database), late (for a picture that is done with).",
+    "no row in device_commands), refused (by the database), late (for a picture that was stored or failed).",
     ["reason"],
+    registry=REGISTRY,
+)
+FOREIGN_IDS = Counter(
+    "mqtt_service_foreign_device_ids",
+    "Messages whose device_id names another device than their topic; the topic was used.",
     registry=REGISTRY,
 )
 HELLOS = Counter(
@@ -31,31 +36,31 @@ HELLOS = Counter(
 )
 IMAGES = Counter(
     "mqtt_service_images",
-    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a bound).",
+    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a limit).",
     ["result"],
     registry=REGISTRY,
 )
-CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were taken in.", registry=REGISTRY)
+CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were received.", registry=REGISTRY)
 BUFFERED_BYTES = Gauge(
     "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
 )
 UNUSABLE_VALUES = Counter(
     "mqtt_service_unusable_values",
-    "What pictures' metadata named and could not be used: reading (no finite number), time (before 2020, far "
-    "ahead, or no time). The picture is taken without it.",
+    "Values in pictures' metadata that could not be used: reading (no finite number), time (before 2020, far "
+    "in the future, or no time). The picture is received without them.",
     ["kind"],
     registry=REGISTRY,
 )
 HANDOVER = Counter(
     "mqtt_service_handover",
-    "Inbound messages for the edge function: taken, refused (by it), given_up (after several attempts), "
+    "Inbound messages for the edge function: taken (by it), refused (by it), given_up (after attempts), "
     "dropped (the buffer was full).",
     ["outcome"],
     registry=REGISTRY,
 )
 AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.", registry=REGISTRY)
 
-# A series that is there from the start shows its first increase; the rest appear with their first event.
+# A series that exists from the start shows its first increase; any other appears with its first event.
 for _outcome in ("sent", "failed", "released", "expired"):
     COMMANDS.labels(_outcome)
 for _result in ("acknowledged", "failed", "rejected", "reply", "duplicate"):
@@ -70,9 +75,3 @@ for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
 for _reason in ("malformed", "own", "reply", "refused", "late"):
     DROPPED_MESSAGES.labels(_reason)
-
-FOREIGN_IDS = Counter(
-    "mqtt_service_foreign_device_ids",
-    "Messages whose device_id names another device than their topic; the topic was believed.",
-    registry=REGISTRY,
-)

@@ -1,30 +1,31 @@
-"""The composition root: wires the worker's parts, supervises them, and shuts them down in order.
+"""The composition root: wires the parts of a worker, names what runs, and stops it in order.
 
-Each part is a coroutine that never ends by itself; `supervision` says what becomes of one that fails.
+    queue      row → claim → publish → settle; the device's answer → its row
+    devices    HELLO, pictures, mapping → tables and Storage; replies to the device in a visit
+    between    a claim, an answer or an event that concerns another part calls it by the callbacks wired here
+
+What belongs to the process (signals, HTTP, supervision) is in `worker_process`.
 """
 
 import asyncio
-import logging
-import signal
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
-import uvicorn
 from supabase import AsyncClient
 
-from mqtt_service import __version__
-from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink, MqttOptions
+from mqtt_service.adapters.mqtt.link import MqttLink
+from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.supabase.acknowledgements import AcknowledgementGateway
 from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
-from mqtt_service.adapters.supabase.functions import EdgeFunction
+from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.adapters.supabase.images import ImageGateway
-from mqtt_service.adapters.supabase.realtime import Doorbell, Listeners
+from mqtt_service.adapters.supabase.realtime import Doorbell
+from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.adapters.supabase.storage import PictureStore
-from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
 from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.config import Settings
@@ -35,63 +36,44 @@ from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
-from mqtt_service.errors import ConfigurationError
-from mqtt_service.health import Snapshot, health_app
-from mqtt_service.inbound import Inbound
-from mqtt_service.log import configure_logging
+from mqtt_service.health import Snapshot
+from mqtt_service.inbound import InboundRouter
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
-from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
+from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
 from mqtt_service.session_takeover import SessionTakeover
-from mqtt_service.supervision import (
-    Failures,
-    LoopWatch,
-    Part,
-    first_fault,
-    kept_running,
-    leave_at_last,
-    no_progress,
-    tell_leaving,
-)
+from mqtt_service.supervision import Failures, Part, wait_until_stalled
 
-log = logging.getLogger(__name__)
-
-# The platform kills 10 s after SIGTERM at the earliest (Heroku and Render allow 30 s).
-_SETTLE_PATIENCE = 3.5
-_ACK_PATIENCE = 1.5
-_GIVE_BACK_PATIENCE = 1.0
-_CLOSE_PATIENCE = 2.0
-# Answers that wait this long for the database make the worker unhealthy.
-_STUCK = 10.0
-# So does a message that a handler has had for so long, but then commands still flow.
-_LONG_WAIT = 60.0
-# A thread that cannot be ended (in a name server's silence, say) must not keep the process.
-_LAST_RESORT = 9.0
-# A queue that has not moved this long, beyond its poll interval and a lease, never will: an API that asks for
-# patience is given two minutes.
-_LONGEST_TURN = 180.0
+# `Worker.stop` must end well before 10 s, after which a platform may kill the process.
+_SETTLE_TIMEOUT = 3.5
+_WRITE_TIMEOUT = 1.5
+_GIVE_BACK_TIMEOUT = 1.0
+_CLOSE_TIMEOUT = 2.0
+# Messages that wait this long for the database make the worker unhealthy.
+_MAX_WRITE_WAIT = 10.0
+# A message that a handler has had for so long makes it degraded: commands still flow.
+_MAX_HANDLER_WAIT = 60.0
+# Beyond a poll interval and a lease, or a call's time-out: nothing waits longer than that, since an API that
+# asks for a pause gets two minutes at most.
+_STALLED_AFTER = 180.0
 
 
 class Worker:
-    """One worker process: everything between the settings and the two services that it connects."""
+    """One worker: everything between the settings and the two services that it connects.
+
+    `worker_id` names this process and is `settings.mqtt_client_id`, a colon and something unique.
+    `visit_lease`: another worker takes over a device's visit that was not renewed for so many seconds.
+    """
 
     def __init__(
         self, settings: Settings, client: AsyncClient, worker_id: str, *, visit_lease: float = 10.0
     ) -> None:
         self._settings = settings
-        self._database = database = DatabaseFunctions(client)
-        retries = RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
-        wakes = VisitPolicy(
-            settings.register_devices,
-            settings.registrations_per_minute,
-            settings.redelivery_limit,
-            visit_lease,
-        )
-        visits = VisitGateway(database, worker_id, wakes)
         self._worker_id = worker_id
-        self.failures = Failures()
         self._started = asyncio.get_running_loop().time()
+        self.failures = Failures()
+        self._database = database = DatabaseFunctions(client)
         self._takeover = SessionTakeover(
             WorkerGateway(database, worker_id), settings.mqtt_client_id, worker_id
         )
@@ -106,37 +88,54 @@ class Worker:
         self.doorbell = Doorbell(
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
-            Listeners(self._wake, self.provisioner.device_mapped, self._joined),
+            Listeners(self._wake, self.provisioner.device_mapped, self._realtime_joined),
         )
+        self._wire_queue(database)
+        self._wire_devices(database, client, visit_lease)
+        self._wire_inbound(database)
+
+    def _wire_queue(self, database: DatabaseFunctions) -> None:
+        settings = self._settings
         self.queue = CommandQueueProcessor(
-            CommandGateway(database, worker_id, retries),
+            CommandGateway(database, self._worker_id, _retry_policy(settings)),
             self.link,
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
-            on_welcome_due=self.provisioner.welcome_due,
-            on_visits_due=self._visits_due,
-            on_found=self.doorbell.found,
+            QueueListeners(
+                on_welcome_due=self.provisioner.welcome_due,
+                on_visits_due=self._visits_due,
+                on_new_command=self.doorbell.command_found,
+            ),
         )
+
+    def _wire_devices(self, database: DatabaseFunctions, client: AsyncClient, visit_lease: float) -> None:
+        settings, worker_id = self._settings, self._worker_id
+        policy = _visit_policy(settings, visit_lease)
+        visits = VisitGateway(database, worker_id, policy)
         self.pictures = Pictures(
-            ImageGateway(database, worker_id, wakes), PictureStore(client), _limits(settings), worker_id
+            ImageGateway(database, worker_id, policy), PictureStore(client), _limits(settings), worker_id
         )
         self.replies = ReplyLog(visits)
         self.visits = Visits(
             visits, self.link, self.pictures, self.replies, _visit_options(settings), self._wake
         )
-        shared = settings.mqtt_shared_group is not None
-        self.acknowledgements = AcknowledgementHandler(
-            AcknowledgementGateway(database, worker_id, retries),
-            self.queue,
-            AnswerListeners(self._device_answered, self.visits.stored_by_another),
-            worker_id,
-            shared=shared,
-            heard_since=self.link.heard_since,
-        )
         self.heartbeats = HeartbeatHandler(
-            HeartbeatGateway(database, worker_id, wakes), self.visits, worker_id, shared=shared
+            HeartbeatGateway(database, worker_id, policy),
+            self.visits,
+            worker_id,
+            shared=settings.mqtt_shared_group is not None,
         )
         self.handover = _handover(settings)
-        self.inbound = Inbound(
+
+    def _wire_inbound(self, database: DatabaseFunctions) -> None:
+        self.acknowledgements = AcknowledgementHandler(
+            AcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
+            self.queue,
+            AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
+            self._worker_id,
+            shared=self._settings.mqtt_shared_group is not None,
+            session_started_at=self.link.session_started_at,
+        )
+        self.inbound = InboundRouter(
             self.acknowledgements, self.heartbeats, self.pictures, self.visits, self.handover
         )
 
@@ -160,25 +159,18 @@ class Worker:
             "Realtime doorbell": self.doorbell.run,
         }
 
-    async def _run_link(self) -> None:
-        await self._takeover.has_newer_process()  # before the broker puts another process out for us
-        await self.link.run()
-
     async def stop(self) -> None:
-        """Claim no more, finish what is in hand, then leave the broker; bounded well below 10 s."""
-        await self.queue.stop(_SETTLE_PATIENCE)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ACK_PATIENCE):
-                await self.acknowledgements.drained()
-                await self.heartbeats.drained()
-                if self.handover is not None:
-                    await self.handover.drained()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GIVE_BACK_PATIENCE):
-                await self.visits.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_PATIENCE):
-                await self.link.close()
+        """Claim no more, finish what was begun, then disconnect from the broker; takes 8 s at most."""
+        await self.queue.stop(_SETTLE_TIMEOUT)
+        await _within(_WRITE_TIMEOUT, self._received_is_written())
+        await _within(_GIVE_BACK_TIMEOUT, self.visits.stop())
+        await _within(_CLOSE_TIMEOUT, self.link.close())
+
+    async def _received_is_written(self) -> None:
+        await self.acknowledgements.drained()
+        await self.heartbeats.drained()
+        if self.handover is not None:
+            await self.handover.drained()
 
     def snapshot(self) -> Snapshot:
         """The worker now, for /health."""
@@ -203,49 +195,59 @@ class Worker:
             failing=self._failing(),
         )
 
+    def _supabase_error(self) -> str | None:
+        """Why the database does not take what it should: results and answers can wait while polls succeed."""
+        waits = (part.longest_wait for part in (self.acknowledgements, self.heartbeats, self.pictures))
+        if self.queue.settling_overdue or max(waits) > _MAX_WRITE_WAIT:
+            return self.queue.last_error or "results and answers wait to be written; see the log"
+        return self.queue.last_error
+
     def _failing(self) -> dict[str, str]:
-        """Parts that failed lately, and messages that nobody gets done with."""
+        """Parts that failed lately, and messages whose handling does not end."""
         failing = self.failures.recent()
-        if self.link.longest_wait > _LONG_WAIT:
+        if self.link.longest_wait > _MAX_HANDLER_WAIT:
             failing["inbound"] = f"a message has waited for {self.link.longest_wait:.0f} s; see the log"
         return failing
 
-    async def stands_still(self) -> None:
+    async def wait_until_queue_stalls(self) -> None:
         """Return once the queue does nothing any more, not even fail."""
-        settings = self._settings
-        longest = settings.poll_interval + settings.lease_duration + _LONGEST_TURN
-        await no_progress("The command queue", lambda: self.queue.progress, longest)
+        longest = self._settings.poll_interval + self._settings.lease_duration + _STALLED_AFTER
+        await wait_until_stalled("The command queue", lambda: self.queue.progress, longest)
 
-    async def waits_in_vain(self) -> None:
+    async def wait_until_call_stalls(self) -> None:
         """Return once a call of the database has been under way for longer than its time-outs allow."""
-        longest = self._settings.supabase_timeout + _LONGEST_TURN
-        await no_progress("A call to Supabase", lambda: self._database.oldest_call or object(), longest)
+        longest = self._settings.supabase_timeout + _STALLED_AFTER
+        await wait_until_stalled(
+            "A call to Supabase", lambda: self._database.oldest_call or object(), longest
+        )
 
-    def _supabase_error(self) -> str | None:
-        """Why the database does not take what it should; settling and answers can be stuck on their own."""
-        waits = (part.longest_wait for part in (self.acknowledgements, self.heartbeats, self.pictures))
-        if self.queue.settling_stuck or max(waits) > _STUCK:
-            return self.queue.last_error or "results and answers wait to be written; see the log"
-        return self.queue.last_error
+    async def _run_link(self) -> None:
+        # Announced before the broker disconnects another process with our client id, so that it finds us.
+        await self._takeover.has_newer_process()
+        await self.link.run()
+
+    # Callbacks from one part to another, which may not exist yet when the callback is passed.
 
     def _wake(self) -> None:
         self.queue.wake()
 
     def _visits_due(self) -> None:
-        self.visits.due()
+        self.visits.take_over_lapsed()
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
 
-    def _device_answered(self, device: str, command_type: str | None) -> None:
-        visit = self.visits.of(device)
-        if visit is not None:
-            visit.answered(command_type)
-
-    def _joined(self) -> None:
+    def _realtime_joined(self) -> None:
         """Events may have been missed while the channel was away."""
         self.queue.wake()
         self.provisioner.welcome_due()
+
+
+async def _within(seconds: float, work: Awaitable[None]) -> None:
+    """Do this, or as much of it as so many seconds allow."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await work
 
 
 def _mqtt_options(settings: Settings) -> MqttOptions:
@@ -260,12 +262,14 @@ def _mqtt_options(settings: Settings) -> MqttOptions:
     )
 
 
-def _handover(settings: Settings) -> Handover | None:
-    if settings.edge_handover == "off":
-        return None
-    key = settings.supabase_secret_key.get_secret_value()
-    function = EdgeFunction(settings.supabase_url, key, settings.edge_function, timeout=settings.edge_timeout)
-    return Handover(function, mode=settings.edge_handover, limit=settings.edge_buffer)
+def _retry_policy(settings: Settings) -> RetryPolicy:
+    return RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
+
+
+def _visit_policy(settings: Settings, lease: float) -> VisitPolicy:
+    return VisitPolicy(
+        settings.register_devices, settings.registrations_per_minute, settings.redelivery_limit, lease
+    )
 
 
 def _visit_options(settings: Settings) -> VisitOptions:
@@ -284,89 +288,9 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def run_worker(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; returns 0 after a graceful stop, 1 after a part kept failing.
-
-    Raises ConfigurationError when PORT cannot be bound.
-    """
-    worker_id = f"{settings.mqtt_client_id}:{uuid4().hex[:8]}"
-    configure_logging(settings.log_level, settings.log_format, worker_id)
-    return asyncio.run(_run(settings, worker_id))
-
-
-async def _run(settings: Settings, worker_id: str) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
+def _handover(settings: Settings) -> Handover | None:
+    if settings.edge_handover == "off":
+        return None
     key = settings.supabase_secret_key.get_secret_value()
-    client = await connect(settings.supabase_url, key, settings.supabase_timeout)
-    with _listening(settings.port) as listener:
-        log.info("[SERVICE] mqtt-service %s on port %d", __version__, listener.getsockname()[1])
-        return await _supervise(Worker(settings, client, worker_id), listener, stopping)
-
-
-async def _supervise(worker: Worker, listener: socket.socket, stopping: asyncio.Event) -> int:
-    parts = {**worker.parts(), "HTTP": lambda: _serve(worker, listener)}
-    # A task's name is what has happened when it is done.
-    tasks = {
-        asyncio.create_task(kept_running(name, part, worker.failures), name=f"the {name} ended")
-        for name, part in parts.items()
-    }
-    tasks.add(asyncio.create_task(_leave(stopping, "SIGTERM or SIGINT"), name="leave"))
-    # A newer instance with our client id is at work: on a rolling deploy, the sign to finish.
-    taken_over = _leave(worker.link.taken_over, "another worker took over the MQTT session")
-    tasks.add(asyncio.create_task(taken_over, name="leave"))
-    tasks.add(asyncio.create_task(first_fault(), name="a callback, task or thread failed"))
-    tasks.add(asyncio.create_task(worker.stands_still(), name="the command queue stands still"))
-    tasks.add(asyncio.create_task(worker.waits_in_vain(), name="a call to Supabase never ends"))
-    try:
-        with LoopWatch():
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            graceful = all(task.get_name() == "leave" for task in done)
-            leave_at_last(0 if graceful else 1, _LAST_RESORT)
-            if not graceful:
-                tell_leaving(", ".join(task.get_name() for task in done))
-            await worker.stop()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    log.info("[SERVICE] Stopped")
-    return 0 if graceful else 1
-
-
-async def _leave(asked: asyncio.Event, why: str) -> None:
-    await asked.wait()
-    log.info("[SERVICE] Stopping (%s): claiming no more commands, settling what is in hand", why)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: SIGTERM is the service's own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
-
-
-async def _serve(worker: Worker, listener: socket.socket) -> None:
-    config = uvicorn.Config(health_app(worker.snapshot), log_config=None, access_log=False, lifespan="off")
-    server = _Server(config)
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        server.should_exit = True
-
-
-@contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
-    """The HTTP port, bound before anything else starts; raises ConfigurationError when it cannot be had."""
-    try:
-        listener = socket.create_server(("0.0.0.0", port))
-    except OSError as error:
-        raise ConfigurationError(
-            [f"PORT: cannot listen on {port}: {error.strerror}; choose another"]
-        ) from error
-    with listener:
-        yield listener
+    function = EdgeFunction(settings.supabase_url, key, settings.edge_function, timeout=settings.edge_timeout)
+    return Handover(function, mode=settings.edge_handover, limit=settings.edge_buffer)

@@ -1,8 +1,8 @@
-"""Which process goes by our MQTT client id: a newer one is our successor, and we are to leave.
+"""Whether a newer process uses our MQTT client id: it is our successor then, and we are to stop.
 
-On a rolling deploy the new process takes the broker's session. Where the broker does not tell the old one why
-it was put out, the database does. It is never waited for long: a worker connects to its broker, whatever
-Supabase does.
+On a rolling deploy the new process takes over the broker's session. A broker may disconnect the old process
+without saying why, so the database is asked too. That takes 2 s at most: a worker connects to its broker
+whether or not Supabase answers.
 """
 
 import asyncio
@@ -14,28 +14,28 @@ from mqtt_service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 2.0
+_MAX_WAIT = 2.0
 
 
 class SessionTakeover:
-    """Announces this process, `worker`, under `client_id`, and asks for the newest that goes by it."""
+    """Announces this process, `worker`, under `client_id`, and asks for the newest process that uses it."""
 
     def __init__(self, gateway: WorkerGateway, client_id: str, worker: str) -> None:
         self._gateway = gateway
         self._client_id = client_id
         self._worker = worker
         self._started = time.monotonic()
-        self._asking: asyncio.Task[bool] | None = None
+        self._call: asyncio.Task[bool] | None = None
 
     async def has_newer_process(self) -> bool:
-        """Whether a process that started later goes by the id; False where nobody can tell within 2 s."""
-        # A call that hangs is asked again for its answer, not made twice: requests are not cut short.
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        done, _ = await asyncio.wait({self._asking}, timeout=_PATIENCE)
+        """Whether a process that started later uses the client id; False where that is unknown after 2 s."""
+        # A call that hangs is not made twice, since requests are not cut short: its answer serves later.
+        if self._call is None or self._call.done():
+            self._call = asyncio.create_task(self._announce())
+        done, _ = await asyncio.wait({self._call}, timeout=_MAX_WAIT)
         return done.pop().result() if done else False
 
-    async def _ask(self) -> bool:
+    async def _announce(self) -> bool:
         try:
             newest = await self._gateway.announce(
                 self._client_id, started_ago=time.monotonic() - self._started

@@ -1,22 +1,19 @@
-"""Keeps the parts of a process running, and ends the process where that cannot be done.
+"""Keeps the parts of a process running, and detects what calls for a new process.
 
-    a part raises                              it is started again with backoff; in the end the process leaves
-    a callback, task or thread of ours raises  the process leaves
-    the event loop stands still                a thread of its own sees it, and ends the process
-    the loop turns, but the work does not      the process leaves
+    a part raises                                       it is started again with backoff, a few times in a row
+    a callback, task or thread of this package raises   detected here; the process exits
+    the work makes no progress, though the loop runs    detected here; the process exits
+    the event loop is blocked                           detected by a thread in watchdog.py; the process exits
 
-To leave is to stop in order, with status 1, so that the platform starts a fresh process. There is no state in
-which a process looks alive and does nothing. Whatever is judged by time is counted in looks, one after the
-other, since a process that was stopped for a while (a suspended machine, say) has done nothing wrong.
+The process exits in order, with status 1, so that the platform starts a new one. There is no state in which a
+process looks alive and does nothing. Whatever is judged by time is counted in checks, one after the other:
+a process that was stopped for a while (a suspended machine, say) has done nothing wrong.
 """
 
 import asyncio
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any
@@ -27,15 +24,10 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[], Coroutine[object, object, None]]
 
-_RESTARTS = 5
-# A part that ran this long, in seconds, has recovered from what it failed of before.
+_MAX_FAILURES = 5
+# A part that ran this long, in seconds, has recovered from its earlier failures.
 _STABLE = 60.0
-_LOOK = 1.0
-_MOST_LOOKS_WITHOUT_A_TURN = 20
-_PROGRESS_LOOKS = 6
-# For the last line of a process whose log may be what it hangs in.
-_LAST_WORDS = 1.0
-_LEAVING = "Leaving with status 1, so that a fresh process starts"
+_PROGRESS_CHECKS = 6
 _OURS = __name__.partition(".")[0]
 
 
@@ -46,33 +38,33 @@ class Failures:
         self._failed: dict[str, tuple[str, float]] = {}
 
     def note(self, part: str, error: Exception) -> None:
-        """A part failed just now. Only the kind of error is kept: what it says may hold a secret."""
+        """A part failed just now. Only the kind of error is kept: its message may hold a secret."""
         self._failed[part] = (f"{type(error).__name__}; see the log", asyncio.get_running_loop().time())
 
     def recent(self) -> dict[str, str]:
-        """The errors, by part; a part that has run for a minute since then has recovered."""
+        """The errors of the last minute, by part; one that has run for longer since then has recovered."""
         oldest = asyncio.get_running_loop().time() - _STABLE
         return {part: error for part, (error, when) in self._failed.items() if when > oldest}
 
 
-async def kept_running(name: str, part: Part, failed: Failures) -> None:
-    """Run a part for ever; when it has failed `_RESTARTS` times in a row, give up by raising.
+async def keep_running(name: str, part: Part, failures: Failures) -> None:
+    """Run a part for ever, starting it again when it fails; raise once it failed five times in a row.
 
-    A part that ends by itself is done with.
+    A part that returns is finished.
     """
     loop = asyncio.get_running_loop()
-    failures = 0
+    in_a_row = 0
     while True:
         started = loop.time()
         try:
             await part()
         except Exception as error:
-            failed.note(name, error)
-            failures = 1 if loop.time() - started > _STABLE else failures + 1
-            if failures >= _RESTARTS:
+            failures.note(name, error)
+            in_a_row = 1 if loop.time() - started > _STABLE else in_a_row + 1
+            if in_a_row >= _MAX_FAILURES:
                 log.exception("[SERVICE] The %s keeps failing", name)
                 raise
-            delay = 2.0 ** (failures - 1)
+            delay = 2.0 ** (in_a_row - 1)
             log.exception("[SERVICE] The %s failed, next start in %.0f s", name, delay)
             await asyncio.sleep(delay)
         else:
@@ -80,36 +72,31 @@ async def kept_running(name: str, part: Part, failed: Failures) -> None:
             return
 
 
-def tell_leaving(why: str) -> None:
-    """The line about a process that leaves over a fault of its own."""
-    log.error("[SERVICE] %s: %s", _LEAVING, why)
-
-
-async def first_fault() -> None:
-    """Return, with the reason in the log, once code of ours has raised where nobody else sees it."""
+async def wait_for_unhandled_error() -> None:
+    """Return, with the error in the log, once code of this package has raised where nothing handles it."""
     loop = asyncio.get_running_loop()
-    faulty = asyncio.Event()
+    raised = asyncio.Event()
 
     def on_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if error is None or isinstance(error, ServiceError) or not _is_ours(error.__traceback__):
-            # A library's own, or one that we raised on purpose for somebody who was gone: a line in the log.
+            # A library's own, or one that we raised on purpose for a caller that is gone: a line in the log.
             loop.default_exception_handler(context)
             return
         log.error("[SERVICE] %s", context["message"], exc_info=error)
-        faulty.set()
+        raised.set()
 
     def on_thread(ended: threading.ExceptHookArgs) -> None:
         name = ended.thread.name if ended.thread else "?"
         error = (ended.exc_type, ended.exc_value or ended.exc_type(), ended.exc_traceback)
         log.error("[SERVICE] The thread %s failed", name, exc_info=error)
-        loop.call_soon_threadsafe(faulty.set)
+        loop.call_soon_threadsafe(raised.set)
 
     before = threading.excepthook
     loop.set_exception_handler(on_loop)
     threading.excepthook = on_thread
     try:
-        await faulty.wait()
+        await raised.wait()
     finally:
         loop.set_exception_handler(None)
         threading.excepthook = before
@@ -120,71 +107,11 @@ def _is_ours(trace: TracebackType | None) -> bool:
     return any(name.partition(".")[0] == _OURS for name in names)
 
 
-async def no_progress(what: str, progress: Callable[[], object], longest: float) -> None:
-    """Return, with a line in the log, once `progress` of `what` has said the same for `longest` seconds."""
-    said, looks = progress(), 0
-    while looks < _PROGRESS_LOOKS:
-        await asyncio.sleep(longest / _PROGRESS_LOOKS)
-        said, before = progress(), said
-        looks = looks + 1 if said == before else 0
-    log.error("[SERVICE] %s has not moved for %.0f s", what, longest)
-
-
-class LoopWatch:
-    """A thread that ends the process when the event loop has stood still for about 20 s."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._ended = threading.Event()
-        self._turned = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="loop watch", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def _watch(self) -> None:
-        looks = 0
-        self._ask()
-        while not self._ended.wait(_LOOK):
-            if self._turned.is_set():
-                looks = 0
-                self._ask()
-            else:
-                looks += 1
-            if looks >= _MOST_LOOKS_WITHOUT_A_TURN:
-                leave_now(1, f"{_LEAVING}: the event loop stands still in {_place_of_main_thread()}")
-
-    def _ask(self) -> None:
-        self._turned.clear()
-        with suppress(RuntimeError):  # the loop is closed: the process is leaving
-            self._loop.call_soon_threadsafe(self._turned.set)
-
-
-def _place_of_main_thread() -> str:
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented all the same
-    if frame is None:
-        return "a place that is not known"
-    return f"{frame.f_code.co_filename}, line {frame.f_lineno}, {frame.f_code.co_name}"
-
-
-def leave_at_last(status: int, seconds: float) -> None:
-    """End the process in any case after so long; what is unsettled then comes back by its lease."""
-    timer = threading.Timer(seconds, leave_now, (status, "Something does not end; leaving without it"))
-    timer.daemon = True
-    timer.start()
-
-
-def leave_now(status: int, why: str) -> None:
-    """End the process this moment. The log gets a second to take the reason: it may be what hangs."""
-
-    def say() -> None:
-        log.error("[SERVICE] %s", why)
-        logging.shutdown()
-
-    words = threading.Thread(target=say, daemon=True)
-    words.start()
-    words.join(_LAST_WORDS)
-    os._exit(status)
+async def wait_until_stalled(what: str, progress: Callable[[], object], seconds: float) -> None:
+    """Return, with a line in the log, once `progress` of `what` has returned the same for so many seconds."""
+    last, unchanged = progress(), 0
+    while unchanged < _PROGRESS_CHECKS:
+        await asyncio.sleep(seconds / _PROGRESS_CHECKS)
+        last, before = progress(), last
+        unchanged = unchanged + 1 if last == before else 0
+    log.error("[SERVICE] %s has made no progress for %.0f s", what, seconds)

@@ -21,11 +21,12 @@ from mqtt_service.adoption import (
 )
 from mqtt_service.adoption.database import Connection, connect, place_of, read_only
 from mqtt_service.adoption.findings import Aspect, Finding, Level
-from mqtt_service.adoption.intended import MigrationFile, read_intended
+from mqtt_service.adoption.intended import read_intended
 from mqtt_service.adoption.project import Project, read_project
 from mqtt_service.adoption.report import Report, as_document, as_text
 from mqtt_service.adoption.trial import run_trial
 from mqtt_service.errors import ConfigurationError
+from mqtt_service.migrations import Migration
 
 URL_VARIABLE = "SUPABASE_DB_URL"
 ENV_FILE = ".env"
@@ -45,7 +46,7 @@ _ASPECTS: Sequence[tuple[Aspect, Callable[[Project], Iterable[Finding]]]] = (
 
 def run_check(
     url: str | None,
-    files: Sequence[MigrationFile],
+    files: Sequence[Migration],
     *,
     trial: bool | None = None,
     trial_seconds: float = 60.0,
@@ -69,7 +70,7 @@ def run_check(
 
 def check(
     connection: Connection,
-    files: Sequence[MigrationFile],
+    files: Sequence[Migration],
     *,
     trial: bool | None = None,
     trial_seconds: float = 60.0,

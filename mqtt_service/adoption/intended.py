@@ -1,26 +1,15 @@
 """What the migration files want to be there: tables, columns and functions, read from the SQL itself. Pure.
 
-Only the files' own way of writing is understood: `create table`, `alter table … add column if not exists`,
-`create function` and `drop function`, names with their schema. A test compares this with the catalog of a
-fresh database.
+Only the files' own way of writing is understood: calls of `create_table` and of `allow_values`,
+`alter table … add column if not exists`, `create function` and `drop function`, names with their schema. A
+test compares this with the catalog of a fresh database.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-
-class MigrationFile(Protocol):
-    """One file: its name, and its SQL."""
-
-    @property
-    def file(self) -> str:
-        """The name, such as `20251101000000_companies.sql`."""
-
-    @property
-    def text(self) -> str:
-        """The SQL."""
+from mqtt_service.migrations import Migration
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +56,14 @@ class Function:
 class Intended:
     """All that the files want to be there, by names with the schema.
 
-    `files`: their own names. `written`: the tables that our functions insert into. `dropped`: functions that
-    the files remove, each as its name and the types of its parameters. `text`: all files without comments.
+    `files`: their own names. `keys`: the column that a table which was there before must have. `written`: the
+    tables that our functions insert into. `dropped`: functions that the files remove, each as its name and the
+    types of its parameters. `text`: all files without comments.
     """
 
     files: tuple[str, ...]
     tables: Mapping[str, Mapping[str, Column]]
+    keys: Mapping[str, str]
     functions: tuple[Function, ...]
     dropped: frozenset[tuple[str, tuple[str, ...]]]
     written: frozenset[str]
@@ -88,10 +79,12 @@ _STRING = r"'(?:[^']|'')*'"
 _COMMENTS = re.compile(rf"({_STRING})|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TOKENS = re.compile(rf"{_STRING}|[()\[\],;]", re.DOTALL)
 _NAME = r"([a-z_]\w*\.[a-z_]\w*)"
-_TABLE = re.compile(rf"\bcreate table (?:if not exists )?{_NAME}\s*(?=\()")
+_TABLE = re.compile(
+    rf"\bcreate_table\(\s*'{_NAME}',\s*(?:null|'(\w+)'),\s*(?:\$\$(.*?)\$\$|({_STRING}))\s*\)", re.DOTALL
+)
 _ALTER = re.compile(rf"\balter table (?:if exists )?(?:only )?{_NAME}(?=\s)")
 _ADD = re.compile(r"add column if not exists (\w+)\s+(.+)", re.DOTALL)
-_CREATE_FUNCTION = re.compile(rf"\bcreate (?:or replace )?function {_NAME}\s*(?=\()")
+_CREATE_FUNCTION = re.compile(rf"\bcreate (?:or replace )?(?:function|procedure) {_NAME}\s*(?=\()")
 _DROP_FUNCTION = re.compile(rf"\bdrop function (?:if exists )?{_NAME}\s*(?=\()")
 _RETURNS = re.compile(
     r"\s*returns\s+(.+?)\s+"
@@ -109,17 +102,18 @@ _DEFAULT = re.compile(
     re.DOTALL,
 )
 _WORDS = re.compile(r"check \(\s*(\w+) in \(([^)]*)\)", re.DOTALL)
-# A call with a table, its column, and words: those that a check which was there before is widened by.
-_ALLOWED = re.compile(r"'(public\.\w+)',\s*'(\w+)',\s*array\[([^\]]*)\]", re.DOTALL)
+# The words that a check which was there before is widened by.
+_ALLOWED = re.compile(rf"\ballow_values\(\s*'{_NAME}',\s*'(\w+)',\s*'\{{([^}}]*)\}}'\s*\)")
 
 
-def read_intended(files: Sequence[MigrationFile]) -> Intended:
+def read_intended(files: Sequence[Migration]) -> Intended:
     """Read the files, in the order in which they are applied."""
     text = "\n".join(_COMMENTS.sub(lambda match: match[1] or " ", each.text) for each in files)
     functions, dropped = _functions(text)
     return Intended(
         tuple(each.file for each in files),
         _tables(text),
+        {match[1]: match[2] for match in _TABLE.finditer(text) if match[2]},
         functions,
         dropped,
         frozenset(match[1] for match in _INSERT.finditer(text)),
@@ -131,7 +125,7 @@ def _tables(text: str) -> dict[str, dict[str, Column]]:
     made: dict[str, dict[str, Column]] = {}
     added: dict[str, dict[str, Column]] = {}
     for match in _TABLE.finditer(text):
-        items = _split(_enclosed(text, match.end()))
+        items = _split(match[3] or match[4][1:-1].replace("''", "'"))
         made[match[1]] = {
             column.name: column
             for item in items
@@ -164,7 +158,7 @@ def _allowed_words(text: str) -> dict[tuple[str, str], tuple[str, ...]]:
     allowed: dict[tuple[str, str], tuple[str, ...]] = {}
     for table, column, words in _ALLOWED.findall(text):
         key = (table, column)
-        allowed[key] = allowed.get(key, ()) + tuple(re.findall(r"'([^']*)'", words))
+        allowed[key] = allowed.get(key, ()) + tuple(words.split(","))
     return allowed
 
 

@@ -28,7 +28,7 @@ def inspect(project: Project) -> Iterator[Finding]:
             )
         else:
             yield Finding(Aspect.TABLES, "table", name, f"is there, with {_rows(project, table)}")
-            yield from _key(project, name)
+            yield from _keys(project, name)
     if missing := [name for name in project.intended.tables if _is_missing_and_private(project, name)]:
         yield Finding(
             Aspect.TABLES,
@@ -50,27 +50,26 @@ def _rows(project: Project, table: TableRow) -> str:
     return f"{count} row{'' if count == 1 else 's'}"
 
 
-def _key(project: Project, name: str) -> Iterator[Finding]:
-    """The files add no key column to a table that was there before, and need to tell rows apart by it."""
-    for key in project.intended.tables[name].values():
-        if key.definition is not None or not key.required:
-            continue
-        column = project.columns[name].get(key.name)
-        if column is None:
-            yield Finding(
-                Aspect.TABLES,
+def _keys(project: Project, name: str) -> Iterator[Finding]:
+    """The files add no key to a table that was there before, and need to tell rows apart by it."""
+    there = project.columns[name]
+    for column in project.intended.tables[name].values():
+        if column.definition is None and column.name not in there:
+            yield _key(
                 "key_missing",
-                f"{name}.{key.name}",
-                "is the key by which the migrations know a row, and is not there: rename the one that is",
-                Level.BY_HAND,
-                f"alter table {name} rename column <key> to {key.name};",
+                f"{name}.{column.name}",
+                "is what the migrations know a row by, and is not there: rename the column that is",
+                f"alter table {name} rename column <key> to {column.name};",
             )
-        elif key.default and not column.is_unique:
-            yield Finding(
-                Aspect.TABLES,
-                "key_not_unique",
-                f"{name}.{key.name}",
-                "is the key by which the migrations know a row, and is not unique: remove doubles first",
-                Level.BY_HAND,
-                f"alter table {name} add unique ({key.name});",
-            )
+    key = project.intended.keys.get(name)
+    if key is not None and key in there and not there[key].is_unique:
+        yield _key(
+            "key_not_unique",
+            f"{name}.{key}",
+            "is what the migrations know a row by, and is not unique: remove doubles first",
+            f"alter table {name} add unique ({key});",
+        )
+
+
+def _key(kind: str, subject: str, text: str, sql: str) -> Finding:
+    return Finding(Aspect.TABLES, kind, subject, text, Level.BY_HAND, sql)

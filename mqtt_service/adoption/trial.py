@@ -35,10 +35,10 @@ from mqtt_service.adoption.device_steps import (
 )
 from mqtt_service.adoption.failure import Failure, explain
 from mqtt_service.adoption.flow import Act, Flow, NoDeviceError, RefusedError
-from mqtt_service.adoption.intended import MigrationFile
 from mqtt_service.adoption.picture_steps import announce_picture, complete_picture
 from mqtt_service.adoption.project import Project
 from mqtt_service.adoption.raised import Raised
+from mqtt_service.migrations import Migration
 
 LOCK_WAIT = "2s"
 STEPS: Sequence[tuple[str, Act]] = (
@@ -118,7 +118,7 @@ select set_config('search_path', 'public, extensions', true), set_config('role',
 """
 
 
-def run_trial(project: Project, files: Sequence[MigrationFile], *, seconds: float) -> Trial:
+def run_trial(project: Project, files: Sequence[Migration], *, seconds: float) -> Trial:
     """Apply the files, go through the steps, roll back. The first step that fails ends it.
 
     Where a required column forbids that a device registers itself, a device of the project does the rest.
@@ -153,7 +153,7 @@ class _Run:
         self._locks: tuple[Lock, ...] = ()
         self._sequences: tuple[str, ...] = ()
 
-    def go(self, files: Sequence[MigrationFile]) -> None:
+    def go(self, files: Sequence[Migration]) -> None:
         """Do it all, in the transaction that is open."""
         tables, sequences = self._relations("r", "p"), self._relations("S")
         self._connection.execute("set local search_path = pg_catalog")
@@ -195,7 +195,7 @@ class _Run:
             if not self._step(name, act, flow):
                 return
 
-    def _apply(self, files: Sequence[MigrationFile]) -> None:
+    def _apply(self, files: Sequence[Migration]) -> None:
         with self._connection.transaction():
             for each in files:
                 self._connection.execute("set local search_path to default")

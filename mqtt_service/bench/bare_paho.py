@@ -26,7 +26,7 @@ COMMANDS = ("device/+/cmd", "ESP32CAM/+/cmd")
 READY = "ready"
 # As much as the worker lets the broker send ahead.
 _RECEIVE_MAXIMUM = 500
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 class Message(NamedTuple):
@@ -97,7 +97,7 @@ def publish(host: str, port: int, file: Path, *, each: bool = False) -> tuple[fl
     for message, limits in zip(messages, properties, strict=True):
         sent = client.publish(message.topic, message.payload, qos=1, properties=limits)
         if each:
-            sent.wait_for_publish(_PATIENCE)
+            sent.wait_for_publish(_TIMEOUT_SECONDS)
     _wait(done, "the last PUBACK")
     ended = time.monotonic()
     client.disconnect()
@@ -155,8 +155,8 @@ def _connect(client: mqtt.Client, host: str, port: int) -> None:
 
 
 def _wait(event: threading.Event, what: str) -> None:
-    if not event.wait(_PATIENCE):
-        raise TimeoutError(f"{what} did not come within {_PATIENCE:.0f} s")
+    if not event.wait(_TIMEOUT_SECONDS):
+        raise TimeoutError(f"{what} did not come within {_TIMEOUT_SECONDS:.0f} s")
 
 
 def _say(text: str) -> None:

@@ -16,17 +16,17 @@ from psycopg.conninfo import make_conninfo
 from mqtt_service.bench.report import Measure
 from mqtt_service.devstack.migrations import apply_migrations
 from mqtt_service.devstack.postgres import EmbeddedPostgres
-from mqtt_service.devstack.stack import find_supabase_folder
+from mqtt_service.migrations import supabase_folder
 
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 DEVICES = 200
 DUE = 100
-_MOST = 1.1
+_MAX_RATIO = 1.1
 # A claim of commands takes longer, and so does the sweep after it, than a claim of nothing.
-_FEWER = 5
+_FEWER_WITH_COMMANDS = 5
 # By itself, vacuum leaves dead index entries where they are few beside a large table: that would be measured.
-_SWEEP = "vacuum (index_cleanup on) public.device_commands"
+_VACUUM = "vacuum (index_cleanup on) public.device_commands"
 
 _DEVICES = """
 insert into public.devices (device_mac, device_code, provisioning_status, is_active)
@@ -61,7 +61,7 @@ async def measure_claims(directory: Path, finished: int, later: int, repeats: in
     """The median time of a claim beside such rows, over that of one without; of nothing, and of commands."""
     async with AsyncExitStack() as parts:
         postgres = await parts.enter_async_context(EmbeddedPostgres(directory / "claims"))
-        bases = {
+        databases = {
             "empty": await parts.enter_async_context(_database(postgres.url, "empty", "", 0)),
             f"{finished:,} finished": await parts.enter_async_context(
                 _database(postgres.url, "finished", _FINISHED, finished)
@@ -70,10 +70,10 @@ async def measure_claims(directory: Path, finished: int, later: int, repeats: in
                 _database(postgres.url, "later", _LATER, later)
             ),
         }
-        busy = await _times(bases, max(repeats // _FEWER, 1))
-        for connection in bases.values():
+        busy = await _times(databases, max(repeats // _FEWER_WITH_COMMANDS, 1))
+        for connection in databases.values():
             await connection.execute(_NONE_DUE)
-        idle = await _times(bases, repeats)
+        idle = await _times(databases, repeats)
         return [*_ratios(idle, "idle claim"), *_ratios(busy, f"claim of {DUE}")]
 
 
@@ -83,7 +83,7 @@ async def _database(server: str, name: str, filling: str, rows: int) -> AsyncIte
     async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
         await connection.execute(f"create database bench_{name}")
     url = make_conninfo(server, dbname=f"bench_{name}")
-    await apply_migrations(url, find_supabase_folder() / "migrations")
+    await apply_migrations(url, supabase_folder() / "migrations")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute("set session_replication_role = replica")
         await connection.execute(_DEVICES, (DEVICES,))
@@ -95,12 +95,12 @@ async def _database(server: str, name: str, filling: str, rows: int) -> AsyncIte
         yield connection
 
 
-async def _times(bases: dict[str, Connection], repeats: int) -> dict[str, list[float]]:
+async def _times(databases: dict[str, Connection], repeats: int) -> dict[str, list[float]]:
     """Seconds of each claim; the databases take turns, so that whatever slows the machine slows them all."""
-    times: dict[str, list[float]] = {name: [] for name in bases}
+    times: dict[str, list[float]] = {name: [] for name in databases}
     for _ in range(repeats):
-        for name, connection in bases.items():
-            await connection.execute(_SWEEP)  # a claim that was rolled back leaves dead rows behind
+        for name, connection in databases.items():
+            await connection.execute(_VACUUM)  # a claim that was rolled back leaves dead rows behind
             await _claim(connection)  # reads what the next one finds in memory
             times[name].append(await _claim(connection))
     return times
@@ -122,7 +122,7 @@ def _ratios(times: dict[str, list[float]], what: str) -> list[Measure]:
             f"{what} beside {name} / beside none",
             [statistics.median(taken) / bare],
             "lower",
-            _MOST,
+            _MAX_RATIO,
             {"ms": statistics.median(taken) * 1000, "alone_ms": bare * 1000},
         )
         for name, taken in others

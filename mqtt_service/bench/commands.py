@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mqtt_service.bench.bare_paho import COMMANDS, Listener, Message
-from mqtt_service.bench.proxy import CountingProxy
+from mqtt_service.bench.counting_proxy import CountingProxy
+from mqtt_service.bench.processes import eventually
 from mqtt_service.bench.report import Measure
-from mqtt_service.bench.rig import Rig, eventually
+from mqtt_service.bench.rig import Rig
 
-_LEAST_DISPATCH = 0.5
-_LEAST_CYCLE = 0.25
-_MOST_CALLS = 0.05
+_MIN_DISPATCH = 0.5
+_MIN_CYCLE = 0.25
+_MAX_CALLS = 0.05
 
 
 async def measure_dispatch(rig: Rig, commands: int, rounds: int) -> list[Measure]:
@@ -24,14 +25,14 @@ async def measure_dispatch(rig: Rig, commands: int, rounds: int) -> list[Measure
     for _ in range(rounds):
         async with _backlog(rig, commands) as listener, rig.worker():
             await _all_heard(listener, commands)
-        mine = (commands - 1) / (listener.heard[-1][0] - listener.heard[0][0])
+        service_rate = (commands - 1) / (listener.heard[-1][0] - listener.heard[0][0])
         many = await _bare_rate(rig, listener.messages())
         each = await _bare_rate(rig, listener.messages(), each=True)
-        beside_many.append(mine / many)
-        beside_each.append(mine / each)
-        figures = {"commands_per_s": mine, "paho_per_s": many, "one_by_one_per_s": each}
+        beside_many.append(service_rate / many)
+        beside_each.append(service_rate / each)
+        figures = {"commands_per_s": service_rate, "paho_per_s": many, "one_by_one_per_s": each}
     return [
-        Measure("dispatch of a backlog / bare paho", beside_many, "higher", _LEAST_DISPATCH, figures),
+        Measure("dispatch of a backlog / bare paho", beside_many, "higher", _MIN_DISPATCH, figures),
         Measure("dispatch of a backlog / bare paho, one by one", beside_each, "higher"),
     ]
 
@@ -51,14 +52,14 @@ async def measure_cycle(rig: Rig, commands: int, rounds: int) -> list[Measure]:
             )  # before that, counting rows would only take time from the rest
             await eventually(lambda: _all_acknowledged(rig, commands), "all commands acknowledged")
             ended = time.monotonic()
-        mine = commands / (ended - listener.heard[0][0])
-        bare = await _bare_rate(rig, listener.messages()[:commands])
-        ratios.append(mine / bare)
+        service_rate = commands / (ended - listener.heard[0][0])
+        paho_rate = await _bare_rate(rig, listener.messages()[:commands])
+        ratios.append(service_rate / paho_rate)
         calls.append(proxy.calls / commands)
-        figures = {"commands_per_s": mine, "paho_per_s": bare}
+        figures = {"commands_per_s": service_rate, "paho_per_s": paho_rate}
     return [
-        Measure("row to acknowledged / bare paho", ratios, "higher", _LEAST_CYCLE, figures),
-        Measure("calls per command under load", calls, "lower", _MOST_CALLS),
+        Measure("row to acknowledged / bare paho", ratios, "higher", _MIN_CYCLE, figures),
+        Measure("calls per command under load", calls, "lower", _MAX_CALLS),
     ]
 
 
@@ -80,10 +81,10 @@ async def _bare_rate(rig: Rig, messages: list[Message], *, each: bool = False) -
 
 
 async def _all_heard(listener: Listener, messages: int) -> None:
-    async def look() -> bool:
+    async def check() -> bool:
         return len(listener.heard) >= messages
 
-    await eventually(look, f"{messages} published commands")
+    await eventually(check, f"{messages} published commands")
 
 
 async def _all_acknowledged(rig: Rig, commands: int) -> bool:

@@ -10,23 +10,26 @@ from uuid import UUID
 import httpx
 
 from mqtt_service.bench.bare_paho import COMMANDS, Listener
+from mqtt_service.bench.processes import eventually
 from mqtt_service.bench.report import Measure, percentile
-from mqtt_service.bench.rig import Rig, eventually
+from mqtt_service.bench.rig import Rig
 
 # What the ratio is taken of, in seconds: this, and without Realtime the poll interval on top of it.
-ALLOWED = 0.25
+ALLOWED_SECONDS = 0.25
 
 
 async def measure_latency(rig: Rig, samples: int, poll_interval: float) -> list[Measure]:
     """The slowest hundredth of the samples, as a share of what is allowed."""
     with_realtime = await _latencies(rig, samples, poll_interval, pause=0.1)
-    async with _Silence(rig):
+    async with _SilencedRealtime(rig):
         # Anywhere between two polls, hardly ever two within one.
         without = await _latencies(rig, samples, poll_interval, pause=poll_interval)
     return [
-        _measure(f"insert to publish, p99 / {ALLOWED * 1000:.0f} ms", with_realtime, ALLOWED),
+        _measure(f"insert to publish, p99 / {ALLOWED_SECONDS * 1000:.0f} ms", with_realtime, ALLOWED_SECONDS),
         _measure(
-            f"without Realtime, p99 / (poll + {ALLOWED * 1000:.0f} ms)", without, poll_interval + ALLOWED
+            f"without Realtime, p99 / (poll + {ALLOWED_SECONDS * 1000:.0f} ms)",
+            without,
+            poll_interval + ALLOWED_SECONDS,
         ),
     ]
 
@@ -42,7 +45,7 @@ def _measure(name: str, latencies: list[float], allowed: float) -> Measure:
     )
 
 
-class _Silence:
+class _SilencedRealtime:
     """A block in which Realtime loses every event, and does not show that."""
 
     def __init__(self, rig: Rig) -> None:

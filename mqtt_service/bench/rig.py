@@ -1,36 +1,34 @@
 """What the benchmark measures on: the embedded stack, a broker and the worker, each a process of its own."""
 
 import asyncio
-import contextlib
 import json
-import os
-import re
-import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-import httpx
 import psycopg
 from dotenv import dotenv_values
 from psycopg.rows import dict_row
 
-import mqtt_service
 from mqtt_service.bench.bare_paho import READY, Listener, Message, forget_session, write_messages
-from mqtt_service.devstack.broker import HOST, find_mosquitto
+from mqtt_service.bench.processes import (
+    TIMEOUT_SECONDS,
+    BenchError,
+    WorkerProcess,
+    end_of_log,
+    eventually,
+    has_written,
+    running_mosquitto,
+    start_python,
+)
+from mqtt_service.devstack.broker import HOST
 from mqtt_service.devstack.child import Child
-from mqtt_service.errors import PermanentError
 
-T = TypeVar("T")
 Connection = psycopg.AsyncConnection[dict[str, Any]]
-
-LOOK_SECONDS = 0.02
-_PATIENCE = 120.0
 
 _ADD_DEVICES = """
 insert into public.devices
@@ -39,23 +37,6 @@ select '0A' || lpad(to_hex(n), 10, '0'), 'BENCH-' || n, 'active', true, s.compan
 from generate_series(1, %s) n, (select * from public.sites order by site_id limit 1) s
 on conflict do nothing
 """
-
-
-class BenchError(PermanentError):
-    """The benchmark cannot go on; the message says why, with the last lines of the process that failed."""
-
-
-async def eventually(look: Callable[[], Awaitable[T | None]], what: str, patience: float = _PATIENCE) -> T:
-    """What `look` returns once it is neither None nor False; raises BenchError after `patience` seconds."""
-    try:
-        async with asyncio.timeout(patience):
-            while True:
-                found = await look()
-                if found is not None and found is not False:
-                    return found
-                await asyncio.sleep(LOOK_SECONDS)
-    except TimeoutError:
-        raise BenchError(f"not seen within {patience:.0f} s: {what}") from None
 
 
 @dataclass(frozen=True)
@@ -69,7 +50,7 @@ class Rig:
     _numbers: Any
 
     @asynccontextmanager
-    async def worker(self, **settings: str) -> AsyncIterator["WorkerProcess"]:
+    async def worker(self, **settings: str) -> AsyncIterator[WorkerProcess]:
         """`mqtt-service run` under an MQTT client id of its own, which the broker forgets afterwards."""
         number = next(self._numbers)
         client_id = f"bench-{number}"
@@ -78,7 +59,7 @@ class Rig:
         try:
             yield WorkerProcess(child)
         except BenchError as error:
-            raise BenchError(f"{error}; the worker said last:\n{_end_of(child)}") from error
+            raise BenchError(f"{error}; the worker said last:\n{end_of_log(child)}") from error
         finally:
             await child.stop()
             await asyncio.to_thread(forget_session, HOST, self.mqtt_port, client_id)
@@ -96,9 +77,9 @@ class Rig:
         file = self.directory / f"{name}.jsonl"
         await asyncio.to_thread(write_messages, file, messages)
         child = await self._paho(name, "publish-each" if each else "publish", str(file))
-        status = await asyncio.wait_for(child.wait(), _PATIENCE)
+        status = await asyncio.wait_for(child.wait(), TIMEOUT_SECONDS)
         if status != 0:
-            raise BenchError(f"bare paho could not publish:\n{_end_of(child)}")
+            raise BenchError(f"bare paho could not publish:\n{end_of_log(child)}")
         began, ended = json.loads(child.log)
         return began, ended
 
@@ -107,7 +88,7 @@ class Rig:
         """All devices, as one paho client that acknowledges each command."""
         child = await self._paho(f"answer-{next(self._numbers)}", "answer")
         try:
-            await eventually(lambda: _says(child, READY), "devices that listen")
+            await eventually(lambda: has_written(child, READY), "devices that listen")
             yield
         finally:
             await child.stop()
@@ -158,42 +139,20 @@ class Rig:
         return await self._start(command, name, {})
 
     async def _start(self, command: list[str], name: str, env: dict[str, str]) -> Child:
-        return await _python(command, self.directory, name, env)
-
-
-class WorkerProcess:
-    """A running worker."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    async def ready(self) -> None:
-        """Return once it says that it can do its work."""
-        port = await eventually(self._port, "a worker that listens")
-        async with httpx.AsyncClient(trust_env=False, base_url=f"http://{HOST}:{port}") as client:
-
-            async def look() -> bool:
-                document = (await client.get("/health")).json()
-                return bool(document["status"] == "healthy")
-
-            await eventually(look, "a healthy worker")
-
-    async def _port(self) -> str | None:
-        if self._child.exit_status is not None:
-            raise BenchError("the worker ended by itself")
-        found = re.search(r"(?<=on port )\d+", self._child.log)
-        return found[0] if found else None
+        return await start_python(command, self.directory, name, env)
 
 
 @asynccontextmanager
 async def running_rig(directory: Path, devices: int) -> AsyncIterator[Rig]:
     """Everything but the worker, for the time of the block; `directory` takes logs and messages."""
     env_file = directory / "stack.env"
-    dev = await _python(["-m", "mqtt_service", "dev", "--env-file", str(env_file)], directory, "stack", {})
+    dev = await start_python(
+        ["-m", "mqtt_service", "dev", "--env-file", str(env_file)], directory, "stack", {}
+    )
     try:
         await eventually(lambda: _is_there(env_file, dev), "the stack")
         env = {name: value or "" for name, value in dotenv_values(env_file).items()}
-        async with _broker(directory) as port, _connected(env) as database:
+        async with running_mosquitto(directory) as port, _connected(env) as database:
             rig = Rig(directory, {**env, "MQTT_PORT": str(port)}, port, database, count(1))
             await rig.all(_ADD_DEVICES, devices)
             yield rig
@@ -209,62 +168,7 @@ async def _connected(env: dict[str, str]) -> AsyncIterator[Connection]:
         yield connection
 
 
-@asynccontextmanager
-async def _broker(directory: Path) -> AsyncIterator[int]:
-    """The port of a Mosquitto that keeps whatever a slow subscriber has not taken yet."""
-    mosquitto = find_mosquitto()
-    if mosquitto is None:
-        raise BenchError("Mosquitto is not installed: install it (Debian: apt install mosquitto)")
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    config = directory / "mosquitto.conf"
-    lines = [
-        f"listener {port} {HOST}",
-        "allow_anonymous true",
-        "max_queued_messages 0",
-        "set_tcp_nodelay true",
-    ]
-    config.write_text("\n".join([*lines, "log_dest stderr", ""]), encoding="utf-8")
-    child = await Child.start([mosquitto, "-c", str(config)], log_file=directory / "mosquitto.log")
-    try:
-        await eventually(lambda: _accepts(port, child), "Mosquitto")
-        yield port
-    finally:
-        await child.stop()
-
-
-async def _python(command: list[str], directory: Path, name: str, env: dict[str, str]) -> Child:
-    """A Python process with nothing of our environment but what it needs to run."""
-    kept = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(directory), "TMPDIR": str(directory)}
-    more = {"PYTHONPATH": str(Path(mqtt_service.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
-    log_file = directory / f"{name}.log"
-    return await Child.start(
-        [sys.executable, *command], log_file=log_file, env={**kept, **more, **env}, directory=directory
-    )
-
-
-async def _is_there(file: Path, child: Child) -> bool:
-    if child.exit_status is not None:
-        raise BenchError(f"the stack did not start:\n{_end_of(child)}")
-    return await asyncio.to_thread(file.exists)
-
-
-def _end_of(child: Child) -> str:
-    return child.log[-2000:]
-
-
-async def _says(child: Child, text: str) -> bool:
-    if child.exit_status is not None:
-        raise BenchError(f"a process ended by itself:\n{_end_of(child)}")
-    return text in child.log
-
-
-async def _accepts(port: int, child: Child) -> bool:
-    if child.exit_status is not None:
-        raise BenchError(f"Mosquitto did not start:\n{_end_of(child)}")
-    with contextlib.suppress(OSError):
-        _, writer = await asyncio.open_connection(HOST, port)
-        writer.close()
-        return True
-    return False
+async def _is_there(env_file: Path, dev: Child) -> bool:
+    if dev.exit_status is not None:
+        raise BenchError(f"the stack did not start:\n{end_of_log(dev)}")
+    return await asyncio.to_thread(env_file.exists)

@@ -73,7 +73,7 @@ class CommandRow:
 
 
 @dataclass(frozen=True)
-class PoolRow:
+class UnmappedDevice:
     """A device that no site has; `address` is the root and the id that it was heard under, as on topics."""
 
     device_id: UUID
@@ -117,13 +117,13 @@ class Dashboard:
             await self._operator.realtime.close()
         await self._http.aclose()
 
-    async def pool(self) -> list[PoolRow]:
+    async def unmapped_devices(self) -> list[UnmappedDevice]:
         """Return the devices that were heard and wait to be mapped, by their code; the admin sees them."""
         query = self._admin.table("devices").select("device_id,device_code,mqtt_root,mqtt_id")
         waiting = query.eq("provisioning_status", "pending_mapping").not_.is_("mqtt_id", "null")
         rows = _rows((await waiting.order("device_code").execute()).data)
         return [
-            PoolRow(UUID(row["device_id"]), row["device_code"], f"{row['mqtt_root']}/{row['mqtt_id']}")
+            UnmappedDevice(UUID(row["device_id"]), row["device_code"], f"{row['mqtt_root']}/{row['mqtt_id']}")
             for row in rows
         ]
 
@@ -146,7 +146,7 @@ class Dashboard:
         ]
         await self._operator.table("device_commands").insert(rows).execute()
 
-    async def touch(self, device_ids: Sequence[UUID]) -> None:
+    async def write_reading(self, device_ids: Sequence[UUID]) -> None:
         """Write a reading into rows of devices, which must not look like a mapping to anybody."""
         ids = [str(device_id) for device_id in device_ids[:50]]
         await self._back_end.table("devices").update({"battery_voltage": 3.9}).in_("device_id", ids).execute()
@@ -170,12 +170,12 @@ class Dashboard:
         rows = _rows(found.data)
         return PictureRow(**rows[0]) if rows else None
 
-    async def sign(self, storage_path: str) -> str:
+    async def sign_url(self, storage_path: str) -> str:
         """Return an address that opens a stored picture for anybody for an hour; the operator asks for it."""
         signed = await self._operator.storage.from_(_BUCKET).create_signed_url(storage_path, _SIGNED_SECONDS)
         return str(signed["signedUrl"])
 
-    async def open(self, address: str) -> bytes:
+    async def download(self, address: str) -> bytes:
         """Return what a browser gets at an address, without any key."""
         return (await self._http.get(address)).content
 

@@ -1,4 +1,4 @@
-"""The demo's pictures: a device wakes with one, and the network loses, doubles and shuffles its chunks."""
+"""The pictures of the demo: a device wakes with one, and the network loses, doubles and shuffles chunks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -104,7 +104,7 @@ class PictureWake:
         self._stored_as_sent = False
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """Whether the device sleeps again, or hangs."""
         return bool(self.device.wakes) and self.device.wakes[-1].ended is not None
 
@@ -125,7 +125,7 @@ class PictureWake:
             tuple(self.device.complaints),
         )
 
-    async def begin(self) -> None:
+    async def wake(self) -> None:
         """Wake up. Raises BrokerUnavailableError."""
         await self.device.wake()
         self._say(
@@ -133,8 +133,8 @@ class PictureWake:
             f"{self._chunks} chunks in {self._form.encoding}"
         )
 
-    async def look(self, dashboard: Dashboard) -> None:
-        """Say what happened since the last look."""
+    async def update(self, dashboard: Dashboard) -> None:
+        """Say what happened since the last update."""
         self._count_lost()
         before = self._row.missing_requests if self._row else 0
         self._row = await dashboard.picture(self._device_id, self._picture.name)
@@ -146,8 +146,8 @@ class PictureWake:
         self._row = await dashboard.picture(self._device_id, self._picture.name)
         if self._row is None or self._row.status != "complete" or self._row.storage_path is None:
             return
-        self.address = await dashboard.sign(self._row.storage_path)
-        self._stored_as_sent = await dashboard.open(self.address) == self._picture.data
+        self.address = await dashboard.sign_url(self._row.storage_path)
+        self._stored_as_sent = await dashboard.download(self.address) == self._picture.data
         if self._stored_as_sent:
             self._say(
                 f"{self._picture.name} of {self._code} is in Storage, byte for byte as sent; "
@@ -159,8 +159,8 @@ class PictureWake:
         if self._lost is not None or self._on_card is None or self.device.camera is None:
             return
         if self._picture.name in self.device.wakes[-1].sent:
-            self._lost = self._chunks - len(self._on_card.left)
-            self._doubled = self.device.camera.chunks_sent - len(self._on_card.left)
+            self._lost = self._chunks - len(self._on_card.sent_chunks)
+            self._doubled = self.device.camera.chunks_sent - len(self._on_card.sent_chunks)
             self._say(
                 f"the network lost {_chunks(self._lost)} of {self._code}, doubled {self._doubled} "
                 "and shuffled all"

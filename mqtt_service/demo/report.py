@@ -1,4 +1,4 @@
-"""What the demo saw: judged in one place, shown as a table or as one JSON object."""
+"""What the demo saw: its verdict, as tables or as one JSON object."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,14 +31,14 @@ FINAL = frozenset({"acknowledged", "rejected", "expired", "cancelled"})
 class CommandSummary:
     """How the operator's commands of one type fared; latencies are seconds from the insert to the answer.
 
-    `over` counts those whose status is final, for better or worse.
+    `ended` counts those whose status is final, good or bad.
     """
 
     command_type: str
     queued: int
     sent: int
     acknowledged: int
-    over: int
+    ended: int
     latencies: tuple[float, ...]
 
     @classmethod
@@ -136,7 +136,7 @@ class DeviceSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """The end of a demo: `faults` is what went wrong besides what the commands and devices show."""
+    """What a demo saw; `expected` devices were simulated, and `faults` went wrong besides what they show."""
 
     seconds: float
     expected: int
@@ -147,7 +147,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that should have happened and did not, or the other way round."""
+        """Everything that should have happened and did not, or should not have and did."""
         found = [
             *self.faults,
             *(
@@ -202,8 +202,8 @@ class Report:
         return table
 
     def _device_table(self) -> Table:
-        words = ("device", "listens on", "ack")
-        table = _table("Devices (wake times are UTC)", *words, counts=("welcomed", "obeyed", "wakes"))
+        texts = ("device", "listens on", "ack")
+        table = _table("Devices (wake times are UTC)", *texts, counts=("welcomed", "obeyed", "wakes"))
         for row in self.devices:
             table.add_row(
                 row.device_code,
@@ -217,8 +217,8 @@ class Report:
         return table
 
     def _picture_table(self) -> Table:
-        words = ("device", "picture")
-        table = _table("Pictures", *words, counts=("bytes", "chunks", "lost", "asked again", "as sent"))
+        texts = ("device", "picture")
+        table = _table("Pictures", *texts, counts=("bytes", "chunks", "lost", "asked again", "as sent"))
         for row in self.pictures:
             table.add_row(
                 row.device_code,
@@ -231,8 +231,8 @@ class Report:
         return table
 
 
-def _table(title: str, *words: str, counts: Sequence[str]) -> Table:
-    """A table that fits into 80 columns; `counts` are the headers of columns to the right."""
+def _table(title: str, *texts: str, counts: Sequence[str]) -> Table:
+    """Return a table for 80 columns: those with text first, then those with `counts`, aligned right."""
     table = Table(
         title=f"\n{title}",
         title_justify="left",
@@ -242,8 +242,8 @@ def _table(title: str, *words: str, counts: Sequence[str]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for word in words:
-        table.add_column(word, no_wrap=True)
+    for text in texts:
+        table.add_column(text, no_wrap=True)
     for count in counts:
         table.add_column(count, justify="right", no_wrap=True)
     return table

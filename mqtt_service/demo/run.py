@@ -1,8 +1,8 @@
 """`mqtt-service demo`: the embedded stack, the worker as a process of its own, and simulated devices.
 
 Devices announce themselves, are mapped and welcomed; an operator queues each of the six commands for each;
-pictures arrive over a bad network (`demo.pictures`). What happens is shown as it happens, and judged at the
-end (`demo.report`).
+pictures arrive over a bad network (see pictures). What happens is shown as it happens; the verdict comes at
+the end (see report).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from postgrest import APIError
 from rich.console import Console
 from storage3.exceptions import StorageApiError
 
-from mqtt_service.demo.dashboard import SITES, CommandRow, Dashboard, PoolRow
+from mqtt_service.demo.dashboard import SITES, CommandRow, Dashboard, UnmappedDevice
 from mqtt_service.demo.pictures import FORMATS, PictureWake, with_camera
 from mqtt_service.demo.report import PAYLOADS, CommandSummary, DeviceSummary, Report
 from mqtt_service.demo.worker import DemoWorker
@@ -29,8 +29,8 @@ from mqtt_service.simulator.device import ACK_FORMS, ROOTS, DeviceOptions, Simul
 POLL_INTERVAL = 1.0
 # Long enough for two polls of the worker, in which a second welcome would come.
 QUIET_SECONDS = 2.5 * POLL_INTERVAL
-_LOOK_SECONDS = 0.5
-_GLANCE_SECONDS = 0.2
+_CHECK_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 _INTERRUPTED = 130
 # Beyond this many devices, a line for each is more than a person reads.
 _LINES_FOR_EACH = 12
@@ -41,7 +41,7 @@ def run_demo(*, devices: int, seconds: float, as_json: bool) -> int:
 
     `as_json`: one JSON object on standard output, and the progress on standard error.
     """
-    _leave_loopback_to_itself()
+    _bypass_proxies()
     demo = Demo(devices, Console(stderr=as_json, highlight=False, soft_wrap=True))
     status = run_until_signal(demo.run(seconds), interrupted=_INTERRUPTED)
     if status == _INTERRUPTED:
@@ -54,8 +54,8 @@ def run_demo(*, devices: int, seconds: float, as_json: bool) -> int:
     return 0 if report.ok else 1
 
 
-def _leave_loopback_to_itself() -> None:
-    """Keep the WebSocket library from asking a proxy, which the environment may name, for our own ports."""
+def _bypass_proxies() -> None:
+    """Keep the WebSocket library from using a proxy, which the environment may name, for our own ports."""
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 
 
@@ -74,14 +74,14 @@ def plan_fleet(count: int) -> list[DeviceOptions]:
 
 
 class Demo:
-    """One run; `faults` is what went wrong, in words, besides what the rows and devices show."""
+    """One run; `faults` is what went wrong, in words, besides what rows and devices show."""
 
     def __init__(self, devices: int, console: Console) -> None:
         self.console = console
         self.faults: list[str] = []
         self._fleet = plan_fleet(devices)
-        self._devices: dict[str, SimulatedDevice] = {}  # by the address under which they are heard
-        self._pool: list[PoolRow] = []
+        self._devices: dict[str, SimulatedDevice] = {}  # by root and id, as on the topics
+        self._pool: list[UnmappedDevice] = []
         self._pictures: list[PictureWake] = []
         self._rows: list[CommandRow] = []
         self._changed = asyncio.Event()
@@ -127,14 +127,14 @@ class Demo:
         await self._start_worker(parts, stack)
         dashboard = await parts.enter_async_context(Dashboard(stack.url, stack.keys))
         await self._wake_devices(parts, stack)
-        await self._see_them_in_the_pool(dashboard)
+        await self._wait_for_the_pool(dashboard)
         await dashboard.watch(self._changed.set)
         await self._map_devices(dashboard)
         await self._queue_commands(dashboard)
-        await dashboard.touch([known.device_id for known in self._pool])
+        await dashboard.write_reading([known.device_id for known in self._pool])
         edited_at = asyncio.get_running_loop().time()
-        await self._see_pictures(parts, stack, dashboard)
-        await self._see_no_second_welcome(dashboard, edited_at)
+        await self._upload_pictures(parts, stack, dashboard)
+        await self._check_no_second_welcome(dashboard, edited_at)
 
     async def _start_worker(self, parts: AsyncExitStack, stack: Stack) -> None:
         self._worker = await DemoWorker.start(stack, POLL_INTERVAL)
@@ -149,12 +149,14 @@ class Demo:
             self._devices[_address(options)] = await parts.enter_async_context(device)
         self._say(f"{_unknown_devices(len(self._fleet))} said HELLO")
 
-    async def _see_them_in_the_pool(self, dashboard: Dashboard) -> None:
+    async def _wait_for_the_pool(self, dashboard: Dashboard) -> None:
         """Wait until each has registered itself and was told when to wake next."""
         while len(self._pool) < len(self._fleet) or not self._all_know_when_to_wake():
-            await asyncio.sleep(_GLANCE_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             self._check_worker()
-            self._pool = [known for known in await dashboard.pool() if known.address in self._devices]
+            self._pool = [
+                known for known in await dashboard.unmapped_devices() if known.address in self._devices
+            ]
         codes = dict.fromkeys((self._pool[0].device_code, self._pool[-1].device_code))
         self._say(f"in the pool of unmapped devices: {' to '.join(codes)}; each was told when to wake")
 
@@ -167,12 +169,12 @@ class Demo:
         waiting = list(self._pool)
 
         def all_welcomed() -> bool:
-            for known in [known for known in waiting if self._welcomed_until(known) is not None]:
+            for known in [known for known in waiting if self._welcome_wake_time(known) is not None]:
                 waiting.remove(known)
                 self._show_welcome(known)
             return not waiting
 
-        await self._until_rows(dashboard, all_welcomed)
+        await self._wait_for_rows(dashboard, all_welcomed)
         self._say("every device was welcomed and has answered")
 
     async def _queue_commands(self, dashboard: Dashboard) -> None:
@@ -181,21 +183,21 @@ class Demo:
         self._say(f"an operator queued each of the {len(PAYLOADS)} commands for each device")
         waiting = list(PAYLOADS)
 
-        def all_over() -> bool:
+        def all_ended() -> bool:
             for summary in [CommandSummary.of(command_type, self._rows) for command_type in waiting]:
-                if summary.over == len(self._fleet):
+                if summary.ended == len(self._fleet):
                     waiting.remove(summary.command_type)
                     self._show_commands(summary)
             return not waiting
 
-        await self._until_rows(dashboard, all_over)
+        await self._wait_for_rows(dashboard, all_ended)
 
     def _show_commands(self, summary: CommandSummary) -> None:
         counts = f"[cyan]{summary.command_type}[/]: {summary.acknowledged} of {summary.queued} acknowledged"
         right = summary.acknowledged == summary.queued
         self._say(f"{counts}, median {summary.median_ms} ms", right=right)
 
-    async def _see_pictures(self, parts: AsyncExitStack, stack: Stack, dashboard: Dashboard) -> None:
+    async def _upload_pictures(self, parts: AsyncExitStack, stack: Stack, dashboard: Dashboard) -> None:
         """Let the first device of each topic root sleep, and wake with a picture."""
         for known, form in zip(self._first_of_each_root(), FORMATS, strict=False):
             awake = self._devices[known.address]
@@ -206,12 +208,12 @@ class Demo:
             parts.push_async_callback(device.close)
             picture = PictureWake(known.device_code, known.device_id, device, self._say)
             self._pictures.append(picture)
-            await picture.begin()
-        while not all(picture.over for picture in self._pictures):
+            await picture.wake()
+        while not all(picture.ended for picture in self._pictures):
             for picture in self._pictures:
-                await picture.look(dashboard)
+                await picture.update(dashboard)
             self._check_worker()
-            await asyncio.sleep(_GLANCE_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         for picture in self._pictures:
             await picture.compare(dashboard)
             # The same device, at a later wake: what it was told last holds.
@@ -219,14 +221,14 @@ class Demo:
         if (address := self._pictures[0].address) is not None:
             self._say(f"until the demo ends, this fetches the first of them: [dim]{address}[/]")
 
-    def _first_of_each_root(self) -> list[PoolRow]:
-        found: dict[str, PoolRow] = {}
+    def _first_of_each_root(self) -> list[UnmappedDevice]:
+        found: dict[str, UnmappedDevice] = {}
         for known in self._pool:
             found.setdefault(self._devices[known.address].options.root, known)
         return [found[root] for root in ROOTS if root in found]
 
-    async def _see_no_second_welcome(self, dashboard: Dashboard, edited_at: float) -> None:
-        """Active devices were edited, as heartbeats do: give a wrong second welcome the time to show."""
+    async def _check_no_second_welcome(self, dashboard: Dashboard, edited_at: float) -> None:
+        """Active devices were edited, as heartbeats edit them: give a wrong second welcome time to appear."""
         left = edited_at + QUIET_SECONDS - asyncio.get_running_loop().time()
         await asyncio.sleep(max(0.0, left))
         self._rows = await dashboard.commands()
@@ -244,8 +246,8 @@ class Demo:
             self.console.print("\nThe worker said last:", style="bold")
             self.console.print(self._worker.last_lines, markup=False)
 
-    async def _until_rows(self, dashboard: Dashboard, seen: Callable[[], bool]) -> None:
-        """Read the rows again at each event, and now and then without one, until they show it."""
+    async def _wait_for_rows(self, dashboard: Dashboard, seen: Callable[[], bool]) -> None:
+        """Read the rows again at each event, and now and then without one, until `seen` is true of them."""
         while True:
             self._changed.clear()
             self._rows = await dashboard.commands()
@@ -253,7 +255,7 @@ class Demo:
                 return
             self._check_worker()
             try:
-                await asyncio.wait_for(self._changed.wait(), _LOOK_SECONDS)
+                await asyncio.wait_for(self._changed.wait(), _CHECK_SECONDS)
             except TimeoutError:
                 continue
 
@@ -264,10 +266,10 @@ class Demo:
     def _all_know_when_to_wake(self) -> bool:
         return all(device.next_wake is not None for device in self._devices.values())
 
-    def _rows_of(self, known: PoolRow) -> list[CommandRow]:
+    def _rows_of(self, known: UnmappedDevice) -> list[CommandRow]:
         return [row for row in self._rows if row.device_id == known.device_id]
 
-    def _welcomed_until(self, known: PoolRow) -> str | None:
+    def _welcome_wake_time(self, known: UnmappedDevice) -> str | None:
         """Return the wake time in the welcome that a device has answered, None before that."""
         answered = {
             str(row.command_id)
@@ -277,9 +279,9 @@ class Demo:
         told = [each for each in self._devices[known.address].received if each.command_id in answered]
         return str(told[0].fields["next_wake"]) if told else None
 
-    def _show_welcome(self, known: PoolRow) -> None:
+    def _show_welcome(self, known: UnmappedDevice) -> None:
         form = self._devices[known.address].options.ack_form
-        wake = self._welcomed_until(known)
+        wake = self._welcome_wake_time(known)
         self._say(
             f"{known.device_code} was welcomed and acknowledged ({form}): it wakes next at {wake} UTC",
             each=True,

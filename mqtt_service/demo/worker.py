@@ -13,9 +13,9 @@ from mqtt_service.devstack.child import Child
 from mqtt_service.devstack.stack import Stack
 from mqtt_service.errors import PermanentError
 
-_LOOK_SECONDS = 0.05
+_CHECK_SECONDS = 0.05
 # All devices register themselves at once, and their network is quick.
-_IN_A_HURRY = {"REGISTRATIONS_PER_MINUTE": "1000", "IMAGE_SILENCE": "1"}
+_QUICK_SETTINGS = {"REGISTRATIONS_PER_MINUTE": "1000", "IMAGE_SILENCE": "1"}
 
 
 class WorkerEndedError(PermanentError):
@@ -43,7 +43,7 @@ class DemoWorker:
             "POLL_INTERVAL": str(poll_interval),
             "MQTT_CLIENT_ID": "demo-worker",
             "PORT": str(port),
-            **_IN_A_HURRY,
+            **_QUICK_SETTINGS,
             **stack.env(),
         }
         command = [sys.executable, "-m", "mqtt_service", "run"]
@@ -66,7 +66,7 @@ class DemoWorker:
         async with httpx.AsyncClient(trust_env=False) as client:
             while not await _is_ready(client, f"{self.url}/ready"):
                 self.check()
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_CHECK_SECONDS)
 
     async def stop(self) -> int:
         """Stop it with SIGTERM, if it still runs; returns its exit status."""

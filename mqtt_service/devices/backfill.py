@@ -15,7 +15,7 @@ from uuid import UUID
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from mqtt_service.adapters.supabase.devices import IncompleteDevice, ProvisioningGateway
-from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.backoff import Backoff
 from mqtt_service.errors import PermanentError, RetryableError, SupabaseUnavailableError
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ async def _persistently(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args
     """The result of `call`, tried again a few times where waiting can help."""
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RetryableError),
-        wait=WaitAsAsked(_LONGEST_DELAY),
+        wait=Backoff(_LONGEST_DELAY),
         stop=stop_after_attempt(_ATTEMPTS),
         reraise=True,
     )

@@ -1,4 +1,4 @@
-"""The hand-over of inbound messages to an edge function (SEED.md, "Edge Function Integration").
+"""The hand-over of inbound messages to an edge function (docs/operations.md, "The edge function").
 
 Messages of one device go one after another, those of several devices side by side; a device whose message is
 tried again holds up no other. What waits is bounded.
@@ -14,11 +14,11 @@ from typing import Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
-from mqtt_service.adapters.supabase.functions import EdgeFunction
-from mqtt_service.backoff import WaitAsAsked
+from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.supabase.edge_function import EdgeFunction
+from mqtt_service.backoff import Backoff
 from mqtt_service.errors import PermanentError, RemoteProtocolError, RetryableError
-from mqtt_service.log import Notice, context
+from mqtt_service.log import RateLimitedWarning, context
 from mqtt_service.metrics import HANDOVER
 from mqtt_service.protocol.topics import device_key, parse_topic
 
@@ -67,9 +67,9 @@ class Handover:
         self._devices: asyncio.Queue[str] = asyncio.Queue()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._drops = Notice(log, clock)
-        self._delays = Notice(log, clock)
-        self._losses = Notice(log, clock)
+        self._drops = RateLimitedWarning(log, clock)
+        self._delays = RateLimitedWarning(log, clock)
+        self._losses = RateLimitedWarning(log, clock)
 
     @property
     def alone(self) -> bool:
@@ -89,7 +89,7 @@ class Handover:
         """
         if self._mode == "also" and self._room.locked():
             HANDOVER.labels("dropped").inc()
-            self._drops.note(
+            self._drops.write(
                 "[EDGE] The buffer (EDGE_BUFFER) is full; new messages do not reach the edge function"
             )
             return
@@ -172,7 +172,7 @@ class Handover:
         retrying = AsyncRetrying(
             retry=retry_if_exception(worth_another),
             stop=stop_after_attempt(_ATTEMPTS),
-            wait=WaitAsAsked(),
+            wait=Backoff(),
             before_sleep=self._note_delay,
             reraise=True,
         )
@@ -185,12 +185,14 @@ class Handover:
     def _note_delay(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self.last_error = str(error)
-        self._delays.note(f"[EDGE] {error}; {self.waiting} waiting, next try in {state.upcoming_sleep:.1f} s")
+        self._delays.write(
+            f"[EDGE] {error}; {self.waiting} waiting, next try in {state.upcoming_sleep:.1f} s"
+        )
 
     def _lost(self, device: str, entry: _Entry, error: Exception, how: str) -> None:
         self.last_error = str(error)
         log.debug("[EDGE] %r was %s", entry.message.topic, how, extra=context(device=device))
-        self._losses.note(f"[EDGE] A message on {entry.message.topic!r} was {how}: {error}")
+        self._losses.write(f"[EDGE] A message on {entry.message.topic!r} was {how}: {error}")
 
 
 def _device_of(message: InboundMessage) -> str:

@@ -49,7 +49,7 @@ class HeartbeatHandler:
         heartbeat = parse_heartbeat(topic, payload)
         if heartbeat.claimed_device is not None:
             FOREIGN_IDS.inc()
-        await self._visits.make_way(heartbeat.device)
+        await self._visits.replace(heartbeat.device)
         try:
             recorded = await self._batcher.submit(self._row(heartbeat))
         except PermanentError as error:

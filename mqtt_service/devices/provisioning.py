@@ -10,7 +10,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway, Welcome
-from mqtt_service.backoff import patiently
+from mqtt_service.backoff import retry_forever
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
 
@@ -50,7 +50,7 @@ class Provisioner:
             self._sweep = False
             self._rung.clear()
             try:
-                async for attempt in patiently(self._announce):
+                async for attempt in retry_forever(self._announce):
                     with attempt:
                         await self.send_welcome_command(None if sweep or len(rung) > _BATCH else rung)
             except PermanentError as error:

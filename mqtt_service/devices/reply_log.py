@@ -1,7 +1,7 @@
-"""Notes what devices are about to be told without a row of `device_commands`, many in a call.
+"""Records what devices are about to be told without a row of `device_commands`, many replies in a call.
 
-A device may acknowledge that without an id, and whichever worker hears it asks the database what the device
-was sent last. So a reply is noted before it is said.
+A device may acknowledge such a reply without an id, and whichever worker hears that asks the database what
+the device was sent last. So a reply is recorded before it is published.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from mqtt_service.log import context
 log = logging.getLogger(__name__)
 
 _BATCH = 200
-# An unanswered device lies awake: it is answered then, noted or not.
-_PATIENCE = 2.0
+# Seconds. A device without an answer stays awake: it gets one then, recorded or not.
+_RECORD_TIMEOUT = 2.0
 
 
 class ReplyLog:
@@ -29,31 +29,31 @@ class ReplyLog:
         self._batcher: Batcher[ReplyRow, None] = Batcher(
             "REPLY", self._write, _BATCH, key=lambda reply: reply.device_id
         )
-        self._noting: set[asyncio.Task[None]] = set()
+        self._submissions: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Write replies until cancelled."""
         await self._batcher.run()
 
-    async def note(self, reply: ReplyRow) -> None:
-        """Return once it is noted; after 2 s in any case, and then it is noted once that can be done."""
-        await asyncio.wait({self._begin(reply)}, timeout=_PATIENCE)
+    async def record(self, reply: ReplyRow) -> None:
+        """Return once the reply is in the database, or after 2 s; then it is written as soon as it can be."""
+        await asyncio.wait({self._submit_in_background(reply)}, timeout=_RECORD_TIMEOUT)
 
     def withdraw(self, reply: ReplyRow) -> None:
-        """It was not said after all, or nobody listened: have that noted in the background."""
-        self._begin(replace(reply, unsaid=True))
+        """The reply was not published after all, or nobody listened: have that written in the background."""
+        self._submit_in_background(replace(reply, withdrawn=True))
 
-    def _begin(self, reply: ReplyRow) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._note(reply))
-        self._noting.add(task)
-        task.add_done_callback(self._noting.discard)
+    def _submit_in_background(self, reply: ReplyRow) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._submit(reply))
+        self._submissions.add(task)
+        task.add_done_callback(self._submissions.discard)
         return task
 
-    async def _note(self, reply: ReplyRow) -> None:
+    async def _submit(self, reply: ReplyRow) -> None:
         try:
             await self._batcher.submit(reply)
         except PermanentError as error:
-            log.warning("[REPLY] Not noted: %s", error, extra=context(device=reply.device_id))
+            log.warning("[REPLY] Not recorded: %s", error, extra=context(device=reply.device_id))
 
     async def _write(self, replies: Sequence[ReplyRow]) -> Sequence[None]:
         await self._gateway.record_replies(replies)

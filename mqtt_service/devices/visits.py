@@ -1,7 +1,7 @@
-"""The devices that are awake: who speaks to which, and what is heard goes to its visit.
+"""The visits of this worker: a device's messages go to its visit, and the leases of all are renewed here.
 
 Every worker that hears a device has a `Visit` for it, but only the one that holds the visit's lease in the
-database speaks. The leases are renewed here, many in a call; one that lapses is taken over.
+database answers. Leases are renewed many in a call; one that lapses is taken over.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ from contextlib import suppress
 
 from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitRow
-from mqtt_service.backoff import patiently
+from mqtt_service.backoff import retry_forever
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
-from mqtt_service.devices.visit import REPLY_EXPIRY, Surroundings, Visit, VisitOptions
+from mqtt_service.devices.reply_publisher import REPLY_EXPIRY
+from mqtt_service.devices.visit import Visit, VisitOptions, VisitServices
 from mqtt_service.errors import PermanentError, ServiceError
 from mqtt_service.log import context
 from mqtt_service.metrics import AWAKE
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Visits:
-    """All visits of this worker; `on_commands_due` is called when a HELLO finds commands waiting."""
+    """All visits of this worker; `on_commands_due` is called when a heartbeat finds commands waiting."""
 
     def __init__(
         self,
@@ -44,37 +45,40 @@ class Visits:
         self._pictures = pictures
         self._options = options
         self._on_commands_due = on_commands_due
-        self._surroundings = Surroundings(link, pictures, replies, options, self._look, self._note_end)
+        self._services = VisitServices(link, pictures, replies, options, self._request_row, self._visit_ended)
         self._visits: dict[str, Visit] = {}
-        self._over: list[Visit] = []
-        self._ending: dict[str, asyncio.Event] = {}
-        self._asking: set[Visit] = set()
-        self._adopt = True  # a worker may have left visits behind before this one started
+        # Visits whose end is to be written, and by device_key, what is set when it has been.
+        self._unwritten_ends: list[Visit] = []
+        self._end_written: dict[str, asyncio.Event] = {}
+        self._rows_requested: set[Visit] = set()
+        self._look_for_lapsed = True  # a worker may have left visits behind before this one started
         self._wanted = asyncio.Event()
         self._wanted.set()
 
-    async def ended(self, device: str) -> None:
-        """Wait until the end of the device's last visit is in the database: the next begins after it."""
-        ending = self._ending.get(device_key(device))
-        if ending is not None:
-            await ending.wait()
+    # What comes in ------------------------------------------------------------------------------------------
 
-    async def make_way(self, device: str) -> None:
-        """A HELLO came: the device's former visit is over, and must not end the one that begins now."""
+    async def wait_for_end(self, device: str) -> None:
+        """Return once the end of the device's last visit is in the database: the next begins after it."""
+        written = self._end_written.get(device_key(device))
+        if written is not None:
+            await written.wait()
+
+    async def replace(self, device: str) -> None:
+        """A heartbeat came: the device's former visit is over, and must not end the one that begins now."""
         former = self._visits.pop(device_key(device), None)
         if former is not None:
             former.cancel()
-        await self.ended(device)
+        await self.wait_for_end(device)
 
     async def begin(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
         """A device woke; one that may not register is only told when to come back."""
         if recorded.commands:
             self._on_commands_due()
         if recorded.device_id is None:
-            await self._turn_away(heartbeat, recorded)
+            await self._tell_next_wake(heartbeat, recorded)
             return
         for name in heartbeat.pending_names:
-            self._pictures.expect((device_key(heartbeat.device), name))
+            self._pictures.reopen((device_key(heartbeat.device), name))
         row = VisitRow(
             heartbeat.root,
             heartbeat.device,
@@ -86,109 +90,122 @@ class Visits:
             pending_names=heartbeat.pending_names,
             next_wake_at=recorded.next_wake_at,
         )
-        self._start(Visit(self._surroundings, heartbeat.root, heartbeat.device, row))
+        self._start(Visit(self._services, heartbeat.root, heartbeat.device, row))
 
-    def heard(self, device: str) -> Visit:
-        """A message about a picture came: the device's visit, a new one if no HELLO was heard.
+    def heard_from(self, device: str) -> Visit:
+        """A message about a picture came: the device's visit, a new one if no heartbeat was heard.
 
         Pictures come on the root ESP32CAM from every firmware, so they do not tell where it listens.
         """
         visit = self._visits.get(device_key(device))
         if visit is None:
-            visit = Visit(self._surroundings, "device", device, None)
+            visit = Visit(self._services, "device", device, None)
             self._start(visit)
-        visit.heard()
+        visit.device_heard()
         return visit
 
-    def of(self, device: str) -> Visit | None:
+    def find(self, device: str) -> Visit | None:
         """The device's visit, if it is awake."""
         return self._visits.get(device_key(device))
 
-    def stored_by_another(self, device: str, name: str) -> None:
-        """Another worker told the device that its picture is safe."""
-        visit = self.of(device)
-        if visit is not None and not visit.holds_lease:
-            self._pictures.forget((visit.key, name))
+    def command_acknowledged(self, device: str, command_type: str | None) -> None:
+        """The device answered a command of this type (None: unknown), and the command's row says so."""
+        visit = self.find(device)
+        if visit is not None:
+            visit.command_acknowledged(command_type)
 
-    def due(self) -> None:
-        """A query found visits whose worker is gone."""
-        self._adopt = True
+    def stored_by_another(self, device: str, name: str) -> None:
+        """Another worker told the device that its picture is stored."""
+        visit = self.find(device)
+        if visit is not None and not visit.holds_lease:
+            self._pictures.mark_finished((visit.key, name))
+
+    def take_over_lapsed(self) -> None:
+        """A query found visits whose lease lapsed: have them taken over."""
+        self._look_for_lapsed = True
         self._wanted.set()
 
+    # What is kept in step with the database -----------------------------------------------------------------
+
     async def run(self) -> None:
-        """Keep the leases, note ends, and take over what others left, until cancelled."""
+        """Renew leases, write ends, and take over visits whose worker is gone, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._options.lease / 3 if self._visits else None):
                     await self._wanted.wait()
             self._wanted.clear()
             try:
-                async for attempt in patiently(self._announce):
+                async for attempt in retry_forever(self._log_retry):
                     with attempt:
-                        await self._write()
+                        await self._synchronise()
             except PermanentError as error:
                 log.error("[VISIT] %s", error)  # noqa: TRY400 - one line
                 await asyncio.sleep(self._options.lease / 3)
 
     async def stop(self) -> None:
-        """Speak no more; visits under way are given back, so that another worker goes on at once."""
-        speaking = [visit for visit in self._visits.values() if visit.holds_lease]
+        """Answer no more; visits under way are given back, so that another worker goes on at once."""
+        held = [visit.address for visit in self._visits.values() if visit.holds_lease]
         for visit in self._visits.values():
             visit.cancel()
         self._visits.clear()
         with suppress(ServiceError):
-            await self._end()
-            if speaking:
-                await self._gateway.renew_visits([visit.address for visit in speaking], lease=0)
+            await self._write_ends()
+            if held:
+                await self._gateway.renew_visits(held, lease=0)
 
-    async def _write(self) -> None:
-        await self._end()
-        if self._adopt:
+    async def _synchronise(self) -> None:
+        await self._write_ends()
+        if self._look_for_lapsed:
             rows = await self._gateway.take_over_visits()
-            self._adopt = False
+            self._look_for_lapsed = False
             for row in rows:
                 self._take_over(row)
-        await self._hold()
+        await self._renew_leases()
         self._pictures.expire(self._options.longest)
         AWAKE.set(len(self._visits))
 
-    async def _end(self) -> None:
-        ended, self._over = self._over, []
+    async def _write_ends(self) -> None:
+        ended, self._unwritten_ends = self._unwritten_ends, []
         if not ended:
             return
         try:
             await self._gateway.end_visits([v.device_id for v in ended if v.device_id is not None])
         except BaseException:
-            self._over = ended + self._over
+            self._unwritten_ends = ended + self._unwritten_ends
             raise
-        later = {visit.key for visit in self._over}
+        ended_again = {visit.key for visit in self._unwritten_ends}
         for visit in ended:
-            event = None if visit.key in later else self._ending.pop(visit.key, None)
-            if event is not None:
-                event.set()
+            written = None if visit.key in ended_again else self._end_written.pop(visit.key, None)
+            if written is not None:
+                written.set()
 
-    async def _hold(self) -> None:
+    async def _renew_leases(self) -> None:
+        """Read the rows of visits, which renews our leases: those not read lately, and those asked for."""
         due = asyncio.get_running_loop().time() - self._options.lease / 4
-        asking, self._asking = self._asking, set()
-        visits = [v for v in self._visits.values() if v.known and (v.told_at <= due or v in asking)]
+        requested, self._rows_requested = self._rows_requested, set()
+        visits = [
+            visit
+            for visit in self._visits.values()
+            if visit.begun and (visit.row_read_at <= due or visit in requested)
+        ]
         if not visits:
             return
         try:
             rows = await self._gateway.renew_visits([visit.address for visit in visits])
         except ServiceError:
-            self._asking |= asking
+            self._rows_requested |= requested
             raise
         for visit, row in zip(visits, rows, strict=True):
-            visit.told(row)
+            visit.row_read(row)
 
     def _take_over(self, row: VisitRow) -> None:
         extra = context(device=row.device_code or row.topic_id)
-        log.warning("[VISIT] Its worker is gone; this one goes on with the device", extra=extra)
-        visit = self.of(row.topic_id)
+        log.warning("[VISIT] The worker that answered this device is gone; this one takes over", extra=extra)
+        visit = self.find(row.topic_id)
         if visit is None:
-            self._start(Visit(self._surroundings, row.topic_root, row.topic_id, row))
+            self._start(Visit(self._services, row.topic_root, row.topic_id, row))
         else:
-            visit.told(row)
+            visit.row_read(row)
 
     def _start(self, visit: Visit) -> None:
         former = self._visits.get(visit.key)
@@ -200,24 +217,24 @@ class Visits:
         AWAKE.set(len(self._visits))
         visit.start()
 
-    def _look(self, visit: Visit) -> None:
-        self._asking.add(visit)
+    def _request_row(self, visit: Visit) -> None:
+        self._rows_requested.add(visit)
         self._wanted.set()
 
-    def _note_end(self, visit: Visit) -> None:
-        """A visit came to its end; one that a newer HELLO replaced is no longer of interest."""
+    def _visit_ended(self, visit: Visit) -> None:
+        """A visit came to its end; one that a newer heartbeat replaced is no longer of interest."""
         if self._visits.get(visit.key) is not visit:
             return
         del self._visits[visit.key]
         self._pictures.discard_device(visit.key)
         AWAKE.set(len(self._visits))
         if visit.holds_lease and visit.device_id is not None:
-            self._ending.setdefault(visit.key, asyncio.Event())
-            self._over.append(visit)
+            self._end_written.setdefault(visit.key, asyncio.Event())
+            self._unwritten_ends.append(visit)
             self._wanted.set()
 
-    async def _turn_away(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
-        """Not ours, and still not to lie awake until its battery is flat."""
+    async def _tell_next_wake(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
+        """It gets no visit, and is still not to stay awake until its battery is flat."""
         if recorded.next_wake_at is None:
             return
         identity = reply_id(os.urandom(16))
@@ -229,5 +246,5 @@ class Visits:
             await self._link.publish(topic, payload, expiry_seconds=REPLY_EXPIRY)
 
     @staticmethod
-    def _announce(error: BaseException, delay: float) -> None:
+    def _log_retry(error: BaseException, delay: float) -> None:
         log.warning("[VISIT] %s; devices that are awake wait, next try in %.1f s", error, delay)

@@ -80,12 +80,12 @@ class Child:
         """Wait for the program to end by itself; returns its exit status."""
         return await self._shell.wait()
 
-    async def stop(self, patience: float = STOP_SECONDS) -> int:
-        """End the program with SIGTERM, after `patience` seconds with SIGKILL; returns its exit status."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> int:
+        """End the program with SIGTERM, after so many seconds with SIGKILL; returns its exit status."""
         if self._shell.stdin is not None:
             self._shell.stdin.close()
         try:
-            return await asyncio.wait_for(self._shell.wait(), patience)
+            return await asyncio.wait_for(self._shell.wait(), seconds)
         except TimeoutError:
             os.killpg(self._shell.pid, signal.SIGKILL)
             return await self._shell.wait()

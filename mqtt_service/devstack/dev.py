@@ -96,21 +96,21 @@ def summary(stack: Stack, *, env_file: Path | None, data_dir: Path | None) -> st
 
 
 def _next_steps(stack: Stack, env_file: Path | None) -> list[str]:
-    me = _how_we_were_called()
+    program = _program()
     steps = []
     if env_file is not None:
         read_anyway = env_file.absolute() == Path.cwd() / ".env"
         load = "" if read_anyway else f"set -a; . {shlex.quote(str(env_file.absolute()))}; "
-        steps.append(f"{load}{me} run")
+        steps.append(f"{load}{program} run")
     mqtt = f"-h {stack.mqtt_host} -p {stack.mqtt_port}"
     return [
         *steps,
         f"psql {stack.db_url}",
         f"mosquitto_sub {mqtt} -t 'device/+/cmd' -v",
-        f"{me} simulate --host {stack.mqtt_host} --port {stack.mqtt_port}",
+        f"{program} simulate --host {stack.mqtt_host} --port {stack.mqtt_port}",
     ]
 
 
-def _how_we_were_called() -> str:
+def _program() -> str:
     name = Path(sys.argv[0])
     return sys.argv[0] if name.name == "mqtt-service" else "python -m mqtt_service"

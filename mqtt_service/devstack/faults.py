@@ -55,9 +55,9 @@ class RestFault:
 
 @dataclass(frozen=True)
 class RealtimeFaults:
-    """What Realtime does to events: lose them, keep them for a while, send them twice.
+    """What Realtime does wrong with events: it loses them, delays them, sends them twice.
 
-    `silent`: the sockets stay open and nothing at all is sent any more, replies to heartbeats included.
+    `silent`: the sockets stay open, and nothing is sent any more, not even replies to heartbeats.
     """
 
     drop: bool = False
@@ -100,11 +100,11 @@ class Faults:
         return None
 
     def on_action(self, handler: Callable[[RealtimeAction], None]) -> None:
-        """Have `handler` called at once for each action that is asked for."""
+        """Call `handler` for each action, at the moment it is asked for."""
         self._action_handlers.append(handler)
 
     def act(self, action: RealtimeAction) -> None:
-        """Do something to all sockets now."""
+        """Do this to all sockets now."""
         for handler in self._action_handlers:
             handler(action)
 

@@ -4,11 +4,15 @@ What a hosted project brings with it (roles, the schema auth, the publication) c
 first; a migration that is on record is not applied again.
 """
 
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import psycopg
 
 from mqtt_service.errors import PermanentError
+from mqtt_service.migrations import Migration, read_migrations
+
+Connection = psycopg.AsyncConnection[tuple[str]]
 
 PLATFORM = Path(__file__).with_name("platform.sql")
 
@@ -26,62 +30,56 @@ class MigrationFailedError(PermanentError):
     """A script was refused by the database; nothing of it was kept."""
 
 
-async def apply_migrations(url: str, migrations_dir: Path) -> list[str]:
+async def apply_migrations(url: str, folder: Traversable) -> list[str]:
     """Apply what is not on record, in the order of the versions; return the names of the files applied.
 
     Each file is one transaction. Raises MigrationFailedError with the file, the line and Postgres's words.
     """
-    files = _migration_files(migrations_dir)
-    applied = []
+    migrations = read_migrations(folder)
+    if not migrations:
+        raise MigrationFailedError(f"There are no migrations in {folder}: check the path.")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await _run_script(connection, PLATFORM.name, _read(PLATFORM))
+        await _run_script(connection, PLATFORM)
         await connection.execute(_HISTORY)
-        done = await _versions_on_record(connection)
-        for file in files:
-            version, _, name = file.stem.partition("_")
-            if version in done:
-                continue
-            text = _read(file)
-            async with connection.transaction():
-                await _run_script(connection, file.name, text)
-                await connection.execute(
-                    "insert into supabase_migrations.schema_migrations values (%s, %s, %s)",
-                    (version, [text], name),
-                )
-            await connection.execute("reset all")  # a file's own settings must not reach into the next
-            applied.append(file.name)
+        recorded = await _recorded_versions(connection)
+        missing = [migration for migration in migrations if migration.version not in recorded]
+        for migration in missing:
+            await _apply(connection, migration)
         await connection.execute("notify pgrst, 'reload schema'")
-    return applied
+    return [migration.file for migration in missing]
 
 
-async def apply_seed(url: str, seed: Path) -> None:
+async def apply_seed(url: str, seed: Traversable) -> None:
     """Run `seed` in one transaction; it must bear being run again. Raises MigrationFailedError."""
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
     async with connection, connection.transaction():
-        await _run_script(connection, seed.name, _read(seed))
+        await _run_script(connection, seed)
 
 
-async def _versions_on_record(connection: psycopg.AsyncConnection[tuple[str]]) -> set[str]:
+async def _recorded_versions(connection: Connection) -> set[str]:
     cursor = await connection.execute("select version from supabase_migrations.schema_migrations")
     return {row[0] for row in await cursor.fetchall()}
 
 
-async def _run_script(connection: psycopg.AsyncConnection[tuple[str]], name: str, text: str) -> None:
+async def _apply(connection: Connection, migration: Migration) -> None:
+    async with connection.transaction():
+        await _run(connection, migration.file, migration.text)
+        await connection.execute(
+            "insert into supabase_migrations.schema_migrations values (%s, %s, %s)",
+            (migration.version, [migration.text], migration.name),
+        )
+    await connection.execute("reset all")  # a file's own settings must not reach into the next
+
+
+async def _run_script(connection: Connection, script: Traversable) -> None:
+    await _run(connection, script.name, script.read_text(encoding="utf-8"))
+
+
+async def _run(connection: Connection, name: str, text: str) -> None:
     try:
         await connection.execute(text)
     except psycopg.Error as error:
         raise MigrationFailedError(f"{name}{_line(text, error)}: {error}") from error
-
-
-def _migration_files(directory: Path) -> list[Path]:
-    files = sorted(directory.glob("*.sql"))
-    if not files:
-        raise MigrationFailedError(f"There are no migrations in {directory}: check the path.")
-    return files
-
-
-def _read(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
 
 
 def _line(text: str, error: psycopg.Error) -> str:

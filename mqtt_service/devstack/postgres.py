@@ -21,14 +21,14 @@ from typing import Any, Self
 
 import psycopg
 
-from mqtt_service.devstack.postgres_account import reach
+from mqtt_service.devstack.postgres_account import server_access
 from mqtt_service.errors import PermanentError
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
 # Interrupt is "fast shutdown"; it is said again because a server that has just begun does not hear it yet.
-_WATCH = """
+_GUARD = """
 exec 3<&0
 "$@" 3<&- </dev/null &
 server=$!
@@ -152,14 +152,14 @@ class EmbeddedPostgres:
 
     async def _launch(self, binaries: Path) -> None:
         settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-        with self.log_file.open("ab") as log, reach(self.data_dir, binaries) as place:
+        with self.log_file.open("ab") as log, server_access(self.data_dir, binaries) as access:
             starting = asyncio.create_subprocess_exec(
                 "/bin/sh",
                 "-c",
-                _WATCH,
+                _GUARD,
                 "sh",
                 binaries / "postgres",
-                f"-D{place.path}",
+                f"-D{access.path}",
                 f"-p{self.port}",
                 *settings,
                 stdin=asyncio.subprocess.PIPE,
@@ -167,7 +167,7 @@ class EmbeddedPostgres:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
-                **place.process,
+                **access.process,
             )
             await _finish(self._keep(starting))
 
@@ -220,17 +220,17 @@ def _carried_versions() -> dict[int, Path]:
 async def _initdb(directory: Path, binaries: Path) -> None:
     options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
-    with reach(directory, binaries) as place:
+    with server_access(directory, binaries) as access:
         process = await asyncio.create_subprocess_exec(
             binaries / "initdb",
-            f"--pgdata={place.path}",
+            f"--pgdata={access.path}",
             *options,
             *locale,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd="/",
-            **place.process,
+            **access.process,
         )
     output, _ = await process.communicate()
     if process.returncode != 0:

@@ -31,47 +31,47 @@ class Process(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A data directory as the server is told of it, and what its process must be started with."""
+class ServerAccess:
+    """How the server reaches its data directory: the path to give it, and how to start its process."""
 
     path: str
     process: Process = field(default_factory=Process)
 
 
 @contextmanager
-def reach(data_dir: Path, binaries: Path) -> Iterator[Place]:
-    """Give the place to use while a process for `data_dir` is being started from `binaries`.
+def server_access(data_dir: Path, binaries: Path) -> Iterator[ServerAccess]:
+    """Yield how a process from `binaries` reaches `data_dir`, valid while it is being started.
 
     Raises AccountError for root on systems other than Linux.
     """
     if os.geteuid() != 0:
-        yield Place(str(data_dir))
+        yield ServerAccess(str(data_dir))
         return
     if sys.platform != "linux":
         raise AccountError("Postgres does not run as root: use another account.")
-    yield from _reach_as_nobody(data_dir, binaries)
+    yield from _access_as_nobody(data_dir, binaries)
 
 
-def _reach_as_nobody(data_dir: Path, binaries: Path) -> Iterator[Place]:
+def _access_as_nobody(data_dir: Path, binaries: Path) -> Iterator[ServerAccess]:
     import fcntl  # noqa: PLC0415 - does not exist on Windows
     import pwd  # noqa: PLC0415 - does not exist on Windows
 
     nobody = pwd.getpwnam("nobody")
     if data_dir.stat().st_uid != nobody.pw_uid:
         os.chown(data_dir, nobody.pw_uid, nobody.pw_gid)
-    _let_through(binaries)
+    _open_path_to(binaries)
     opened = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
     handle = fcntl.fcntl(opened, fcntl.F_DUPFD, _FIRST_HANDLE)
     os.close(opened)
     try:
         process = Process(user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[], pass_fds=(handle,))
-        yield Place(f"/proc/self/fd/{handle}", process)
+        yield ServerAccess(f"/proc/self/fd/{handle}", process)
     finally:
         os.close(handle)
 
 
-def _let_through(binaries: Path) -> None:
-    """Let others pass, not look, through the folders above the binaries: else they cannot be run."""
+def _open_path_to(binaries: Path) -> None:
+    """Let others pass through the folders above the binaries, without listing them: else they cannot run."""
     for folder in [binaries, *binaries.resolve().parents]:
         mode = folder.stat().st_mode
         if not mode & 0o001:

@@ -37,6 +37,7 @@ from mqtt_service.devstack.realtime.server import RealtimeServer
 from mqtt_service.devstack.rest.routes import rest_routes
 from mqtt_service.devstack.storage.routes import open_files, storage_routes
 from mqtt_service.errors import PermanentError
+from mqtt_service.migrations import supabase_folder
 
 ENV_HEADER = "# Written by mqtt-service dev, and removed when it ends.\n"
 POOL_SIZE = 10
@@ -100,7 +101,7 @@ async def running_stack(
     `port` and `mqtt_port` 0 take any free port; `broker` is auto, mosquitto or amqtt. Raises PermanentError
     (a port that is taken, a data directory of another Postgres, a migration that fails, ...).
     """
-    supabase = find_supabase_folder()
+    supabase = supabase_folder()
     async with AsyncExitStack() as parts:
         directory = parts.enter_context(_directory(data_dir))
         listener = parts.enter_context(_bound(port))
@@ -122,14 +123,6 @@ async def running_stack(
         await _check_api(url, keys)
         parts.callback(faults.clear)  # a request that hangs would hold up the end
         yield Stack(url, postgres.url, mqtt.host, mqtt.port, mqtt, postgres, keys, faults, directory)
-
-
-def find_supabase_folder() -> Path:
-    """Return the folder of the migrations and the seed: next to the package, else in the current folder."""
-    for place in (Path(__file__).parents[2], Path.cwd()):
-        if (place / "supabase" / "migrations").is_dir() and (place / "supabase" / "seed.sql").is_file():
-            return place / "supabase"
-    raise StackStartError("There is no folder supabase/ here: start this in a checkout of the repository.")
 
 
 async def _start_both(parts: AsyncExitStack, postgres: EmbeddedPostgres, mqtt: Broker) -> None:

@@ -1,18 +1,15 @@
 """Devices' acknowledgements, from `…/ack` to the rows of their commands.
 
 A message is handled once its write is committed; only then does the link acknowledge it to the broker. So an
-answer that the broker accepted is in its row, or comes again.
+answer that the broker accepted is in its row, or is delivered again.
 """
 
 import asyncio
-import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.acknowledgements import (
     Acknowledged,
     AcknowledgementGateway,
@@ -26,13 +23,13 @@ from mqtt_service.protocol.messages import Acknowledgement, ServiceMessage, pars
 from mqtt_service.protocol.replies import is_reply_id
 from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.queue.command_queue import CommandQueueProcessor
+from mqtt_service.queue.message_identity import MessageRefs, delivery_id
 
 log = logging.getLogger(__name__)
 
 _BATCH = 500
-_MOST_CANCELLED = 1000
-# The worker that is sending to the device knows within a moment what it sent.
-_EARLY = 0.25
+# The worker that is sending to the device records within a moment what it sent.
+_PAUSE_WHEN_EARLY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class AnswerListeners:
     """Whom to call, with the device's id as on its topic; the devices' visits wait for both.
 
     `on_answer`: the device answered a command of this type (None: unknown), and the row says so.
-    `on_image_confirmed`: a worker, this one or another, told the device that its picture is stored.
+    `on_image_confirmed`: this worker or another confirmed to the device that its picture is stored.
     """
 
     on_answer: Callable[[str, str | None], None] = lambda _device, _command_type: None
@@ -48,7 +45,11 @@ class AnswerListeners:
 
 
 class AcknowledgementHandler:
-    """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came."""
+    """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came.
+
+    `shared`: the subscription is shared, so no other worker receives these. `session_started_at` is the
+    monotonic time at which the broker's session began, None where it is older than this process.
+    """
 
     def __init__(
         self,
@@ -58,19 +59,17 @@ class AcknowledgementHandler:
         worker: str,
         *,
         shared: bool = False,
-        heard_since: Callable[[], float | None] = lambda: None,
+        session_started_at: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self._shared = shared
-        self._heard_since = heard_since
         self._queue = queue
         self._listeners = listeners
+        self._worker = worker
+        self._shared = shared
+        self._session_started_at = session_started_at
+        self._refs = MessageRefs(worker, session_started_at)
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher(
             "ACK", gateway.acknowledge, _BATCH, key=lambda row: device_key(row.topic_id)
         )
-        self._worker = worker
-        self._refs = count(1)
-        # Refs of messages whose handling was cancelled, by what the broker repeats, in their order.
-        self._cancelled: OrderedDict[tuple[str, bytes], list[tuple[str, float]]] = OrderedDict()
 
     async def run(self) -> None:
         """Write acknowledgements until cancelled."""
@@ -79,6 +78,11 @@ class AcknowledgementHandler:
     async def drained(self) -> None:
         """Wait until every acknowledgement received so far is in the database."""
         await self._batcher.drained()
+
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest answer has waited for the database."""
+        return self._batcher.longest_wait
 
     async def handle(self, topic: Topic, message: InboundMessage) -> None:
         """Write one message; raises RemoteProtocolError for one that cannot be read."""
@@ -95,21 +99,11 @@ class AcknowledgementHandler:
     async def _acknowledge(self, answer: Acknowledgement, message: InboundMessage) -> None:
         if answer.claimed_device is not None:
             FOREIGN_IDS.inc()
-        key = (message.topic, message.payload)
-        ref = self._ref_of_repeat(key) if message.duplicate else None
-        ref = ref or f"{self._worker}:{next(self._refs)}"
+        ref = self._refs.ref_of(message)
         try:
-            if answer.command_id is None:
-                await self._queue.sent_is_known(answer.device)
-            row = self._row(answer, ref, message)
-            result = await self._batcher.submit(row)
-            while result.result == "early":
-                await asyncio.sleep(_EARLY)
-                result = await self._batcher.submit(row)
+            result = await self._write(answer, ref, message)
         except asyncio.CancelledError:
-            self._cancelled.setdefault(key, []).append((ref, message.heard_at))
-            if len(self._cancelled) > _MOST_CANCELLED:
-                self._cancelled.popitem(last=False)
+            self._refs.cancelled(message, ref)
             raise
         except PermanentError as error:
             DROPPED_MESSAGES.labels("refused").inc()
@@ -118,20 +112,17 @@ class AcknowledgementHandler:
         ACKNOWLEDGEMENTS.labels(result.result).inc()
         if result.result != "reply":
             self._listeners.on_answer(answer.device, result.command_type)
-        _tell(answer, result)
+        _log_result(answer, result)
 
-    def _ref_of_repeat(self, key: tuple[str, bytes]) -> str | None:
-        """The next ref of these words; none of a session that is gone: the broker repeats nothing of it."""
-        began = self._heard_since() or 0.0
-        refs = [ref for ref in self._cancelled.pop(key, []) if ref[1] >= began]
-        if len(refs) > 1:
-            self._cancelled[key] = refs[1:]
-        return refs[0][0] if refs else None
-
-    @property
-    def longest_wait(self) -> float:
-        """For how many seconds the oldest answer has waited for the database."""
-        return self._batcher.longest_wait
+    async def _write(self, answer: Acknowledgement, ref: str, message: InboundMessage) -> Acknowledged:
+        if answer.command_id is None:
+            await self._queue.wait_until_sent_is_recorded(answer.device)
+        row = self._row(answer, ref, message)
+        result = await self._batcher.submit(row)
+        while result.result == "early":
+            await asyncio.sleep(_PAUSE_WHEN_EARLY)
+            result = await self._batcher.submit(row)
+        return result
 
     def _row(self, answer: Acknowledgement, ref: str, message: InboundMessage) -> AcknowledgementRow:
         return AcknowledgementRow(
@@ -144,46 +135,37 @@ class AcknowledgementHandler:
             message=answer.message,
             response=answer.response,
             shared=self._shared,
-            delivery=self._delivery(message),
+            delivery=delivery_id(self._worker, message),
             redelivered=message.duplicate,
-            heard_at=message.heard_at,
-            heard_since=self._heard_since(),
+            received_at=message.received_at,
+            session_started_at=self._session_started_at(),
         )
 
-    def _delivery(self, message: InboundMessage) -> str | None:
-        """What names the message in the session of our client id: its packet id, and what it says."""
-        if message.packet_id is None:
-            return None
-        client_id = self._worker.rpartition(":")[0]
-        digest = hashlib.sha256(message.topic.encode(errors="replace") + b"\0" + message.payload).hexdigest()
-        return f"{client_id}#{message.packet_id}#{digest[:16]}"
 
-
-_UNMATCHED = {
+_WHY_UNUSED = {
     "unknown_device": "no device with this id is registered",
-    "unknown_command": "no command of this device awaits it",
+    "unknown_command": "no command of this device waits for an answer",
     "wrong_device": "the command belongs to another device",
     "duplicate": "the command had it already",
     "ignored": "the command is in a final state",
 }
 
 
-def _tell(answer: Acknowledgement, result: Acknowledged) -> None:
+def _log_result(answer: Acknowledgement, result: Acknowledged) -> None:
     extra = context(
         command=result.command_id or answer.command_id, device=result.device_code or answer.device
     )
     if result.result == "acknowledged":
         log.info("[CommandQueue] ✅ Command %s acknowledged by device", result.command_type, extra=extra)
     elif result.result in {"failed", "rejected"}:
-        reason = answer.message or "no reason given"
         log.warning(
             "[CommandQueue] ❌ Command %s %s by device: %s",
             result.command_type,
             result.result,
-            reason,
+            answer.message or "no reason given",
             extra=extra,
         )
     elif result.result == "reply":
         log.debug("[VISIT] The device acknowledged a reply (%s)", result.command_type, extra=extra)
     else:
-        log.warning("[CommandQueue] Answer not used: %s", _UNMATCHED[result.result], extra=extra)
+        log.warning("[CommandQueue] Answer not used: %s", _WHY_UNUSED[result.result], extra=extra)

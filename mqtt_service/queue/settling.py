@@ -15,6 +15,8 @@ from mqtt_service.protocol.commands import Command
 log = logging.getLogger(__name__)
 
 _LIMIT = 500
+# Writing takes longer only where a row is locked, or Supabase is away: nothing can be claimed then either.
+_MAX_WAIT = 15.0
 
 
 class Settler:
@@ -29,7 +31,7 @@ class Settler:
 
     @property
     def held(self) -> list[UUID]:
-        """Commands whose outcome the database does not have: they are still in this worker's hands."""
+        """Commands whose outcome is not in the database yet: a claim must not hand them out again."""
         return [*self._settling, *self._refused]
 
     @property
@@ -46,13 +48,13 @@ class Settler:
         """Write until cancelled."""
         await self._batcher.run()
 
-    async def settled(self, patience: float) -> None:
-        """Wait until everything given to `settle` before this call is written, `patience` seconds at most."""
+    async def wait_until_written(self) -> None:
+        """Wait until everything given to `settle` before this call is in the database, for at most 15 s."""
         if self._settling:
-            await asyncio.wait(set(self._settling.values()), timeout=patience)
+            await asyncio.wait(set(self._settling.values()), timeout=_MAX_WAIT)
 
     def settle(self, settlement: Settlement, command: Command | None = None) -> None:
-        """Have this written; `command` is what the log calls it by."""
+        """Have this written; the log takes the names of device and command type from `command`."""
         task = asyncio.create_task(self._write(settlement, command))
         self._settling[settlement.command_id] = task
         task.add_done_callback(lambda _: self._settling.pop(settlement.command_id, None))
@@ -61,29 +63,30 @@ class Settler:
         try:
             settled = await self._batcher.submit(settlement)
         except PermanentError as error:
-            await self._write_refusal(settlement, command, str(error))
+            await self._fail_instead(settlement, command, str(error))
         else:
-            _tell(settlement, settled, command)
+            _log_outcome(settlement, settled, command)
 
-    async def _write_refusal(self, settlement: Settlement, command: Command | None, why: str) -> None:
-        """Fail a command whose outcome the database refuses (a trigger of the project's own, say) for good.
+    async def _fail_instead(self, settlement: Settlement, command: Command | None, why: str) -> None:
+        """Fail a command for good whose outcome the database refuses (a trigger of the project, say).
 
         If that is refused too, the command stays with this worker, so that it is not published again.
         """
         failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
         try:
-            _tell(failure, await self._batcher.submit(failure), command)
+            _log_outcome(failure, await self._batcher.submit(failure), command)
         except PermanentError as error:
             self._refused.add(settlement.command_id)
             log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
-                "[CommandQueue] Neither %s nor failed can be written; this worker leaves the command: %s",
+                "[CommandQueue] The database takes neither %s nor failed for this command; this worker keeps "
+                "it and does not send it again: %s",
                 settlement.outcome,
                 error,
                 extra=context(command=settlement.command_id),
             )
 
 
-def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> None:
+def _log_outcome(settlement: Settlement, settled: Settled, command: Command | None) -> None:
     """One line for each attempt, once the database knows of it."""
     if settled.result == "settled":
         COMMANDS.labels(settlement.outcome).inc()
@@ -92,7 +95,7 @@ def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> 
     extra = context(command=settlement.command_id, device=name)
     if settled.result == "stale":
         log.warning(
-            "[CommandQueue] %s was settled elsewhere; its %s changed nothing",
+            "[CommandQueue] %s was settled elsewhere already; the result %s is not written",
             kind,
             settlement.outcome,
             extra=extra,
@@ -101,7 +104,7 @@ def _tell(settlement: Settlement, settled: Settled, command: Command | None) -> 
         asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
         log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
     elif settlement.outcome == "released":
-        # The queue says how many there are, in one line.
-        log.debug("[CommandQueue] %s waits, uncounted: %s", kind, settlement.error, extra=extra)
+        # At debug level only: `CommandPublisher` logs how many there are, in one line.
+        log.debug("[CommandQueue] %s not sent, pending again: %s", kind, settlement.error, extra=extra)
     else:
         log.warning("[CommandQueue] ❌ %s failed: %s", kind, settlement.error, extra=extra)

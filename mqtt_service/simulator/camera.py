@@ -14,7 +14,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from mqtt_service.simulator.card import Card, Pending
+from mqtt_service.simulator.card import Card, PendingPicture
 from mqtt_service.simulator.pictures import (
     Picture,
     PictureFormat,
@@ -25,7 +25,7 @@ from mqtt_service.simulator.pictures import (
 )
 from mqtt_service.simulator.radio import Radio
 
-MOST_LISTED = 10
+MAX_LISTED = 10
 _METADATA = -1
 
 
@@ -33,17 +33,17 @@ _METADATA = -1
 class CameraOptions:
     """How the firmware handles pictures of `picture_bytes` each.
 
-    `waits`: after metadata that nobody asked for, the chunks wait for `send_image`; else they follow at once.
-    `lists`: HELLO names pending pictures (the first ten), else it only counts them. `uploads_new`: pictures
-    taken before a HELLO are not pending then, but uploaded after it unasked, one after another.
-    Without `clock_set` it says that pictures are of 1970. `chunk_seconds`: a pause after each message. `qos`:
-    of metadata and chunks, 0 or 1.
+    `waits_for_send_image`: after metadata that nobody asked for, the chunks wait for `send_image`; else they
+    follow at once. `lists_pending`: HELLO names pending pictures (the first ten), else it only counts them.
+    `uploads_new`: pictures taken before a HELLO are not pending then, but uploaded after it unasked, one
+    after another. Without `clock_set` it says that pictures are of 1970. `chunk_seconds`: a pause after each
+    message. `qos`: of metadata and chunks, 0 or 1.
     """
 
     picture_bytes: int = 70_000
     form: PictureFormat = field(default_factory=PictureFormat)
-    waits: bool = False
-    lists: bool = True
+    waits_for_send_image: bool = False
+    lists_pending: bool = True
     uploads_new: bool = False
     clock_set: bool = True
     chunk_seconds: float = 0.0
@@ -52,12 +52,12 @@ class CameraOptions:
 
 @dataclass(frozen=True)
 class _Upload:
-    pending: Pending
+    pending: PendingPicture
     chunks: Sequence[int]
 
 
 class Camera:
-    """See the module.
+    """Takes, keeps and uploads pictures.
 
     `publish` sends one document on `…/data`; `run` does the sending and calls `on_sent` after each upload.
     `sent` are the names of pictures that were sent in full; the owner gives it a new list for each wake.
@@ -84,7 +84,7 @@ class Camera:
         self._now = now
         self._on_sent = on_sent
         self._taken = 0
-        self._unannounced: deque[Pending] = deque()
+        self._unannounced: deque[PendingPicture] = deque()
         self._uploads: asyncio.Queue[_Upload] = asyncio.Queue()
         self._resets = 0
         self._busy = False
@@ -117,11 +117,11 @@ class Camera:
     def pending(self) -> tuple[int, list[str] | None]:
         """Return what a HELLO says: how many pictures are pending, and the names if it lists them."""
         pending = [each for each in self.card if each not in self._unannounced]
-        named = pending[:MOST_LISTED] if self._options.lists else []
+        named = pending[:MAX_LISTED] if self._options.lists_pending else []
         for each in named or pending:
             each.expected = True
-            each.listed = self._options.lists
-        return len(pending), [each.picture.name for each in named] if self._options.lists else None
+            each.listed = self._options.lists_pending
+        return len(pending), [each.picture.name for each in named] if self._options.lists_pending else None
 
     def upload_new(self) -> None:
         """Announce the next new picture that nobody was told of, unless one is under way."""
@@ -130,12 +130,12 @@ class Camera:
 
     def capture(self) -> None:
         """Obey `capture_image`."""
-        unheard_of = (
+        unlisted = (
             each
             for each in self.card
             if each.state == "idle" and not each.listed and each not in self._unannounced
         )
-        self._announce(next(unheard_of, None) or self._take(new=False))
+        self._announce(next(unlisted, None) or self._take(new=False))
 
     def send(self, name: str) -> bool:
         """Obey `send_image`; False if there is no such picture.
@@ -153,7 +153,7 @@ class Camera:
         return True
 
     def send_again(self, name: str, chunks: Sequence[int]) -> None:
-        """Obey `missing_chunks`; ids that the picture does not have, and pictures it has not, are ignored."""
+        """Obey `missing_chunks`; ids and pictures that are not there are ignored."""
         pending = self.card.get(name)
         if pending is not None:
             known = chunk_ids(pending.picture, self._options.form)
@@ -164,7 +164,7 @@ class Camera:
         pending = self.card.get(name)
         if pending is None:
             return None if self.card.had(name) else f"ACK_OK for {name!r}, which never was on the card"
-        unsent = len(chunk_ids(pending.picture, self._options.form)) - len(pending.left)
+        unsent = len(chunk_ids(pending.picture, self._options.form)) - len(pending.sent_chunks)
         if name not in self.sent:
             self.sent.append(name)
         self.card.confirm(name)
@@ -180,7 +180,7 @@ class Camera:
             self._busy = False
             self._on_sent()
 
-    def _take(self, *, new: bool = True) -> Pending:
+    def _take(self, *, new: bool = True) -> PendingPicture:
         self._taken += 1
         taken_at = self._now() if self._options.clock_set else None
         name = f"image_{self._taken:03}.jpg"
@@ -189,32 +189,32 @@ class Camera:
             self._unannounced.append(pending)
         return pending
 
-    def _announce(self, pending: Pending) -> None:
+    def _announce(self, pending: PendingPicture) -> None:
         """Send metadata that nobody asked for."""
-        if self._options.waits:
+        if self._options.waits_for_send_image:
             pending.state = "announced"
             pending.reply_due = True
             self._uploads.put_nowait(_Upload(pending, [_METADATA]))
         else:
             self._send_all(pending)
 
-    def _send_all(self, pending: Pending) -> None:
+    def _send_all(self, pending: PendingPicture) -> None:
         pending.reply_due = True
         self._send_chunks(pending, _METADATA)
 
-    def _send_chunks(self, pending: Pending, *before: int) -> None:
+    def _send_chunks(self, pending: PendingPicture, *before: int) -> None:
         pending.state = "sending"
         chunks = chunk_ids(pending.picture, self._options.form)
         self._uploads.put_nowait(_Upload(pending, [*before, *chunks]))
 
     async def _transmit(self, upload: _Upload, resets: int) -> None:
         pending = upload.pending
-        for chunk in self._leaving(upload.chunks):
+        for chunk in self._transmitted(upload.chunks):
             if resets != self._resets or self.card.get(pending.picture.name) is not pending:
                 return  # rebooted or confirmed meanwhile
             if chunk != _METADATA:
                 # Before it is sent: its PUBACK and the ACK_OK for the whole may come in one read.
-                pending.left.add(chunk)
+                pending.sent_chunks.add(chunk)
                 self.chunks_sent += 1
             await self._publish(self._document(pending.picture, chunk))
             await asyncio.sleep(self._options.chunk_seconds)
@@ -222,12 +222,12 @@ class Camera:
             self.sent.append(pending.picture.name)
             pending.state = "sent"
 
-    def _leaving(self, chunks: Sequence[int]) -> list[int]:
-        """Metadata goes first and safely, unless the radio is bad for it too."""
-        if self._radio.suffers("data"):
-            return self._radio.leave(chunks)
+    def _transmitted(self, chunks: Sequence[int]) -> list[int]:
+        """What the radio lets through; metadata goes first and safely, unless it is affected too."""
+        if self._radio.affects("data"):
+            return self._radio.transmit(chunks)
         safe = [chunk for chunk in chunks if chunk == _METADATA]
-        return safe + self._radio.leave([chunk for chunk in chunks if chunk != _METADATA])
+        return safe + self._radio.transmit([chunk for chunk in chunks if chunk != _METADATA])
 
     def _document(self, picture: Picture, chunk: int) -> dict[str, Any]:
         if chunk == _METADATA:

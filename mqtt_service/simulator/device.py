@@ -1,12 +1,13 @@
-"""A simulated ESP32-CAM that speaks PROTOCOL.md over a real MQTT connection.
+"""A simulated ESP32-CAM with a real MQTT connection, as docs/protocol.md describes devices.
 
 It reads and writes JSON on its own, without the service's parsers and encoders: so what both sides agree on
 is the wire, not a common mistake. What breaks the protocol, it notes in `complaints`.
 
-    options    how one behaves        wake     its wakes, and when they end
-    commands   what it is told        camera   its pictures and their upload
-    messages   what it says           radio    what the network does to that
-    link       its connection
+    options    how one behaves           command_loop   how it obeys and acknowledges
+    incoming   what it is told           camera         its pictures and their upload
+    outgoing   what it says              card           where it keeps them
+    link       its connection            radio          what the network does to its messages
+    wake       its wakes, and when they end
 """
 
 import asyncio
@@ -14,7 +15,6 @@ import json
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
@@ -22,16 +22,11 @@ from typing import Any, Literal, Self
 
 from mqtt_service.simulator.access import Access
 from mqtt_service.simulator.camera import Camera
-from mqtt_service.simulator.commands import (
-    command_faults,
-    command_type,
-    device_key,
-    is_wake_time,
-    reply_faults,
-)
-from mqtt_service.simulator.link import DeviceLink, LinkOptions, Received
-from mqtt_service.simulator.messages import acknowledgement, hello_document
+from mqtt_service.simulator.command_loop import CommandLoop, ReceivedCommand, received_command
+from mqtt_service.simulator.incoming import is_wake_time, read_message
+from mqtt_service.simulator.link import DeviceLink, LinkOptions, ReceivedMessage
 from mqtt_service.simulator.options import ACK_FORMS, ROOTS, AckForm, Answer, DeviceOptions, Root
+from mqtt_service.simulator.outgoing import heartbeat_document
 from mqtt_service.simulator.radio import Radio
 from mqtt_service.simulator.wake import Ending, SleepOptions, Wake
 
@@ -47,22 +42,7 @@ __all__ = [
 ]
 
 _NO_ACCESS_CONTROL = Access()
-_LOOK_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class ReceivedCommand:
-    """One command as it arrived; `fields` is the JSON object, `at` the event loop's clock in seconds.
-
-    `duplicate`: this command_id was obeyed before, so the device acknowledges it and does nothing.
-    """
-
-    command_type: str
-    command_id: str | None
-    fields: Mapping[str, Any]
-    topic: str
-    at: float
-    duplicate: bool
+_BUSY_CHECK_SECONDS = 0.05
 
 
 class SimulatedDevice:
@@ -95,9 +75,7 @@ class SimulatedDevice:
         self.wakes: list[Wake] = []
         self._rng = rng
         self._on_command = on_command
-        self._obeyed: set[str] = set()
-        self._inbox: asyncio.Queue[ReceivedCommand] = asyncio.Queue()
-        self._obeying = False
+        self._commands = CommandLoop(self, rng, self._taken, self._done)
         self._changed = asyncio.Event()
         self._active_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +83,8 @@ class SimulatedDevice:
         client_id = f"{options.root}-{re.sub(r'[^0-9A-Za-z]', '', options.device_id)}"
         topics = (self.topic("cmd"), self.topic("ack"))
         self._link_options = LinkOptions(host, port, client_id, topics, options.keep_session, access)
-        self._radio = Radio(options.radio, _another(rng))
-        self.camera = self._make_camera(_another(rng), now)
+        self._radio = Radio(options.radio, _derived(rng))
+        self.camera = self._make_camera(_derived(rng), now)
 
     async def __aenter__(self) -> Self:
         await self.wake()
@@ -117,11 +95,13 @@ class SimulatedDevice:
     ) -> None:
         await self.close()
 
+    # Its life: awake, asleep ------------------------------------------------------------------------------
+
     async def wake(self) -> Wake:
         """Connect and say HELLO. Raises BrokerUnavailableError; RuntimeError if it is awake already."""
         if self._link is not None:
             raise RuntimeError(f"{self.options.device_id} is awake already")
-        self._link = DeviceLink(self._link_options, self._read, self._connected)
+        self._link = DeviceLink(self._link_options, self._receive, self._connected)
         self.wakes.append(wake := Wake())
         if self.camera is not None:
             self.camera.sent = wake.sent
@@ -131,12 +111,12 @@ class SimulatedDevice:
             self.wakes.pop()
             await self.close()
             raise
-        self._stir()
-        self._spawn(self._work())
+        self._note_activity()
+        self._start(self._commands.run())
         if self.camera is not None:
-            self._spawn(self.camera.run())
+            self._start(self.camera.run())
         if self.options.sleeps is not None:
-            self._spawn(self._tire(self.options.sleeps, wake))
+            self._start(self._sleep_after_silence(self.options.sleeps, wake))
         return wake
 
     async def asleep(self, seconds: float | None = None) -> Wake:
@@ -153,38 +133,26 @@ class SimulatedDevice:
         if self._link is not None:
             await self._link.__aexit__(None, None, None)
         self._link = None
-        self._inbox = asyncio.Queue()
-        self._obeying = False
+        self._commands.reset()
         if self.camera is not None:
             self.camera.reset()
+
+    def reboot(self) -> None:
+        """Begin this wake anew: with another HELLO, and without knowing when to wake next."""
+        if self.camera is not None:
+            self.camera.reset()
+        self.wakes[-1].knows_next_wake = False
+        self._start(self.send_heartbeat())
+
+    def lose_connection(self) -> None:
+        """Fall off the network without a word; it connects again and says HELLO."""
+        if self._link is not None:
+            self._link.drop()
 
     @property
     def busy(self) -> bool:
         """Whether it obeys a command or sends a picture right now."""
-        return self._obeying or not self._inbox.empty() or (self.camera is not None and self.camera.busy)
-
-    def topic(self, kind: Literal["status", "cmd", "ack", "data"]) -> str:
-        """Return the device's own topic of this kind."""
-        root = "ESP32CAM" if kind == "data" else self.options.root
-        return f"{root}/{self.options.device_id}/{kind}"
-
-    async def hello(self) -> None:
-        """Say that it is awake; returns when the broker has it."""
-        count, names = self._pending()
-        self.wakes[-1].say_hello(_clock())
-        document = hello_document(self.options.device_id, self.options.hello_form, count, names, self._rng)
-        await self._say("status", document)
-        self._stir()
-        if self.camera is not None:
-            self.camera.upload_new()
-
-    async def publish(
-        self, kind: Literal["status", "ack", "data"], document: Mapping[str, Any], qos: int = 1
-    ) -> None:
-        """Publish any JSON object on one of its topics, past the radio; returns when the broker has it."""
-        if self._link is not None:
-            await self._link.publish(self.topic(kind), json.dumps(document).encode(), qos)
-            self._active_at = _clock()
+        return self._commands.busy or (self.camera is not None and self.camera.busy)
 
     async def wait_for(self, seen: Callable[["SimulatedDevice"], bool], seconds: float | None = 10.0) -> None:
         """Return once `seen` is true of this device. Raises TimeoutError after `seconds`."""
@@ -193,61 +161,19 @@ class SimulatedDevice:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def lose_connection(self) -> None:
-        """Fall off the network without a word; it connects again and says HELLO."""
-        if self._link is not None:
-            self._link.drop()
-
-    def _make_camera(self, rng: Random, now: Callable[[], datetime]) -> Camera | None:
-        options = self.options.camera
-        if options is None:
-            return None
-
-        async def publish(document: Mapping[str, Any]) -> None:
-            await self.publish("data", document, options.qos)
-
-        return Camera(self.options.device_id, options, publish, self._radio, rng, now, self._stir)
-
-    def _pending(self) -> tuple[int, list[str] | None]:
-        if self.camera is not None:
-            return self.camera.pending()
-        images = self.options.pending_images
-        return len(images), list(images[:10])
-
-    # Its life ---------------------------------------------------------------------------------------------
-
-    def _connected(self) -> None:
-        self._spawn(self.hello())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.complaints.append(f"the simulation itself failed: {error!r}")
-            self._changed.set()
-
-    def _stir(self) -> None:
-        """Something happened: the silence begins anew, and whoever waits looks again."""
-        self._active_at = _clock()
-        self._changed.set()
-
-    async def _tire(self, options: SleepOptions, wake: Wake) -> None:
+    async def _sleep_after_silence(self, options: SleepOptions, wake: Wake) -> None:
         """End the wake after the silence that ends it."""
         while True:
             unfinished = self.camera is not None and self.camera.unfinished
-            silence = options.silence(told=wake.told, unfinished=unfinished)
+            silence = options.silence(knows_next_wake=wake.knows_next_wake, unfinished=unfinished)
             left = self._active_at + silence - _clock()
             if left <= 0 and not self.busy:
                 break
             self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(left, _LOOK_SECONDS)):
+                async with asyncio.timeout(max(left, _BUSY_CHECK_SECONDS)):
                     await self._changed.wait()
-        await self._end(wake, "asleep" if wake.told else "hung")
+        await self._end(wake, "asleep" if wake.knows_next_wake else "hung")
 
     async def _end(self, wake: Wake, ending: Ending) -> None:
         if ending == "hung":
@@ -257,128 +183,121 @@ class SimulatedDevice:
         wake.ended, wake.ended_at = ending, _clock()
         self._changed.set()
 
+    def _note_activity(self) -> None:
+        """Something happened: the silence begins anew, and whoever waits looks again."""
+        self._active_at = _clock()
+        self._changed.set()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.complaints.append(f"the simulation itself failed: {error!r}")
+            self._changed.set()
+
+    # What it says -----------------------------------------------------------------------------------------
+
+    def topic(self, kind: Literal["status", "cmd", "ack", "data"]) -> str:
+        """Return the device's own topic of this kind."""
+        root = "ESP32CAM" if kind == "data" else self.options.root
+        return f"{root}/{self.options.device_id}/{kind}"
+
+    async def send_heartbeat(self) -> None:
+        """Say HELLO; returns when the broker has it."""
+        count, names = self._pending()
+        self.wakes[-1].note_heartbeat(_clock())
+        form = self.options.heartbeat_form
+        document = heartbeat_document(self.options.device_id, form, count, names, self._rng)
+        await self.send("status", document)
+        self._note_activity()
+        if self.camera is not None:
+            self.camera.upload_new()
+
+    async def send(self, kind: Literal["status", "ack"], document: Mapping[str, Any]) -> None:
+        """Publish by radio, which may lose or double it."""
+        messages = self._radio.transmit([document]) if self._radio.affects("all") else [document]
+        for message in messages:
+            await self.publish(kind, message)
+
+    async def publish(
+        self, kind: Literal["status", "ack", "data"], document: Mapping[str, Any], qos: int = 1
+    ) -> None:
+        """Publish any JSON object on one of its topics, past the radio; returns when the broker has it."""
+        if self._link is not None:
+            await self._link.publish(self.topic(kind), json.dumps(document).encode(), qos)
+            self._active_at = _clock()
+
+    def _connected(self) -> None:
+        self._start(self.send_heartbeat())
+
+    def _pending(self) -> tuple[int, list[str] | None]:
+        if self.camera is not None:
+            return self.camera.pending()
+        images = self.options.pending_images
+        return len(images), list(images[:10])
+
+    def _make_camera(self, rng: Random, now: Callable[[], datetime]) -> Camera | None:
+        options = self.options.camera
+        if options is None:
+            return None
+
+        async def publish(document: Mapping[str, Any]) -> None:
+            await self.publish("data", document, options.qos)
+
+        return Camera(self.options.device_id, options, publish, self._radio, rng, now, self._note_activity)
+
     # What it hears ----------------------------------------------------------------------------------------
 
-    def _read(self, message: Received) -> None:
-        """Take a message in; obeying a command takes time and happens in `_work`."""
-        try:
-            fields = json.loads(message.payload)
-        except ValueError:
-            fields = None
-        if not isinstance(fields, dict):
-            self._complain(message, f"not a JSON object: {message.payload[:80]!r}")
+    def _receive(self, message: ReceivedMessage) -> None:
+        incoming = read_message(message, self.options.device_id)
+        self._complain(message, *incoming.faults)
+        if incoming.kind in {"unreadable", "own"}:
             return
-        is_reply = message.topic == self.topic("ack")
-        if is_reply and "command_ack" in fields:
-            return  # its own
-        self.wakes[-1].hear(_clock())
-        self._complain(message, *self._faults_of_any(message, fields))
-        if is_reply:
-            self._take_reply(message, fields)
-        else:
-            self._take_command(message, fields)
-        self._stir()
+        self.wakes[-1].note_answer(_clock())
+        if incoming.kind == "command":
+            self._commands.put(received_command(incoming.fields, message.topic, _clock()))
+        elif incoming.usable and self.camera is not None:
+            self._take_reply(message, incoming.fields, self.camera)
+        self._note_activity()
 
-    def _complain(self, message: Received, *faults: str) -> None:
+    def _complain(self, message: ReceivedMessage, *faults: str) -> None:
         self.complaints += [f"{message.topic}: {fault}" for fault in faults]
 
-    def _faults_of_any(self, message: Received, fields: Mapping[str, Any]) -> list[str]:
-        faults = ["the message was retained"] if message.retained else []
-        if device_key(str(fields.get("device_id"))) != device_key(self.options.device_id):
-            faults.append(f"device_id is {fields.get('device_id')!r}")
-        return faults
-
-    def _take_command(self, message: Received, fields: Mapping[str, Any]) -> None:
-        self._complain(message, *command_faults(fields, message.qos))
-        at, kind = _clock(), command_type(fields)
-        command_id = fields.get("command_id")
-        self._inbox.put_nowait(ReceivedCommand(kind, command_id, fields, message.topic, at, duplicate=False))
-
-    def _take_reply(self, message: Received, fields: Mapping[str, Any]) -> None:
-        faults = reply_faults(fields)
-        self._complain(message, *faults)
-        if faults or self.camera is None:
-            return
+    def _take_reply(self, message: ReceivedMessage, fields: Mapping[str, Any], camera: Camera) -> None:
         name = fields["image_name"]
         if "ACK_OK" not in fields:
-            self.camera.send_again(name, fields["missing_chunks"])
+            camera.send_again(name, fields["missing_chunks"])
             return
-        if self.camera.card.get(name) is not None:
+        if camera.card.get(name) is not None:
             self.wakes[-1].acknowledged.append(name)
-        fault = self.camera.confirm(name)
+        fault = camera.confirm(name)
         self._complain(message, *([fault] if fault else []))
-        self._learn_wake(fields["ACK_OK"]["next_wake_time"])
+        self.learn_next_wake(fields["ACK_OK"]["next_wake_time"])
 
-    def _learn_wake(self, time: object) -> None:
+    def _taken(self, command: ReceivedCommand) -> None:
+        self.received.append(command)
+        self._note_activity()
+
+    def _done(self, command: ReceivedCommand) -> None:
+        self._note_activity()
+        if self._on_command is not None:
+            self._on_command(self, command)
+
+    def learn_next_wake(self, time: object) -> None:
+        """Remember when to wake next, if firmware can read that."""
         if isinstance(time, str) and is_wake_time(time):
             self.next_wake = time
-            self.wakes[-1].told = True
-
-    # What it does -----------------------------------------------------------------------------------------
-
-    async def _work(self) -> None:
-        while True:
-            arrived = await self._inbox.get()
-            self._obeying = True
-            command = replace(arrived, duplicate=arrived.command_id in self._obeyed)
-            await asyncio.sleep(self._rng.uniform(*self.options.think_seconds))
-            self.received.append(command)
-            self._stir()
-            await self._answer(command, self.answers.get(command.command_type, "success"))
-            self._obeying = False
-            self._stir()
-            if self._on_command is not None:
-                self._on_command(self, command)
-
-    async def _answer(self, command: ReceivedCommand, answer: Answer) -> None:
-        if answer == "success" and command.command_type == "set_wake_schedule":
-            self._learn_wake(command.fields["next_wake"])  # the same time twice is no harm
-        if answer == "success" and not command.duplicate:
-            answer = self._obey(command)
-        if command.command_id is not None and answer != "none":
-            document = acknowledgement(
-                self.options.device_id,
-                self.options.ack_form,
-                command.command_type,
-                command.command_id,
-                answer,
-            )
-            await self._say("ack", document)
-
-    def _obey(self, command: ReceivedCommand) -> Answer:
-        if not self._picture_is_there(command):
-            return "failed"
-        if command.command_id is not None:
-            self._obeyed.add(command.command_id)
-        if command.command_type == "capture_image" and self.camera is not None:
-            self.camera.capture()
-        if command.command_type == "reboot":
-            self._reboot()
-        return "success"
-
-    def _picture_is_there(self, command: ReceivedCommand) -> bool:
-        """Send the picture that it is asked for, if it is asked for one."""
-        if command.command_type != "send_image" or self.camera is None:
-            return True
-        return self.camera.send(str(command.fields["send_image"]))
-
-    def _reboot(self) -> None:
-        if self.camera is not None:
-            self.camera.reset()
-        self.wakes[-1].told = False
-        self._spawn(self.hello())
-
-    async def _say(self, kind: Literal["status", "ack"], document: Mapping[str, Any]) -> None:
-        """Publish by radio."""
-        leaving = self._radio.leave([document]) if self._radio.suffers("all") else [document]
-        for each in leaving:
-            await self.publish(kind, each)
+            self.wakes[-1].knows_next_wake = True
 
 
 def _clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _another(rng: Random) -> Random:
+def _derived(rng: Random) -> Random:
     """A generator of its own, so that what is drawn from it does not depend on the order of events."""
     return Random(rng.getrandbits(64))  # noqa: S311 - a simulation, nothing secret

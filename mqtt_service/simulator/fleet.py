@@ -12,7 +12,7 @@ from mqtt_service.devstack.signals import run_until_signal
 from mqtt_service.errors import BrokerUnavailableError, ServiceError
 from mqtt_service.simulator.access import Access
 from mqtt_service.simulator.device import SimulatedDevice
-from mqtt_service.simulator.fleet_options import FleetOptions, plan
+from mqtt_service.simulator.fleet_options import FleetOptions, plan_devices
 from mqtt_service.simulator.fleet_report import Report
 from mqtt_service.simulator.fleet_view import show
 from mqtt_service.simulator.link import DeviceLink, LinkOptions
@@ -26,32 +26,32 @@ class Fleet:
     def __init__(self, options: FleetOptions, host: str, port: int, access: Access) -> None:
         self.devices = [
             SimulatedDevice(device, host, port, rng=_rng(options.seed, number), access=access)
-            for number, device in enumerate(plan(options))
+            for number, device in enumerate(plan_devices(options))
         ]
         self._options = options
         self._probe = LinkOptions(host, port, "simulated-fleet", ("device/-/cmd",), access=access)
         self._began = self._ended = 0.0
-        self._whole = False
+        self._finished = False
 
     async def run(self) -> None:
         """Return when every device is done or hung. Raises BrokerUnavailableError if there is no broker."""
         async with DeviceLink(self._probe, lambda _: None, lambda: None):
-            pass
+            pass  # the broker can be reached
         self._began = _clock()
         try:
             async with asyncio.TaskGroup() as lives:
                 for number, device in enumerate(self.devices):
-                    lives.create_task(self._live(device, _rng(self._options.seed, number)))
-            self._whole = True
+                    lives.create_task(self._run_device(device, _rng(self._options.seed, number)))
+            self._finished = True
         finally:
             self._ended = _clock()
             await asyncio.gather(*(device.close() for device in self.devices))
 
     def report(self) -> Report:
         """Return what became of the fleet so far."""
-        return Report(self.devices, self._ended - self._began, self._whole)
+        return Report(self.devices, self._ended - self._began, self._finished)
 
-    async def _live(self, device: SimulatedDevice, rng: Random) -> None:
+    async def _run_device(self, device: SimulatedDevice, rng: Random) -> None:
         await asyncio.sleep(rng.uniform(0, self._options.sleep))
         extra_wakes = 0
         for number in count(1):

@@ -19,7 +19,7 @@ class FleetOptions:
     Each device wakes `wakes` times, each time with `pictures` new ones, and sleeps for `sleep` between. With
     `seconds`, no such wake begins after that time; with 0 `wakes`, only `seconds` or a signal end them. A
     device that has pictures left then wakes up to `extra_wakes` times more. `root` and `encoding` are those
-    of all devices; None: each device has one of both by chance, as it has its other habits. `loss`,
+    of all devices; None: each device has one by chance, as it has its other habits. `loss`,
     `duplicates` and `shuffle` as in RadioOptions, of chunks; `settle` and `patience` as in SleepOptions. The
     same `seed` gives the same fleet.
     """
@@ -43,15 +43,15 @@ class FleetOptions:
     seed: int = 1
 
 
-def plan(fleet: FleetOptions) -> list[DeviceOptions]:
+def plan_devices(fleet: FleetOptions) -> list[DeviceOptions]:
     """Return how each device behaves: habits of firmware in the field, in every mixture."""
     return [
-        _device(fleet, device_id, Random(f"{fleet.seed} {number}"))  # noqa: S311 - a simulation, nothing secret
+        _plan_device(fleet, device_id, Random(f"{fleet.seed} {number}"))  # noqa: S311 - a simulation, nothing secret
         for number, device_id in enumerate(fleet.device_ids)
     ]
 
 
-def _device(fleet: FleetOptions, device_id: str, rng: Random) -> DeviceOptions:
+def _plan_device(fleet: FleetOptions, device_id: str, rng: Random) -> DeviceOptions:
     spelling = rng.choice(SPELLINGS)
     encoding = rng.choice(ENCODINGS) if fleet.encoding is None else fleet.encoding
     root = rng.choice(ROOTS) if fleet.root is None else fleet.root
@@ -60,8 +60,8 @@ def _device(fleet: FleetOptions, device_id: str, rng: Random) -> DeviceOptions:
     camera = CameraOptions(
         fleet.picture_bytes,
         form,
-        waits=rng.choice((False, True)),
-        lists=offers != "counted",
+        waits_for_send_image=rng.choice((False, True)),
+        lists_pending=offers != "counted",
         uploads_new=offers == "uploaded unasked",
         qos=fleet.qos,
     )
@@ -70,7 +70,7 @@ def _device(fleet: FleetOptions, device_id: str, rng: Random) -> DeviceOptions:
         root,
         rng.choice(ACK_FORMS),
         think_seconds=THINK_SECONDS,
-        hello_form=spelling,
+        heartbeat_form=spelling,
         camera=camera,
         radio=RadioOptions(fleet.loss, fleet.duplicates, fleet.shuffle),
         sleeps=SleepOptions(settle=fleet.settle, patience=fleet.patience),

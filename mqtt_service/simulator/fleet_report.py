@@ -8,18 +8,18 @@ from typing import Any
 from mqtt_service.simulator.device import SimulatedDevice
 from mqtt_service.simulator.wake import Wake
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over a fleet, at any time. `pending` pictures are on cards; `commands` are repeated ones too."""
+    """Sums over a fleet, at any time. `pending` counts pictures on cards; `commands` repeated ones too."""
 
     awake: int
     asleep: int
     hung: int
     wakes: int
-    hellos: int
+    heartbeats: int
     answered: int
     sent: int
     acknowledged: int
@@ -39,7 +39,7 @@ class Totals:
             asleep=states.count("asleep"),
             hung=states.count("hung"),
             wakes=len(wakes),
-            hellos=sum(wake.hellos for wake in wakes),
+            heartbeats=sum(wake.heartbeats for wake in wakes),
             answered=sum(wake.answered for wake in wakes),
             sent=sum(len(wake.sent) for wake in wakes),
             acknowledged=sum(len(wake.acknowledged) for wake in wakes),
@@ -52,17 +52,17 @@ class Totals:
 
 @dataclass(frozen=True)
 class Report:
-    """A fleet's end after `seconds`; `whole`: it was not interrupted."""
+    """What became of a fleet after `seconds`; `finished`: nobody interrupted it."""
 
     devices: Sequence[SimulatedDevice]
     seconds: float
-    whole: bool
+    finished: bool
 
     @property
     def failed(self) -> bool:
         """Whether a device hung, or a picture was not acknowledged though nobody interrupted."""
         totals = Totals.of(self.devices)
-        return totals.hung > 0 or (self.whole and totals.pending > 0)
+        return totals.hung > 0 or (self.finished and totals.pending > 0)
 
     def lines(self) -> Iterator[str]:
         """Yield the summary for people."""
@@ -71,7 +71,7 @@ class Report:
             f"{len(self.devices)} devices, {totals.wakes} wakes in {self.seconds:.1f} s: "
             f"{totals.asleep} asleep, {totals.awake} awake, {totals.hung} hung"
         )
-        yield f"HELLOs      {totals.hellos}, answered {totals.answered}{self._speed()}"
+        yield f"HELLOs      {totals.heartbeats}, answered {totals.answered}{self._speed()}"
         yield (
             f"pictures    {totals.sent} sent, {totals.acknowledged} acknowledged, "
             f"{totals.pending} left on cards; {totals.chunks} chunks sent"
@@ -84,7 +84,7 @@ class Report:
         """Return everything as JSON, the hash of every picture that was acknowledged among it."""
         return {
             "seconds": round(self.seconds, 3),
-            "whole": self.whole,
+            "finished": self.finished,
             "failed": self.failed,
             **asdict(Totals.of(self.devices)),
             "devices": [_device(device) for device in self.devices],
@@ -109,9 +109,9 @@ class Report:
         every = [
             f"{device.options.device_id}  {text}" for device in self.devices for text in device.complaints
         ]
-        yield from every[:_MOST_SHOWN]
-        if len(every) > _MOST_SHOWN:
-            yield f"… and {len(every) - _MOST_SHOWN} more"
+        yield from every[:_MAX_SHOWN]
+        if len(every) > _MAX_SHOWN:
+            yield f"… and {len(every) - _MAX_SHOWN} more"
 
 
 def state(device: SimulatedDevice) -> str:
@@ -144,7 +144,7 @@ def _device(device: SimulatedDevice) -> dict[str, Any]:
 
 def _wake(wake: Wake) -> dict[str, Any]:
     return {
-        "hellos": wake.hellos,
+        "heartbeats": wake.heartbeats,
         "answered": wake.answered,
         "answer_seconds": None if wake.answer_seconds is None else round(wake.answer_seconds, 3),
         "ended": wake.ended,

@@ -18,7 +18,7 @@ _TITLES = {
     "awake": "awake",
     "asleep": "asleep",
     "hung": "hung",
-    "hellos": "HELLOs",
+    "heartbeats": "HELLOs",
     "answered": "answered",
     "sent": "pictures sent",
     "acknowledged": "acknowledged",

@@ -22,7 +22,7 @@ from mqtt_service.simulator.access import Access, tls_context
 
 READY_SECONDS = 10.0
 _RECONNECT_SECONDS = 0.5
-_LEAVE_SECONDS = 1.0
+_DISCONNECT_SECONDS = 1.0
 _KEEPALIVE_SECONDS = 30
 
 
@@ -39,7 +39,7 @@ class LinkOptions:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedMessage:
     """One message as it came; `qos` and `retained` as the broker delivered it."""
 
     topic: str
@@ -57,16 +57,19 @@ class DeviceLink:
     """
 
     def __init__(
-        self, options: LinkOptions, on_message: Callable[[Received], None], on_ready: Callable[[], None]
+        self,
+        options: LinkOptions,
+        on_message: Callable[[ReceivedMessage], None],
+        on_ready: Callable[[], None],
     ) -> None:
         self._options = options
         self._on_message = on_message
         self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
-        self._first: asyncio.Future[None] = self._loop.create_future()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
         self._lost = asyncio.Event()
-        self._published: dict[int, asyncio.Future[None]] = {}
-        self._leaving: dict[int, asyncio.Future[None]] = {}
+        self._unacknowledged: dict[int, asyncio.Future[None]] = {}
+        self._unsent: dict[int, asyncio.Future[None]] = {}
         self._client = self._make_client()
         self._task: asyncio.Task[None] | None = None
 
@@ -75,7 +78,7 @@ class DeviceLink:
             async with asyncio.timeout(READY_SECONDS):
                 await self._connect()
                 self._task = asyncio.create_task(self._stay_connected())
-                await self._first
+                await self._ready
         except OSError as error:
             await self._close()
             where = f"{self._options.host}:{self._options.port}"
@@ -91,11 +94,11 @@ class DeviceLink:
         await self._close()
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        """Publish and wait: at QoS 1 for PUBACK, over a reconnect if need be; at QoS 0 until it left."""
+        """Publish and wait: at QoS 1 for PUBACK, over a reconnect if need be; at QoS 0 until it was sent."""
         message = self._client.publish(topic, payload, qos=qos)
         if qos == 0 and message.rc != mqtt.MQTT_ERR_SUCCESS:
             return  # away from the broker: lost
-        waiting = self._published if qos else self._leaving
+        waiting = self._unacknowledged if qos else self._unsent
         waiting[message.mid] = done = self._loop.create_future()
         try:
             await done
@@ -135,9 +138,9 @@ class DeviceLink:
         self._lost.clear()
         if self._client.disconnect() == mqtt.MQTT_ERR_SUCCESS:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LEAVE_SECONDS):
+                async with asyncio.timeout(_DISCONNECT_SECONDS):
                     await self._lost.wait()
-        for waiting in [*self._published.values(), *self._leaving.values()]:
+        for waiting in [*self._unacknowledged.values(), *self._unsent.values()]:
             waiting.cancel()
 
     def _make_client(self) -> mqtt.Client:
@@ -194,24 +197,24 @@ class DeviceLink:
     ) -> None:
         if not reason.is_failure:
             client.subscribe([(topic, 1) for topic in self._options.subscriptions])
-        elif not self._first.done():
-            self._first.set_exception(ConnectionRefusedError(str(reason)))
+        elif not self._ready.done():
+            self._ready.set_exception(ConnectionRefusedError(str(reason)))
 
     def _subscribed(self, *_: object) -> None:
-        if not self._first.done():
-            self._first.set_result(None)
+        if not self._ready.done():
+            self._ready.set_result(None)
         self._on_ready()
 
     def _disconnected(self, *_: object) -> None:
         self._lost.set()
-        for sent in self._leaving.values():
+        for sent in self._unsent.values():
             if not sent.done():
-                sent.set_result(None)  # paho drops what was to leave at QoS 0
+                sent.set_result(None)  # paho drops what was to be sent at QoS 0
 
     def _acknowledged(self, _client: mqtt.Client, _userdata: object, mid: int, *_: object) -> None:
-        done = self._published.get(mid) or self._leaving.get(mid)
+        done = self._unacknowledged.get(mid) or self._unsent.get(mid)
         if done is not None and not done.done():
             done.set_result(None)
 
     def _received(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        self._on_message(Received(message.topic, bytes(message.payload), message.qos, message.retain))
+        self._on_message(ReceivedMessage(message.topic, bytes(message.payload), message.qos, message.retain))

@@ -25,7 +25,8 @@ class DeviceOptions:
     which is ESP32CAM always. `ack_form`: "plain" {"command_ack": "acknowledged"}, "typed" {"command_ack":
     {"type", "status"}}, "by_id" with the command_id. `answers` gives, for a command type, another answer than
     success; "none" is no answer at all. `think_seconds`: it takes this long to obey, from and to.
-    `hello_form`: "spec" as specified, "field" with `Alive`, "older" with `"alive": true` and `pending_count`.
+    `heartbeat_form`: "spec" as specified, "field" with `Alive`, "older" with `"alive": true` and
+    `pending_count`.
 
     Without a `camera` it has no pictures, but says that `pending_images` are pending and acknowledges what it
     is told of them. Without `sleeps` it stays awake.
@@ -38,7 +39,7 @@ class DeviceOptions:
     think_seconds: tuple[float, float] = (0.0, 0.0)
     pending_images: tuple[str, ...] = ()
     keep_session: bool = False
-    hello_form: Spelling = "spec"
+    heartbeat_form: Spelling = "spec"
     camera: CameraOptions | None = None
     radio: RadioOptions = field(default_factory=RadioOptions)
     sleeps: SleepOptions | None = None

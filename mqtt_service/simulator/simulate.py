@@ -21,7 +21,7 @@ from mqtt_service.simulator.device import (
     SimulatedDevice,
 )
 
-# The devices of supabase/seed.sql; what goes beyond them gets a locally administered address.
+# The devices of supabase/seed.sql; any more get locally administered addresses.
 SEEDED = ("AA:BB:CC:DD:EE:FF", "AA:BB:CC:DD:EE:02", "BB:BB:CC:DD:EE:01")
 
 _NO_ACCESS_CONTROL = Access()
@@ -54,7 +54,7 @@ def run_simulate(
         return 1
 
 
-def invented_ids(count: int) -> list[str]:
+def default_ids(count: int) -> list[str]:
     """Return the ids of `count` devices: the seeded ones, then 02:00:00:00:00:01 and so on."""
     more = (f"02:00:00:{n >> 16 & 255:02X}:{n >> 8 & 255:02X}:{n & 255:02X}" for n in range(1, count + 1))
     return [*SEEDED, *more][:count]

@@ -10,18 +10,18 @@ Ending = Literal["asleep", "hung"]
 class SleepOptions:
     """After how many seconds of silence a wake is over.
 
-    `linger`: it knows its next wake time, and no picture is left of which the service knows. `settle`: one is
-    left, so that the service may have more to say; longer than the service waits for a silent device.
-    `patience`: it was not told when to wake. A real device would stay awake for ever; this one is found hung.
+    `linger`: it knows its next wake time, and the service knows of no picture that is left. `settle`: one is
+    left, so the service may have more to say; longer than the service waits for a silent device. `patience`:
+    it was not told when to wake. A real device would stay awake for ever; this one counts as hung.
     """
 
     linger: float = 0.3
     settle: float = 30.0
     patience: float = 60.0
 
-    def silence(self, *, told: bool, unfinished: bool) -> float:
+    def silence(self, *, knows_next_wake: bool, unfinished: bool) -> float:
         """Return how long the silence lasts that ends the wake."""
-        if not told:
+        if not knows_next_wake:
             return self.patience
         return self.settle if unfinished else self.linger
 
@@ -30,40 +30,39 @@ class SleepOptions:
 class Wake:
     """One wake; times are the event loop's clock in seconds.
 
-    `told`: it knows its next wake time. `hellos` is more than 1 after a reboot or a lost connection;
-    `answered` counts those after which it heard something, first at `answered_at`. `ended` is None while it
-    lasts. `sent` are the names of the pictures that were sent in full, `acknowledged` of those that had their
-    ACK_OK.
+    `heartbeats` counts its HELLOs: more than one after a reboot or a lost connection; `answered` those after
+    which it heard something, first at `answered_at`. `ended` is None while it lasts. `sent` are the names of
+    the pictures that were sent in full, `acknowledged` of those that were confirmed with ACK_OK.
     """
 
-    hellos: int = 0
+    heartbeats: int = 0
     answered: int = 0
-    hello_at: float | None = None
+    heartbeat_at: float | None = None
     answered_at: float | None = None
-    told: bool = False
+    knows_next_wake: bool = False
     sent: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
     ended: Ending | None = None
     ended_at: float | None = None
-    _waits: bool = False
+    _unanswered: bool = False
 
     @property
     def answer_seconds(self) -> float | None:
         """From its HELLO to the first answer; None where there was none."""
-        if self.hello_at is None or self.answered_at is None:
+        if self.heartbeat_at is None or self.answered_at is None:
             return None
-        return self.answered_at - self.hello_at
+        return self.answered_at - self.heartbeat_at
 
-    def say_hello(self, now: float) -> None:
-        """Note a HELLO."""
-        self.hellos += 1
-        self._waits = True
-        if self.hello_at is None:
-            self.hello_at = now
+    def note_heartbeat(self, now: float) -> None:
+        """Count a HELLO."""
+        self.heartbeats += 1
+        self._unanswered = True
+        if self.heartbeat_at is None:
+            self.heartbeat_at = now
 
-    def hear(self, now: float) -> None:
-        """Note a message from the service."""
-        if self._waits:
-            self._waits = False
+    def note_answer(self, now: float) -> None:
+        """Take note of a message from the service: an answer, if it is the first after a HELLO."""
+        if self._unanswered:
+            self._unanswered = False
             self.answered += 1
             self.answered_at = self.answered_at or now

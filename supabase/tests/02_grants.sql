@@ -35,7 +35,7 @@ select is_empty(
   'service_role reads and writes every table');
 select is_empty(
   $$select name, role, privilege from unnest(array['anon', 'authenticated', 'service_role']) role,
-      unnest(array['command_answers', 'visits', 'duplicate_images', 'replies', 'worker_instances']) name,
+      unnest(array['acknowledgements', 'visits', 'duplicate_images', 'replies', 'worker_instances']) name,
       unnest(array['select', 'insert', 'update', 'delete']) privilege
     where has_table_privilege(role, format('mqtt_private.%I', name), privilege) <> (role = 'service_role')$$,
   'the worker''s own tables are for service_role alone');

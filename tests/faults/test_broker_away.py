@@ -42,7 +42,7 @@ async def test_while_the_broker_is_away_commands_wait_uncounted_and_then_flow_in
 ) -> None:
     """Take out any of these:
 
-    - that nothing is claimed while the link is down (`limit` in CommandQueueProcessor._turn): attempts count;
+    - that nothing is claimed while the link is down (`limit` in CommandQueueProcessor._poll): attempts count;
     - `released` for BrokerUnavailableError in CommandQueueProcessor._publish: retries are counted;
     - one paho client for each connection (a client that reconnects sends its own queue again, marked as DUP).
 
@@ -67,7 +67,8 @@ async def test_while_the_broker_is_away_commands_wait_uncounted_and_then_flow_in
             assert str(bench.mqtt.port) in document["mqtt"]["error"]
             await worker.says(r"\[MQTT\] ❌ nothing listens on .*; next try in")
             await worker.says(
-                rf"{_IN_FLIGHT} command\(s\) wait, uncounted: .*; {_IN_FLIGHT} of them may have arrived"
+                rf"{_IN_FLIGHT} command\(s\) not sent, pending again without a failure counted: "
+                rf".*; {_IN_FLIGHT} of them may have arrived and will be sent again under the same command_id"
             )
             await bench.database.queue_each(ids, _EACH)
             await _queue_what_expires(bench, devices)
@@ -159,6 +160,6 @@ async def test_a_command_whose_time_ends_while_the_broker_is_slow_is_not_publish
             return await bench.database.statuses() == {"acknowledged": 2, "expired": 1}
 
         await eventually(settled, "two answers and an expiry")
-        await worker.says(r"1 command\(s\) wait, uncounted: its time was over before it could be sent")
+        await worker.says(r"1 command\(s\) not sent, .*: it expires before it can be sent")
         await worker.says("⌛ update_config expired: it could not be delivered in time")
     assert fleet.numbers() == {device["device_mac"]: [1, 3]}

@@ -110,7 +110,7 @@ async def _check(bench: Bench, cast: Cast, fleet: Fleet) -> None:
     assert fleet.repeats() == 1  # what was delivered again on wake
     assert all(numbers == sorted(numbers) for numbers in fleet.numbers().values())
 
-    assert (wake.ended, wake.hellos, len(wake.sent), wake.acknowledged) == ("asleep", 1, 1, wake.sent)
+    assert (wake.ended, wake.heartbeats, len(wake.sent), wake.acknowledged) == ("asleep", 1, 1, wake.sent)
     assert cast.camera.complaints == []
     types = [command.command_type for command in cast.camera.received]
     assert types == ["update_config", "send_image"]
@@ -178,8 +178,9 @@ async def test_an_answer_that_does_not_come_costs_time_and_nothing_else(bench: B
     """Take out any of these, and a kind fails:
 
     - what a claim hands out again (answer '{}' in fn_find_unseen_commands): a lost claim waits for its lease;
-    - the early retry in CommandQueueProcessor._after_failure: it waits for the poll;
-    - the refs of acknowledgements and HELLOs, the row's identity in fn_record_images, `patiently` in Batcher.
+    - the early retry in CommandQueueProcessor._pause_after_failure: it waits for the poll;
+    - the refs of acknowledgements and HELLOs, the row's identity in fn_record_images;
+    - `retry_forever` in Batcher.
     """
 
     def fail(call: str) -> None:

@@ -28,10 +28,10 @@ BACK_WITHIN = 60.0
 DEAD = drill(short=1.0, long=300.0)
 POLL = 0.5
 QUICKER = {
-    "adapters.realtime._HEARTBEAT": 0.5,
-    "adapters.realtime._SUBSCRIBE_DEADLINE": 3.0,
-    "silence._LATE": 1.0,
-    "silence._GRACE": 0.5,
+    "adapters.supabase.realtime_session._HEARTBEAT": 0.5,
+    "adapters.supabase.realtime_session._SUBSCRIBE_TIMEOUT": 3.0,
+    "adapters.supabase.missed_events._LATE": 1.0,
+    "adapters.supabase.missed_events._GRACE": 0.5,
 }
 
 POLL_GOES_ON = "commands go on at the pace of the poll"
@@ -107,7 +107,7 @@ async def map_one(database: Rows) -> None:
 async def test_a_socket_that_goes_nowhere_and_a_server_that_is_away(
     stack: Stack, database: Rows, lines: Lines
 ) -> None:
-    """Fails where adapters/realtime.py does not count unanswered heartbeats (the first is not seen), or where
+    """Fails where realtime_session.py does not count unanswered heartbeats (the first is not seen), or where
     `Doorbell.run` does not subscribe anew (neither comes back).
     """
     async with forked(stack) as (holed, hole), forked(stack) as (away, gap):
@@ -142,7 +142,7 @@ async def test_a_socket_that_goes_nowhere_and_a_server_that_is_away(
 async def test_a_channel_that_the_server_ends(
     stack: Stack, database: Rows, lines: Lines, how: RealtimeAction
 ) -> None:
-    """Fails without `_on_state` in adapters/realtime.py: a channel that is closed stays closed."""
+    """Fails without `_on_state` in realtime_session.py: a channel that is closed stays closed."""
     async with forked(stack) as (worker, _):
         stack.faults.act(how)
         await eventually(lambda: lines(POLL_GOES_ON), "a line about the loss")
@@ -152,7 +152,7 @@ async def test_a_channel_that_the_server_ends(
 
 
 async def test_a_channel_that_delivers_nothing(stack: Stack, database: Rows, lines: Lines) -> None:
-    """Fails without silence.py: the channel itself says to the end that it is joined and well."""
+    """Fails without missed_events.py: the channel itself says to the end that it is joined and well."""
     async with forked(stack) as (worker, _):
 
         async def after_a_command(status: str) -> bool:
@@ -179,7 +179,7 @@ async def test_a_channel_that_delivers_nothing(stack: Stack, database: Rows, lin
 async def test_an_event_whose_handling_raises(
     stack: Stack, database: Rows, lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fails without the `except` in `_Session._call`: the library ends its listener over a raise."""
+    """Fails without the `except` in `RealtimeSession._call`: the library ends its listener over a raise."""
     async with running_worker(stack, poll_interval=600.0) as worker:
         await becomes(worker, "healthy", BACK_WITHIN)
         # The link wakes the queue when it says this, which can be after /health knows of it.

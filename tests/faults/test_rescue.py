@@ -98,7 +98,7 @@ async def _start(bench: Bench, parts: AsyncExitStack, name: str, link: Proxy) ->
 async def test_workers_killed_in_turn_under_load_lose_nothing_and_keep_each_devices_order(
     bench: Bench,
 ) -> None:
-    """Take out the end of leases: `lease_until <= p_now` in fn_lease_due_commands.
+    """Take out the end of leases: `lease_until <= p_claim.now` in fn_find_due_commands.
 
     Long: one of three workers is killed every 5 s for 2 minutes.
     """

@@ -71,7 +71,7 @@ async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(
         await under_way(fleet)
         async with bench.worker("new", MQTT_CLIENT_ID="one") as new:
             assert await old.ended(STOPS_WITHIN) == 0
-            await old.says(r"\[MQTT\] another client has connected to .* as one; leaving to it")
+            await old.says(r"\[MQTT\] another client has connected to .* as one; leaving the session to it")
             await old.says(r"\[SERVICE\] Stopping \(another worker took over the MQTT session\)")
             await under_way(fleet)
             count = await end()
@@ -84,7 +84,7 @@ async def test_a_new_process_with_the_same_client_id_takes_over_without_a_fight(
 
 
 async def test_a_new_process_with_another_client_id_overlaps_unnoticed(bench: Bench) -> None:
-    """Fails without `busy` in fn_lease_due_commands: a device's commands overtake each other."""
+    """Fails without `busy` in fn_find_due_commands: a device's commands overtake each other."""
     async with bench.devices() as fleet, bench.worker("old") as old, load(bench) as end:
         await under_way(fleet)
         async with bench.worker("new") as new:
@@ -171,7 +171,7 @@ async def end_one(bench: Bench, client_id: str, name: str, dice: random.Random) 
 
 
 async def test_shutdown_ends_while_everything_is_frozen(bench: Bench) -> None:
-    """Fails where a part of `Worker.stop` has no bound, and `leave_at_last` is not there either."""
+    """Fails where a part of `Worker.stop` has no bound, and `exit_after` is not there either."""
     async with bench.devices(), bench.worker() as worker:
         devices = [row["device_id"] for row in await bench.database.add_active_devices(DEVICES)]
         bench.broker.freeze()
@@ -208,7 +208,7 @@ async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_onc
         await bench.mqtt.reset()
         bench.mqtt.flow()
         await bench.database.all(
-            "update mqtt_private.command_answers set answered_at = answered_at - interval '50 min'"
+            "update mqtt_private.acknowledgements set received_at = received_at - interval '50 min'"
         )
         async with bench.worker("other") as other:
             second = await bench.database.queue(device["device_id"], "reboot")

@@ -261,7 +261,7 @@ async def tell_and_check(bench: Bench, fleet: Fleet, faults: Faults, crew: Crew,
         said_without_id=answers.said_without_id,
         of_these_used=await used_without_id(bench, fleet),
         pictures=len(pictures),
-        heartbeats=document["hellos"],
+        heartbeats=document["heartbeats"],
         answered=document["answered"],
         hung=document["hung"],
         unfinished=unfinished,
@@ -277,8 +277,8 @@ async def used_without_id(bench: Bench, fleet: Fleet) -> int:
     """How many answers without an id the database has used, each once, whoever heard it."""
     devices = [device.options.device_id for device in fleet.devices if device.options.ack_form != "by_id"]
     row = await bench.database.one(
-        "select count(*) from mqtt_private.command_answers join public.devices using (device_id)"
-        " where repeats is null and device_mac = any (%s)",
+        "select count(*) from mqtt_private.acknowledgements join public.devices using (device_id)"
+        " where duplicate_of is null and device_mac = any (%s)",
         devices,
     )
     used: int = row["count"]

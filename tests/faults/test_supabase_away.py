@@ -103,7 +103,7 @@ async def _is_seen(worker: WorkerProcess) -> None:
 
 @pytest.mark.parametrize("way", ["refuses", "swallows", "restarts"])
 async def test_answers_that_come_while_supabase_is_away_land_when_it_is_back(bench: Bench, way: Way) -> None:
-    """Take out `patiently` in Batcher._write_patiently: the first failure loses what was in hand.
+    """Take out `retry_forever` in Batcher._call: the first failure loses what was in hand.
 
     Long: 1,000 answers in 60 s.
     """

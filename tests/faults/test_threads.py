@@ -21,13 +21,13 @@ from tests.faults.bench.rig import Bench, running_bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-LEAVING = r"\[SERVICE\] Leaving with status 1, so that a fresh process starts: "
+LEAVING = r"\[SERVICE\] Exiting with status 1, so that the platform starts a new process: "
 # How each one ends: what the log says first of the fault, and then of what the service does.
 LEAVES = {
-    "the_loop_blocks": (LEAVING, r"the event loop stands still in .*injured\.py, line \d+"),
+    "the_loop_blocks": (LEAVING, r"the event loop is blocked in .*injured\.py, line \d+"),
     "the_queue_hangs": (
-        r"The command queue has not moved for \d+ s",
-        LEAVING + "the command queue stands still",
+        r"The command queue has made no progress for \d+ s",
+        LEAVING + "the command queue has stalled",
     ),
     "a_task_raises": (r"Task exception was never retrieved", LEAVING + "a callback, task or thread failed"),
     "a_callback_raises": (r"Exception in callback", LEAVING + "a callback, task or thread failed"),
@@ -35,7 +35,7 @@ LEAVES = {
     "a_part_keeps_failing": (r"The provisioning keeps failing", LEAVING + "the provisioning ended"),
 }
 RECOVERS = {
-    "pahos_thread_raises": (r"paho's thread failed; the connection is made anew", r"✅ Connected to"),
+    "pahos_thread_raises": (r"paho's thread failed; connecting again", r"✅ Connected to"),
     "a_part_fails_twice": (
         r"The provisioning failed, next start in 1 s",
         r"The provisioning failed, next start in 2 s",
@@ -87,8 +87,9 @@ async def speak(fleet: Fleet) -> None:
 async def test_a_fault_that_cannot_be_mended_ends_the_process(
     injured: dict[str, WorkerProcess], injury: str
 ) -> None:
-    """Fails without, in this order, `LoopWatch`, `no_progress`, the two hooks of `first_fault` (for tasks and
-    callbacks, and for threads), and the limit of restarts in `kept_running`: all in supervision.py.
+    """Fails without, in this order, `LoopWatchdog` in watchdog.py, and in supervision.py
+    `wait_until_stalled`, the two hooks of `wait_for_unhandled_error` (for tasks and callbacks, and for
+    threads), and the limit of failures in `keep_running`.
     """
     worker = injured[injury]
     assert await worker.ended(DEADLINE) == 1, worker.output
@@ -97,14 +98,14 @@ async def test_a_fault_that_cannot_be_mended_ends_the_process(
 
 
 async def test_a_log_that_takes_nothing_keeps_no_dead_process(injured: dict[str, WorkerProcess]) -> None:
-    """Fails where `leave_now` writes its last words on the thread that ends the process."""
+    """Fails where `exit_now` writes to the log on the thread that ends the process."""
     worker = injured["the_log_blocks"]
     assert await worker.ended(DEADLINE) == 1, worker.output
 
 
 @pytest.mark.parametrize("injury", RECOVERS)
 async def test_a_part_that_fails_is_started_again(injured: dict[str, WorkerProcess], injury: str) -> None:
-    """Fails without the `except` in `Client.loop_forever` (mqtt_client.py), or in `kept_running`."""
+    """Fails without the `except` in `Client.loop_forever` (client.py), or in `keep_running`."""
     worker = injured[injury]
     fault, cure = RECOVERS[injury]
     await worker.says(fault, deadline=DEADLINE)

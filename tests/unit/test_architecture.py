@@ -1,6 +1,7 @@
 """The house rules that a reader relies on: which module may know which, and that each says what it is for.
 
-    errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices ← inbound ← service ← cli
+    errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices ← inbound
+    ← service ← worker_process ← cli
 
 A module imports from its own storey or from those to its left; nothing goes in circles. `queue` and `devices`
 are rooms of their own: what one needs of the other is wired in `service`. The check of a project's database,
@@ -21,19 +22,32 @@ PACKAGE = "mqtt_service"
 STOREYS = (
     {"errors"},
     {"protocol"},
-    {"config", "log", "backoff", "batching", "metrics", "publisher", "supervision"},
+    {
+        "config",
+        "http_server",
+        "log",
+        "backoff",
+        "batching",
+        "metrics",
+        "migrations",
+        "publisher",
+        "supervision",
+        "watchdog",
+    },
     {"adapters"},
     {"queue", "devices", "session_takeover", "health"},
     {"inbound"},
     {"service"},
+    {"worker_process"},
     {"cli"},
     {"__main__"},
 )
 # They share a storey, and neither knows the other.
 INDEPENDENT = ("queue", "devices")
 OUTSIDE = ("adoption", "devstack", "simulator", "demo", "bench")
-# What those outside may know of the worker: the simulated devices read and write the wire on their own.
-SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors")}
+# What those outside may know of the worker: the simulated devices read and write the wire on their own. The
+# migrations are the project's, not the worker's.
+SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors", "migrations")}
 
 
 def modules() -> dict[str, Path]:

@@ -156,7 +156,7 @@ async def test_an_item_whose_row_is_locked_keeps_those_behind_it_of_its_key_and_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A key is an item's last digit here; 7 is locked until it has been tried three times."""
-    monkeypatch.setattr(batching, "_WHILE_LOCKED", 0.05)
+    monkeypatch.setattr(batching, "_LOCKED_RETRY_DELAY", 0.05)
     tries = 0
     written: list[int] = []
 
@@ -182,7 +182,7 @@ async def test_an_item_whose_row_is_locked_keeps_those_behind_it_of_its_key_and_
 async def test_what_its_caller_gave_up_while_its_row_was_locked_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batching, "_WHILE_LOCKED", 0.05)
+    monkeypatch.setattr(batching, "_LOCKED_RETRY_DELAY", 0.05)
     locked = True
     written: list[int] = []
 

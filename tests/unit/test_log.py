@@ -3,7 +3,7 @@
 import json
 import logging
 
-from mqtt_service.log import JsonFormatter, OneWorker, TextFormatter, context
+from mqtt_service.log import JsonFormatter, TextFormatter, WorkerName, context
 
 
 def record(level: int = logging.INFO, **extra: object) -> logging.LogRecord:
@@ -17,7 +17,7 @@ def record(level: int = logging.INFO, **extra: object) -> logging.LogRecord:
         None,
         extra=context(**extra),
     )
-    OneWorker("w1").filter(made)
+    WorkerName("w1").filter(made)
     return made
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from mqtt_service import supervision
 from mqtt_service.errors import PermanentError
-from mqtt_service.supervision import Failures, first_fault, kept_running, no_progress
+from mqtt_service.supervision import Failures, keep_running, wait_for_unhandled_error, wait_until_stalled
 
 
 @asynccontextmanager
 async def watched() -> AsyncIterator["asyncio.Task[None]"]:
     """A task that ends with the first fault of ours."""
-    task = asyncio.create_task(first_fault())
+    task = asyncio.create_task(wait_for_unhandled_error())
     await asyncio.sleep(0)
     yield task
     task.cancel()
@@ -74,7 +74,7 @@ async def test_a_part_that_fails_is_started_again_and_named(monkeypatch: pytest.
             raise KeyError("a secret")
 
     failures = Failures()
-    await kept_running("part", part, failures)
+    await keep_running("part", part, failures)
     assert (starts, pauses) == (4, [1.0, 2.0, 4.0])
     assert failures.recent() == {"part": "KeyError; see the log"}
 
@@ -89,16 +89,16 @@ async def test_a_part_that_keeps_failing_is_given_up(monkeypatch: pytest.MonkeyP
         raise KeyError
 
     with pytest.raises(KeyError):
-        await kept_running("part", part, Failures())
+        await keep_running("part", part, Failures())
 
 
 async def test_work_that_goes_on_is_no_standstill() -> None:
     said = iter(range(1_000_000))
-    watch = asyncio.create_task(no_progress("it", lambda: next(said), longest=0.06))
+    watch = asyncio.create_task(wait_until_stalled("it", lambda: next(said), seconds=0.06))
     await asyncio.wait({watch}, timeout=0.3)
     assert not watch.done()
     watch.cancel()
 
 
 async def test_work_that_says_the_same_for_long_stands_still() -> None:
-    await asyncio.wait_for(no_progress("it", lambda: 7, longest=0.06), 10)
+    await asyncio.wait_for(wait_until_stalled("it", lambda: 7, seconds=0.06), 10)

@@ -1,17 +1,14 @@
-"""paho's client for one connection, and the way from its thread to the event loop.
+"""paho's client for one connection, on a thread of its own.
 
-Callbacks run on paho's thread. They only hand a call over to the event loop, where everything else happens:
-a PUBACK that arrives before `publish()` has returned its id is thus looked at after that id is known. An
+Callbacks run on that thread. They only pass a call to the event loop, where everything else happens: so a
+PUBACK that arrives before `publish()` has returned its packet id is handled after that id is known. An
 exception on paho's thread ends `loop_forever`, which reports it instead of leaving a client that looks alive.
 """
 
-import asyncio
 import logging
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -22,8 +19,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from mqtt_service.adapters.mqtt.loop_bridge import LoopBridge
 from mqtt_service.adapters.mqtt.options import MqttOptions
-from mqtt_service.errors import ServiceError
 
 log = logging.getLogger("mqtt_service.mqtt")
 
@@ -37,66 +34,35 @@ def new_properties(packet_type: int) -> Properties:
 
 
 class BrokerEvents(Protocol):
-    """What a connection hears, on the event loop and in order; `thread_ended` comes last and always."""
+    """What the client reports, on the event loop and in order; `thread_ended` always comes, and last."""
 
     def connack(self, reason: ReasonCode, properties: Properties, *, session_present: bool) -> None:
-        """The broker took or refused the connection."""
+        """The broker accepted or refused the connection."""
 
     def suback(self, reasons: list[ReasonCode]) -> None:
-        """The broker answered for each subscription."""
+        """The broker accepted or refused each subscription."""
 
     def unsuback(self) -> None:
         """The broker ended subscriptions."""
 
     def puback(self, mid: int, reason: ReasonCode) -> None:
-        """The broker answered for a publish."""
+        """The broker accepted or refused a publish."""
 
     def message(self, message: mqtt.MQTTMessage) -> None:
-        """A device said something."""
+        """A device sent a message."""
 
     def disconnected(self, reason: ReasonCode) -> None:
-        """The broker's DISCONNECT."""
+        """The broker sent DISCONNECT."""
 
     def thread_ended(self, error: Exception | None) -> None:
-        """Nothing more will be heard; `error` is what ended paho's thread, if it was an exception."""
+        """Nothing more is reported; `error` is the exception that ended paho's thread, if there was one."""
 
 
-class HandOver:
-    """Runs calls from another thread on the event loop, in order, many in one wake-up."""
-
-    def __init__(self, on_fault: Callable[[Exception], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._on_fault = on_fault
-        self._lock = threading.Lock()
-        self._calls: list[Callable[[], None]] = []
-
-    def __call__(self, call: Callable[[], None]) -> None:
-        """Have this run soon; nothing happens once the loop is closed."""
-        with self._lock:
-            self._calls.append(call)
-            scheduled = len(self._calls) > 1
-        if not scheduled:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._run)
-
-    def _run(self) -> None:
-        with self._lock:
-            calls, self._calls = self._calls, []
-        for call in calls:
-            try:
-                call()
-            except ServiceError as error:
-                self._on_fault(error)
-            except Exception as error:
-                log.exception("[MQTT] What the broker said could not be handled")
-                self._on_fault(error)
-
-
-class _TidySocket(ssl.SSLSocket):
-    """Closes when the handshake fails, which paho leaves to the garbage collector."""
+class _ClosingSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails, which paho leaves to the garbage collector."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of ssl
-        """Shake hands, or close."""
+        """Do the handshake, or close."""
         try:
             super().do_handshake(block)
         except BaseException:
@@ -105,21 +71,21 @@ class _TidySocket(ssl.SSLSocket):
 
 
 def _tls_context(options: MqttOptions) -> ssl.SSLContext:
-    """Verifies certificate and name; with a CA file, against that CA alone."""
+    """A context that verifies certificate and name; with a CA file, against that CA alone."""
     context = ssl.create_default_context(cafile=options.ca_file)
-    context.sslsocket_class = _TidySocket
+    context.sslsocket_class = _ClosingSocket
     return context
 
 
 class Client(mqtt.Client):
-    """A client that connects once, on its own thread, tells `events` everything, and can be cut off.
+    """A client that connects once, on its own thread, and reports to `events` through `bridge`.
 
     `last_received` is the monotonic time of the last packet from the broker. Raises OSError when the CA file
     cannot be read.
     """
 
     def __init__(
-        self, options: MqttOptions, protocol: MQTTProtocolVersion, events: BrokerEvents, hand_over: HandOver
+        self, options: MqttOptions, protocol: MQTTProtocolVersion, events: BrokerEvents, bridge: LoopBridge
     ) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
@@ -131,19 +97,19 @@ class Client(mqtt.Client):
         )
         self.last_received = time.monotonic()
         self._events = events
-        self._hand_over = hand_over
-        self._cut = False
-        # The slots of the connection are as many or fewer, so nothing ever waits inside paho.
+        self._bridge = bridge
+        self._aborted = False
+        # `InFlight` admits as many or fewer, so nothing ever waits inside paho.
         self.max_inflight_messages_set(options.max_in_flight)
         self.connect_timeout = options.connect_timeout / 2
         if options.username is not None:
             self.username_pw_set(options.username, options.password)
         if options.tls:
             self.tls_set_context(_tls_context(options))
-        self._listen()
-        self._prepare(options, protocol)
+        self._install_callbacks()
+        self._set_broker(options, protocol)
 
-    def _prepare(self, options: MqttOptions, protocol: MQTTProtocolVersion) -> None:
+    def _set_broker(self, options: MqttOptions, protocol: MQTTProtocolVersion) -> None:
         if protocol != V5:
             self.connect_async(options.host, options.port, options.keepalive)
             return
@@ -154,10 +120,10 @@ class Client(mqtt.Client):
             options.host, options.port, options.keepalive, clean_start=False, properties=properties
         )
 
-    def cut(self) -> None:
-        """Break the connection off, also while it is being made; paho's thread ends by itself then."""
-        self._cut = True
-        self._shut()
+    def abort(self) -> None:
+        """Break the connection off, also while it is being made; paho's thread then ends by itself."""
+        self._aborted = True
+        self._shut_socket()
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: ARG002, FBT001, FBT002 - paho's signature
         """Connect and serve until the connection ends; then report, whatever the reason."""
@@ -168,16 +134,16 @@ class Client(mqtt.Client):
         except (OSError, UnicodeError) as error:
             failure = error.with_traceback(None)
         except Exception as error:
-            log.exception("[MQTT] paho's thread failed; the connection is made anew")
+            log.exception("[MQTT] paho's thread failed; connecting again")
             failure = error.with_traceback(None)
-        self._shut()
-        self._hand_over(partial(self._events.thread_ended, failure))
-        self._fall_silent()
+        self._shut_socket()
+        self._bridge(partial(self._events.thread_ended, failure))
+        self._remove_callbacks()
         return rc
 
-    def _listen(self) -> None:
-        """Install the callbacks; each runs on paho's thread."""
-        tell, events = self._hand_over, self._events
+    def _install_callbacks(self) -> None:
+        """Each runs on paho's thread and passes the event on."""
+        tell, events = self._bridge, self._events
         self.on_log = self._note_traffic
         self.on_socket_open = self._socket_opened
         self.on_connect = lambda _c, _u, flags, reason, properties: tell(
@@ -191,25 +157,25 @@ class Client(mqtt.Client):
             tell(partial(events.disconnected, reason)) if flags.is_disconnect_packet_from_server else None
         )
 
-    def _fall_silent(self) -> None:
-        """Let go of the callbacks, so that the last reference to this client closes its sockets at once."""
+    def _remove_callbacks(self) -> None:
+        """Break the reference cycles, so that the sockets close with the last reference to this client."""
         self.on_log = self.on_socket_open = self.on_connect = self.on_subscribe = None
         self.on_unsubscribe = self.on_publish = self.on_message = self.on_disconnect = None
-        del self._events, self._hand_over
+        del self._events, self._bridge
 
     def _note_traffic(self, _client: mqtt.Client, _userdata: object, _level: int, text: str) -> None:
-        # The log is the only place where paho tells of a PINGRESP.
+        # paho reports a PINGRESP in its log alone.
         if text.startswith("Received"):
             self.last_received = time.monotonic()
 
     def _socket_opened(self, _client: mqtt.Client, _userdata: object, _socket: object) -> None:
-        # One that was cut off while it connected must not take the session from its successor.
-        if self._cut:
-            raise ConnectionAbortedError("cut off while connecting")
+        # A client that was aborted while it connected must not take the session from the next one.
+        if self._aborted:
+            raise ConnectionAbortedError("aborted while connecting")
 
-    def _shut(self) -> None:
+    def _shut_socket(self) -> None:
         sock = self.socket()
         if isinstance(sock, socket.socket):
-            # The plain method: that of SSLSocket takes the TLS layer away under paho's hands.
+            # The plain socket's method: SSLSocket's own would remove the TLS layer while paho still uses it.
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -16,10 +16,10 @@ from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 class AcknowledgementRow:
     """A device's answer: the input of `fn_acknowledge_commands`.
 
-    `ref` names this message of this process: the database uses an answer with the same ref once. `shared`:
-    no other worker hears it. `delivery` names it over all processes of its client id, where that can be done;
-    `redelivered`: one of them may have had it. Monotonic times: `heard_at`, and `heard_since`, from which on
-    the broker's session brings every answer, where this process saw it begin.
+    `ref` names this message to this process: the database uses an answer with the same ref once. `shared`: no
+    other worker receives it. `delivery` names it over all processes with this MQTT client id, where that is
+    possible; `redelivered`: one of them may have received it before. Monotonic times: `received_at`, and
+    `session_started_at` of the broker's session, None where that is older than this process.
     """
 
     ref: str
@@ -33,13 +33,17 @@ class AcknowledgementRow:
     shared: bool = False
     delivery: str | None = None
     redelivered: bool = False
-    heard_at: float | None = None
-    heard_since: float | None = None
+    received_at: float | None = None
+    session_started_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What an answer did to its command; `reply`: it was about none; `early`: to be asked again soon."""
+    """What an answer did to its command.
+
+    `reply`: it was about a reply, which has no row. `early`: its command may not be recorded as sent yet, so
+    the same call is to be made again soon.
+    """
 
     ref: str
     result: Literal[
@@ -88,7 +92,10 @@ class AcknowledgementGateway:
 def _document(row: AcknowledgementRow) -> dict[str, Any]:
     """Moments go as durations, since the database has another clock."""
     document = asdict(row)
-    for moment, duration in (("heard_at", "received_seconds_ago"), ("heard_since", "session_seconds")):
-        at = document.pop(moment)
-        document[duration] = None if at is None else time.monotonic() - at
+    document["received_seconds_ago"] = _seconds_since(document.pop("received_at"))
+    document["session_seconds"] = _seconds_since(document.pop("session_started_at"))
     return document
+
+
+def _seconds_since(moment: float | None) -> float | None:
+    return None if moment is None else time.monotonic() - moment

@@ -1,4 +1,4 @@
-"""Which faults of the Supabase API waiting can mend, and what to tell the operator of the others.
+"""Errors of the Supabase API as ours: where waiting can help, and what the operator must do about others.
 
 The codes are PostgREST's (its documentation, "Errors") and Postgres's (Appendix A); the statuses from 520 on
 are those of the network in front of a hosted project.
@@ -29,50 +29,51 @@ _RETRYABLE_CODES = frozenset(
 _LOCK_NOT_AVAILABLE = "55P03"
 _MISSING_CODES = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
 
-# What the data of the call is to blame for, so also whatever a trigger of the project raises. Not a row's
-# fault: connections and transactions, roles and schemas, missing or forbidden objects, resources, the server.
+# Caused by the data of this call, as is whatever a trigger of the project raises. Excluded are errors of
+# connections and transactions, roles and schemas, missing or forbidden objects, resources, and the server.
 _DATA_CODE = re.compile(r"(?!08|25|28|3D|3F|40|42|53|55|57|58|F0|HV|XX)[0-9A-Z]{5}|PGRST1\d\d|413")
-_LONGEST_WISH = 120.0
+_MAX_RETRY_AFTER = 120.0
 
-_SAY_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"
-_SAY_MIGRATE = "apply the files in supabase/migrations to the project (supabase/README.md)"
+_SET_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"
+_APPLY_MIGRATIONS = "apply the files in supabase/migrations to the project (supabase/README.md)"
 
 
 async def refuse_by_status(response: httpx.Response) -> None:
-    """Raise what only the status tells; an httpx response hook, so that Retry-After is still at hand.
+    """Raise the errors that the status alone tells; an httpx response hook, which can read Retry-After.
 
-    Raises SupabaseUnavailableError for statuses that waiting can mend and ProjectMisconfiguredError for a
+    Raises SupabaseUnavailableError for statuses where waiting can help and ProjectMisconfiguredError for a
     refused key.
     """
     if response.status_code in _RETRYABLE_STATUS:
         raise SupabaseUnavailableError(
             f"Supabase answered {response.status_code} {response.reason_phrase}".rstrip(),
-            retry_after=wished_pause(response),
+            retry_after=retry_after(response),
         )
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        raise ProjectMisconfiguredError(f"Supabase refused the key (401): {_SAY_KEY}")
+        raise ProjectMisconfiguredError(f"Supabase refused the key (401): {_SET_KEY}")
 
 
-def wished_pause(response: httpx.Response) -> float | None:
+def retry_after(response: httpx.Response) -> float | None:
     """Retry-After in seconds, bounded; its other form, a date, is not used by Supabase."""
-    retry_after = response.headers.get("Retry-After")
+    header = response.headers.get("Retry-After")
     try:
-        seconds = float(retry_after) if retry_after else None
+        seconds = float(header) if header else None
     except ValueError:
         return None
-    return None if seconds is None or not isfinite(seconds) else min(max(seconds, 0.0), _LONGEST_WISH)
+    return None if seconds is None or not isfinite(seconds) else min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
 def from_network_error(error: httpx.HTTPError, call: str) -> SupabaseUnavailableError:
-    """Every failure to send or receive: whether the call had its effect is unknown.
-
-    A LocalProtocolError's own words are left out, since they can quote a header, and so the key.
-    """
-    quotes = not isinstance(error, httpx.LocalProtocolError) and str(error)
-    detail = quotes or type(error).__name__
+    """Every failure to send or receive: whether the call had its effect is unknown."""
     return SupabaseUnavailableError(
-        f"no answer from Supabase to {call}: {detail}; check SUPABASE_URL and the network"
+        f"no answer from Supabase to {call}: {describe(error)}; check SUPABASE_URL and the network"
     )
+
+
+def describe(error: httpx.HTTPError) -> str:
+    """What the error says; a LocalProtocolError only by name, since it can quote a header, and so the key."""
+    message = "" if isinstance(error, httpx.LocalProtocolError) else str(error)
+    return message or type(error).__name__
 
 
 def from_api_error(error: APIError, call: str) -> ServiceError:
@@ -85,10 +86,10 @@ def from_api_error(error: APIError, call: str) -> ServiceError:
     if code in _RETRYABLE_CODES or (code.startswith("5") and len(code) == 3):  # noqa: PLR2004 - an HTTP status
         return SupabaseUnavailableError(f"Supabase could not run {call} now: {message} ({code})")
     if code in _MISSING_CODES:
-        return MigrationMissingError(f"{call} is missing in the database: {_SAY_MIGRATE} ({message})")
+        return MigrationMissingError(f"{call} is missing in the database: {_APPLY_MIGRATIONS} ({message})")
     if code == "42501":
         return ProjectMisconfiguredError(
-            f"the key may not use {call}: {_SAY_KEY}, then {_SAY_MIGRATE} ({message})"
+            f"the key may not use {call}: {_SET_KEY}, then {_APPLY_MIGRATIONS} ({message})"
         )
     if _DATA_CODE.fullmatch(code):
         return PermanentError(f"Supabase refused {call}: {message} ({code})")

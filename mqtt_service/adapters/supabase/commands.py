@@ -1,6 +1,6 @@
 """Commands in the database: claim those that are due, and settle what became of each attempt.
 
-The SQL beside each function says what its parameters and its answer mean. Times are aware datetimes of the
+The migrations say at each function what its parameters and its answer mean. Times are aware datetimes of the
 database's clock; durations are seconds.
 """
 
@@ -40,7 +40,7 @@ class FailedCommand:
 
 @dataclass(frozen=True, slots=True)
 class ExpiredCommand:
-    """A command whose time went by before a device answered; `error` says whether it had been delivered."""
+    """A command that expired before its device answered; `error` says whether it had been delivered."""
 
     command_id: UUID
     device_id: UUID
@@ -71,9 +71,9 @@ class UnreadableCommand:
 class Claim:
     """The answer to `fn_claim_commands`: commands are in the order in which to publish them.
 
-    `refused`: the first of those that a claim passed over.
-    `rescued`: how many of them other workers, by name, had leased and did not settle in time.
-    `visits_due`: some device is awake and the worker that spoke to it is gone.
+    `refused`: the first of those that the database refuses to change; the claim passes over them.
+    `rescued`: by worker, how many of the commands were leased to it before and not settled in time.
+    `visits_due`: some device is awake and the lease of its visit has run out.
     `newest_age`: the seconds since the newest of the commands that were never claimed before was inserted.
     """
 
@@ -104,7 +104,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """`stale`: the lease had passed on, or this was settled before; nothing was changed."""
+    """What a settlement did; `stale`: nothing, the lease had passed on or the attempt was settled before."""
 
     command_id: UUID
     result: Literal["settled", "stale"]

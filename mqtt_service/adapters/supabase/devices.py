@@ -14,7 +14,7 @@ from mqtt_service.adapters.supabase.visits import VisitPolicy
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatRow:
-    """A device's HELLO: the input of `fn_record_heartbeats`. V, dBm; `shared`: no other worker hears it."""
+    """A device's HELLO: the input of `fn_record_heartbeats`. V, dBm; `shared`: no other worker gets it."""
 
     ref: str
     topic_root: str
@@ -30,7 +30,7 @@ class HeartbeatRow:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatRecorded:
-    """What a HELLO began; `commands` are due for the device now, `redelivered` of them were sent before.
+    """The visit that a HELLO began; `commands` are due now, `redelivered` of them were sent before.
 
     `refused`: the device is not registered and may not register itself, or the database refused the row
     (`error`). `holds_lease`: this worker is the one that answers.
@@ -102,7 +102,7 @@ class HeartbeatGateway:
             "fn_record_heartbeats",
             _HEARTBEATS,
             p_worker=self._worker,
-            p_hellos=_HEARTBEAT_ROWS.dump_python(list(heartbeats), mode="json"),
+            p_heartbeats=_HEARTBEAT_ROWS.dump_python(list(heartbeats), mode="json"),
             p_redelivery_limit=self._policy.redelivery_limit,
             p_lease_seconds=self._policy.lease,
             p_register=self._policy.register,
@@ -126,7 +126,7 @@ class ProvisioningGateway:
         )
 
     async def find_incomplete_lineage(self, after: UUID | None, limit: int) -> list[IncompleteDevice]:
-        """One page of devices whose lineage is incomplete, by device_id, beginning behind `after`."""
+        """One page of devices whose lineage is incomplete, by device_id, from the one after `after` on."""
         return await self._database.call_page(
             "fn_find_devices_with_incomplete_lineage", _INCOMPLETE, key="device_id", after=after, limit=limit
         )

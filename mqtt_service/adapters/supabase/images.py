@@ -38,9 +38,9 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecorded:
-    """Where a picture is to be stored, on which root its device listens, and what its metadata said.
+    """Where a picture is to be stored, on which root its device listens, and what is known from its metadata.
 
-    `complete`: it is there; `silent`: another worker sees to it.
+    `complete`: it is stored already. `silent`: another worker holds the lease, and answers the device.
     """
 
     ref: str
@@ -73,7 +73,7 @@ class ImageOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ImageSettled:
-    """`duplicate`: the same bytes were stored before under this name, so this row is gone."""
+    """`duplicate`: the same bytes were stored before under this name, so this row was removed."""
 
     image_id: UUID
     result: Literal["complete", "failed", "asked", "duplicate", "unknown"]

@@ -1,9 +1,9 @@
-"""Whether Realtime still announces what is inserted, told from what the poll finds.
+"""Detects a Realtime channel that is joined and delivers nothing, from what the poll finds.
 
-A channel can be joined, answer heartbeats, and deliver nothing. Nobody can see that from the channel. But a
-command that the queue claims for the first time was inserted a moment ago, and an insert rings: where the
-queue finds commands and nothing has rung since, the doorbell is dead, whatever it says of itself. One event
-shows that it lives. While no command is inserted, nothing is known and nothing is said.
+The channel itself does not show it: it can be joined, answer heartbeats, and deliver no event. But a command
+that the queue claims for the first time was inserted a moment ago, and every insert is announced by an event.
+So where the queue finds new commands and no event has come since, the channel does not deliver. One event
+shows that it delivers again. While no command is inserted, nothing is concluded.
 """
 
 # An event this late, in seconds, still counts: the hosted service lags under load.
@@ -15,42 +15,44 @@ _ENOUGH = 2
 
 
 class MissedEvents:
-    """Times are seconds on one monotonic clock; `broken` stays until something rings."""
+    """Times are seconds on one monotonic clock; `broken` stays true until an event is received."""
 
     def __init__(self) -> None:
         self.broken = False
-        self._joined: float | None = None
-        self._rang = float("-inf")
-        self._unheard: list[float] = []
+        self._joined_at: float | None = None
+        self._last_event = float("-inf")
+        self._unannounced: list[float] = []
 
     def joined(self, now: float) -> None:
         """The subscription works from now on."""
-        self._joined = now
-        self._unheard.clear()
+        self._joined_at = now
+        self._unannounced.clear()
 
     def left(self) -> None:
-        """The subscription is gone, so nothing is expected of it."""
-        self._joined = None
-        self._unheard.clear()
+        """There is no subscription now, so no event is expected."""
+        self._joined_at = None
+        self._unannounced.clear()
 
-    def rang(self, now: float) -> bool:
-        """Note an event; True if this ends a silence."""
-        ended = self.broken
-        self._rang = now
-        self._unheard.clear()
+    def event_received(self, now: float) -> bool:
+        """Note an event; True if the channel was `broken` until now."""
+        was_broken = self.broken
+        self._last_event = now
+        self._unannounced.clear()
         self.broken = False
-        return ended
+        return was_broken
 
-    def found(self, inserted: float) -> None:
-        """Note that the queue found a command that was inserted then, or a little later."""
-        expected = self._joined is not None and inserted > max(self._joined + _GRACE, self._rang)
-        if expected and len(self._unheard) < _ENOUGH:
-            self._unheard.append(inserted)
+    def command_found(self, inserted_at: float) -> None:
+        """The queue found a command that was inserted then, or a little later."""
+        expects_event = self._joined_at is not None and inserted_at > max(
+            self._joined_at + _GRACE, self._last_event
+        )
+        if expects_event and len(self._unannounced) < _ENOUGH:
+            self._unannounced.append(inserted_at)
 
-    def begins(self, now: float) -> bool:
-        """Whether enough was found that should have rung by now; from then on it is `broken`."""
-        begins = sum(inserted + _LATE <= now for inserted in self._unheard) >= _ENOUGH
-        if begins:
-            self._unheard.clear()
+    def newly_broken(self, now: float) -> bool:
+        """True once, when enough commands were found whose events should have come; then it is `broken`."""
+        newly = sum(inserted_at + _LATE <= now for inserted_at in self._unannounced) >= _ENOUGH
+        if newly:
+            self._unannounced.clear()
             self.broken = True
-        return begins
+        return newly

@@ -1,7 +1,7 @@
-"""Pictures into Supabase's Storage: bytes in, our errors instead of the API's.
+"""Pictures in Supabase Storage: bytes in, our errors instead of the API's.
 
-The bucket is private and made by the migrations. Storing the same picture again is harmless: it takes the
-place of itself.
+The migrations create the bucket, which is private. Storing the same picture again is harmless: the file is
+overwritten with itself.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ class PictureStore:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def put(self, path: str, picture: bytes) -> None:
-        """Store a JPEG; returns once it is safe. An upload goes on to its end though its caller is cancelled.
+        """Store a JPEG; return once it is safe. An upload is completed even if its caller is cancelled.
 
         Raises SupabaseUnavailableError where waiting can help, ProjectMisconfiguredError where a person must
-        mend the project, and PermanentError where this picture is refused.
+        correct the project, and PermanentError where this picture is refused.
         """
-        await self._to_its_end(self._put(path, picture))
+        await self._complete(self._put(path, picture))
 
     async def _put(self, path: str, picture: bytes) -> None:
         bucket = self._client.storage.from_(BUCKET)
@@ -48,13 +48,13 @@ class PictureStore:
         except httpx.HTTPError as error:
             raise api_errors.from_network_error(error, "the upload of a picture") from error
         except StorageApiError as error:
-            raise _translated(error) from error
+            raise _from_storage_error(error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise SupabaseUnavailableError(f"the answer to an upload is not Storage's: {error!r}") from error
 
     async def remove(self, path: str) -> None:
-        """Remove a file that no row names; one that stays does no harm, so a failure is only logged."""
-        await self._to_its_end(self._remove(path))
+        """Remove a file that no row names. If that fails the file does no harm, so it is only logged."""
+        await self._complete(self._remove(path))
 
     async def _remove(self, path: str) -> None:
         try:
@@ -62,8 +62,8 @@ class PictureStore:
         except (httpx.HTTPError, StorageApiError, ServiceError) as error:
             log.warning("[IMAGE] %s is not needed and could not be removed: %s", path, error)
 
-    async def _to_its_end(self, call: Coroutine[Any, Any, None]) -> None:
-        """Never cut short: a request that is cancelled can cost the client a connection, in the end all."""
+    async def _complete(self, call: Coroutine[Any, Any, None]) -> None:
+        """Do not cancel the request with its caller: each cancelled one can cost the client a connection."""
         task = asyncio.create_task(call)
         self._calls.add(task)
         task.add_done_callback(self._ended)
@@ -72,10 +72,10 @@ class PictureStore:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller knows, if there still is one
+            task.exception()  # its caller gets it, if there still is one
 
 
-def _translated(error: StorageApiError) -> ServiceError:
+def _from_storage_error(error: StorageApiError) -> ServiceError:
     """Storage puts the status that it means into its body, as text."""
     try:
         status = int(error.status)

@@ -31,8 +31,8 @@ async def connect(url: str, key: str, timeout: float = 10.0) -> AsyncClient:  # 
     milliseconds.
 
     The HTTP client is ours for its time-outs, and so that a status is judged before the library reads it. It
-    speaks no HTTP/2: there, all requests share one connection, so that the answer to any of them counts as a
-    sign of life for all, and a request that is never answered waits for ever beside one that is.
+    speaks no HTTP/2: there, all requests share one connection, so that an answer to any of them resets
+    the time-out of all, and one that is never answered waits for ever while others are answered.
     """
     http = httpx.AsyncClient(
         http2=False,

@@ -33,9 +33,10 @@ class VisitPolicy:
 class VisitRow:
     """One device that is awake, as `fn_renew_visits` and `fn_take_over_visits` see it.
 
-    `ended`: it was told its next wake time, or nobody knows of the visit. `open_commands` are due, leased, or
-    sent in this visit without an answer; `schedule_sent`: one of them told the device when to wake.
-    `settled_names` are pictures that were stored or failed in this visit, `pending_names` the others.
+    `ended`: the device has received its next wake time, or there is no such visit. `took_over`: this call
+    gave this worker the lease. `open_commands` are due, leased, or sent in this visit without an answer;
+    `schedule_sent`: a `set_wake_schedule` was sent in this visit. `settled_names` are pictures that were
+    stored or failed in this visit, `pending_names` the others.
     """
 
     topic_root: Root
@@ -55,15 +56,15 @@ class VisitRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRow:
-    """What a device is told without a row of `device_commands`: the input of `fn_record_replies`.
+    """A message to a device that has no row in `device_commands`: the input of `fn_record_replies`.
 
-    `unsaid`: it was noted before, and not said, or nobody listened.
+    `withdrawn`: it was recorded before, and then it was not sent, or nobody was subscribed.
     """
 
     reply_id: UUID
     device_id: UUID
     reply_type: str
-    unsaid: bool = False
+    withdrawn: bool = False
 
 
 _VISITS = TypeAdapter(list[VisitRow])
@@ -71,7 +72,7 @@ _REPLY_ROWS = TypeAdapter(list[ReplyRow])
 
 
 class VisitGateway:
-    """Renews, takes over and ends visits for one worker, and notes what devices are told in them."""
+    """Renews, takes over and ends visits for one worker, and records the replies that devices get in them."""
 
     def __init__(self, database: DatabaseFunctions, worker: str, policy: VisitPolicy) -> None:
         self._database = database
@@ -94,13 +95,13 @@ class VisitGateway:
         )
 
     async def take_over_visits(self) -> list[VisitRow]:
-        """Take over visits whose worker is gone, whether or not this one heard of them."""
+        """Take over visits whose lease has run out, whether or not this worker received their messages."""
         return await self._database.call(
             "fn_take_over_visits", _VISITS, p_worker=self._worker, p_lease_seconds=self._lease
         )
 
     async def end_visits(self, device_ids: Sequence[UUID]) -> None:
-        """Note that these devices were told when to wake."""
+        """Record that these devices have received their next wake time."""
         await self._database.call(
             "fn_end_visits",
             NO_ANSWER,
@@ -109,7 +110,7 @@ class VisitGateway:
         )
 
     async def record_replies(self, replies: Sequence[ReplyRow]) -> None:
-        """Note what devices are about to be told."""
+        """Record the replies that are about to be sent to devices."""
         await self._database.call(
             "fn_record_replies",
             NO_ANSWER,

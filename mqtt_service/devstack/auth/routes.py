@@ -28,9 +28,8 @@ from mqtt_service.devstack.auth.errors import (
     invalid_login,
 )
 from mqtt_service.devstack.faults import Faults
+from mqtt_service.devstack.gateway import NoApiKeyError, answer_through_faults, check_api_key
 from mqtt_service.devstack.keys import USER_TOKEN_SECONDS, InvalidTokenError, JwtKeys
-from mqtt_service.devstack.rest.auth import NoApiKeyError, check_api_key
-from mqtt_service.devstack.rest.faults import answer_through_faults
 
 PREFIX = "/auth/v1"
 SEEDED_PASSWORD = "local-password"  # noqa: S105 - no secret: it opens made-up users on this machine alone

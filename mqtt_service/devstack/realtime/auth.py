@@ -1,4 +1,4 @@
-"""Whether Realtime accepts a token, and in whose words it refuses one."""
+"""Whether Realtime accepts a token, and with which error it refuses one."""
 
 from collections.abc import Mapping
 from typing import Any

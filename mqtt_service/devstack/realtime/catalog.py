@@ -10,8 +10,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from mqtt_service.devstack.realtime.events import Key, TableColumn, TableFacts
 from mqtt_service.devstack.realtime.filters import FilterError
-from mqtt_service.devstack.realtime.subscriptions import Binding, Grant, Key, TableColumn, TableFacts
+from mqtt_service.devstack.realtime.subscriptions import Binding, Identity
 
 PUBLICATION = "supabase_realtime"
 
@@ -64,13 +65,13 @@ async def table_facts(connection: Connection, table_oid: int, role: str) -> Tabl
     return TableFacts(tuple(TableColumn(*row[1:]) for row in rows), row_security=rows[0][0])
 
 
-async def check_binding(connection: Connection, binding: Binding, grant: Grant) -> None:
+async def check_binding(connection: Connection, binding: Binding, identity: Identity) -> None:
     """Raise SubscriptionRefusedError unless the role exists, a table is published and the columns fit."""
     shown = f"[event: {binding.event}, schema: {binding.schema}, table: {binding.table}]"
-    if not await _role_exists(connection, grant.role):
+    if not await _role_exists(connection, identity.role):
         raise SubscriptionRefusedError(
             "Unable to subscribe to changes with given parameters. An exception happened so please check "
-            f'your connect parameters: {shown}. Exception: role "{grant.role}" does not exist'
+            f'your connect parameters: {shown}. Exception: role "{identity.role}" does not exist'
         )
     cursor = await connection.execute(_PUBLISHED, (PUBLICATION,))
     published = [row[2] for row in await cursor.fetchall() if binding.covers(row[0], row[1])]
@@ -80,7 +81,7 @@ async def check_binding(connection: Connection, binding: Binding, grant: Grant) 
             f"given connect parameters: {shown}"
         )
     for oid in published:
-        facts = await table_facts(connection, oid, grant.role)
+        facts = await table_facts(connection, oid, identity.role)
         try:
             _check_columns(binding, facts)
         except FilterError as error:
@@ -91,15 +92,15 @@ async def check_binding(connection: Connection, binding: Binding, grant: Grant) 
 
 
 async def visible_keys(
-    connection: Connection, grant: Grant, name: sql.Identifier, facts: TableFacts, keys: Sequence[Key]
+    connection: Connection, identity: Identity, name: sql.Identifier, facts: TableFacts, keys: Sequence[Key]
 ) -> set[Key]:
     """Return those primary keys whose rows the role may select at this moment.
 
-    A policy or a grant that raises an error hides the rows, and the error is logged.
+    A policy or a identity that raises an error hides the rows, and the error is logged.
     """
     try:
         async with connection.transaction():
-            await connection.execute(_IMPERSONATE, (grant.role, grant.claims))
+            await connection.execute(_IMPERSONATE, (identity.role, identity.claims))
             cursor = await connection.execute(
                 _visibility_query(name, facts),
                 [[key[i] for key in keys] for i in range(len(facts.primary_key))],
@@ -108,7 +109,7 @@ async def visible_keys(
     except psycopg.Error as error:
         if connection.closed:
             raise
-        log.warning("%s may not read %s: %s", grant.role, name.as_string(), error)
+        log.warning("%s may not read %s: %s", identity.role, name.as_string(), error)
         return set()
 
 

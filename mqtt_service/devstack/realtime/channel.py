@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from mqtt_service.devstack.faults import Faults
 from mqtt_service.devstack.keys import JwtKeys
-from mqtt_service.devstack.realtime import wire
+from mqtt_service.devstack.realtime import phoenix
 from mqtt_service.devstack.realtime.auth import TokenRefusedError, authorize, expired
 from mqtt_service.devstack.realtime.feed import ChangeFeed
+from mqtt_service.devstack.realtime.phoenix import Message
 from mqtt_service.devstack.realtime.subscriptions import Binding, binding_id, parse_binding
-from mqtt_service.devstack.realtime.wire import Message
 from mqtt_service.errors import RemoteProtocolError
 
 POSTGRES_CHANGES = "postgres_changes"
@@ -73,7 +73,7 @@ class Channel:
         """Answer the join. That the subscription works follows later, as a `system` message."""
         asked, self._presence_due = _read_config(join.payload)
         answer = [{**entry, "id": binding_id(entry)} for entry in asked]
-        self._connection.send(wire.reply(join, {POSTGRES_CHANGES: answer}))
+        self._connection.send(phoenix.reply(join, {POSTGRES_CHANGES: answer}))
         self._watch_expiry()
         try:
             self._bindings = tuple(parse_binding(entry) for entry in asked)
@@ -92,7 +92,7 @@ class Channel:
                 self._renew(message.payload.get("access_token"))
             case "presence" | "broadcast":
                 log.info("The embedded stack carries no %s: %s", message.event, self.topic)
-                self._connection.send(wire.reply(message, {}))
+                self._connection.send(phoenix.reply(message, {}))
             case _:
                 log.info("Unexpected message of type %s on %s", message.event, self.topic)
 
@@ -121,7 +121,7 @@ class Channel:
     def close(self) -> None:
         """End the channel from our side, and say so."""
         self.end()
-        self._connection.send(wire.close(self.topic, self.join_ref))
+        self._connection.send(phoenix.close(self.topic, self.join_ref))
 
     def expire(self) -> None:
         """Act as if the token had expired this moment."""
@@ -165,7 +165,7 @@ class Channel:
 
     def _tell(self, status: str, text: str, extension: str = POSTGRES_CHANGES) -> None:
         self._connection.send(
-            wire.system(self.topic, self.join_ref, extension=extension, status=status, text=text)
+            phoenix.system(self.topic, self.join_ref, extension=extension, status=status, text=text)
         )
 
     def _sync_presence(self) -> None:

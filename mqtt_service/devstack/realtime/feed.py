@@ -1,4 +1,4 @@
-"""Reads row changes out of a logical replication slot and hands them to the subscribers who may hear them.
+"""Reads row changes out of a logical replication slot, and delivers them to the subscribers who may see them.
 
 One task does all of it, so a subscriber is confirmed strictly between two readings: it hears of everything
 committed after its confirmation. The slot is temporary and dies with its connection; after a failure the feed
@@ -16,9 +16,9 @@ from psycopg import sql
 
 from mqtt_service.devstack.realtime import catalog
 from mqtt_service.devstack.realtime.catalog import Connection, SubscriptionRefusedError
-from mqtt_service.devstack.realtime.delivery import dispatch
+from mqtt_service.devstack.realtime.delivery import deliver_changes
 from mqtt_service.devstack.realtime.pgoutput import Change, Decoder
-from mqtt_service.devstack.realtime.subscriptions import Grant, Subscriber
+from mqtt_service.devstack.realtime.subscriptions import Identity, Subscriber
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 0.25
@@ -38,7 +38,7 @@ class ChangeFeed:
         self._url = url
         self._poll_seconds = poll_seconds
         self._waiting: dict[Subscriber, None] = {}
-        self._live: dict[Subscriber, Grant] = {}
+        self._live: dict[Subscriber, Identity] = {}
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Confirm or refuse the subscriber soon; do so again for one whose claims have changed."""
@@ -74,32 +74,32 @@ class ChangeFeed:
             while True:
                 idle = True
                 async for changes in _read_changes(reading, slot, decoder):
-                    await dispatch(asking, changes, self._live)
+                    await deliver_changes(asking, changes, self._live)
                     idle = False
-                await self._settle_waiting(asking)
+                await self._confirm_waiting(asking)
                 if idle:
                     await asyncio.sleep(self._poll_seconds)
 
-    async def _settle_waiting(self, connection: Connection) -> None:
+    async def _confirm_waiting(self, connection: Connection) -> None:
         """Confirm or refuse whoever waited before this began."""
         for subscriber in list(self._waiting):
-            grant = Grant.of(subscriber.claims)
-            refusal = await _refusal(connection, subscriber, grant)
-            if subscriber not in self._waiting or grant != Grant.of(subscriber.claims):
+            identity = Identity.of(subscriber.claims)
+            refusal = await _refusal(connection, subscriber, identity)
+            if subscriber not in self._waiting or identity != Identity.of(subscriber.claims):
                 continue  # it left or came back with another token while we asked
             del self._waiting[subscriber]
             self._live.pop(subscriber, None)
             if refusal is None:
-                self._live[subscriber] = grant
+                self._live[subscriber] = identity
                 subscriber.confirm()
             else:
                 subscriber.refuse(refusal)
 
 
-async def _refusal(connection: Connection, subscriber: Subscriber, grant: Grant) -> str | None:
+async def _refusal(connection: Connection, subscriber: Subscriber, identity: Identity) -> str | None:
     try:
         for binding in subscriber.bindings:
-            await catalog.check_binding(connection, binding, grant)
+            await catalog.check_binding(connection, binding, identity)
     except SubscriptionRefusedError as error:
         return str(error)
     return None

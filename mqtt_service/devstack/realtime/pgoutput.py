@@ -1,6 +1,6 @@
 """The binary messages of Postgres's logical decoding plugin `pgoutput`, protocol version 1: pure.
 
-Bytes in, row changes out. Values stay as Postgres wrote them, as text; `realtime_values` makes JSON of them.
+Bytes in, row changes out. Values stay as Postgres wrote them, as text; json_values makes JSON of them.
 See "Logical Replication Message Formats" in the Postgres manual.
 """
 

@@ -22,8 +22,8 @@ from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.devstack.realtime.auth import TokenRefusedError, authorize
 from mqtt_service.devstack.realtime.channel import Channel
 from mqtt_service.devstack.realtime.feed import POLL_SECONDS, ChangeFeed
+from mqtt_service.devstack.realtime.phoenix import V1, VERSIONS, Message
 from mqtt_service.devstack.realtime.socket import QUEUE_LENGTH, Socket
-from mqtt_service.devstack.realtime.wire import V1, VERSIONS, Message
 
 PATH = "/realtime/v1/websocket"
 

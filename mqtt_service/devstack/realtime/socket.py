@@ -13,10 +13,10 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mqtt_service.devstack.faults import Faults
-from mqtt_service.devstack.realtime import wire
+from mqtt_service.devstack.realtime import phoenix
 from mqtt_service.devstack.realtime.auth import TokenRefusedError
 from mqtt_service.devstack.realtime.channel import Channel
-from mqtt_service.devstack.realtime.wire import Message
+from mqtt_service.devstack.realtime.phoenix import Message
 from mqtt_service.errors import RemoteProtocolError
 
 QUEUE_LENGTH = 1_000
@@ -67,7 +67,7 @@ class Socket:
         if self._faults.realtime.silent:
             return
         try:
-            self._unsent.put_nowait(wire.encode(message, self._version))
+            self._unsent.put_nowait(phoenix.encode(message, self._version))
         except asyncio.QueueFull:
             if not self._ending.done():
                 log.warning("A Realtime client is cut off: it left %d messages unread", self._unsent.maxsize)
@@ -114,7 +114,7 @@ class Socket:
                 log.info("The embedded stack carries no broadcasts: a binary frame is ignored")
                 continue
             try:
-                self._handle(wire.decode(text, self._version))
+                self._handle(phoenix.decode(text, self._version))
             except RemoteProtocolError as error:
                 log.warning("A Realtime client is sent away: %s", error)
                 self.close(UNEXPECTED_CONDITION)
@@ -127,35 +127,35 @@ class Socket:
         channel = self._channels.get(message.topic)
         match message.event:
             case "heartbeat" if message.topic == "phoenix":
-                self.send(wire.reply(message, {}))
+                self.send(phoenix.reply(message, {}))
             case "phx_join":
                 self._join(message, channel)
             case "phx_leave":
-                self.send(wire.reply(message, {}))
+                self.send(phoenix.reply(message, {}))
                 if channel is not None:
                     channel.close()
             case _ if channel is not None:
                 channel.handle(message)
             case _:
-                self.send(wire.reply(message, {"reason": "unmatched topic"}, status="error"))
+                self.send(phoenix.reply(message, {"reason": "unmatched topic"}, status="error"))
 
     def _join(self, join: Message, former: Channel | None) -> None:
         """Answer a join; who joins a topic twice loses the first channel, and is told so after the answer."""
         if not join.topic.startswith("realtime:") or join.topic == "realtime:":
             reason = "TopicNameRequired: You must provide a topic name"
-            self.send(wire.reply(join, {"reason": reason}, status="error"))
+            self.send(phoenix.reply(join, {"reason": reason}, status="error"))
             return
         if former is not None:
             former.end()
         self._open(join)
         if former is not None:
-            self.send(wire.close(former.topic, former.join_ref))
+            self.send(phoenix.close(former.topic, former.join_ref))
 
     def _open(self, join: Message) -> None:
         try:
             channel = self._open_channel(join, self)
         except TokenRefusedError as error:
-            self.send(wire.reply(join, {"reason": str(error)}, status="error"))
+            self.send(phoenix.reply(join, {"reason": str(error)}, status="error"))
             return
         self._channels[join.topic] = channel
         channel.start(join)

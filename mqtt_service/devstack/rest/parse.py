@@ -104,7 +104,7 @@ def parse_shape(accept: str) -> Shape:
 
 
 def parse_range(header: str | None, window: Window) -> Window:
-    """Return the part of `window` that the Range header leaves; one that makes no sense is passed over."""
+    """Return the part of `window` that the Range header leaves; one that makes no sense is ignored."""
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None:
         return window
@@ -137,7 +137,7 @@ def _parse_tree(key: str, value: str) -> tuple[Path, Filter]:
 
 
 def _set_window(windows: dict[Path, Window], path: Path, word: str, value: str) -> None:
-    """Take a limit or an offset; what is no number is passed over, as PostgREST does."""
+    """Take a limit or an offset; what is no number is ignored, as by PostgREST."""
     if not re.fullmatch(r"-?\d+", value):
         return
     known = windows.get(path, Window())

@@ -78,7 +78,8 @@ def make_plan(query: Query, schema: Schema, table: str | None, *, max_rows: int 
 
 def find_relationship(schema: Schema, origin: str, name: str, hint: str | None) -> Relationship:
     """Return the one relationship that `name!hint` means on `origin`. Raises ApiError."""
-    found = [way for way in schema.relationships.get(origin, ()) if way.answers_to(name, hint)]
+    known = schema.relationships.get(origin, ())
+    found = [relationship for relationship in known if relationship.answers_to(name, hint)]
     if not found:
         raise no_relationship(origin, name, hint)
     if len(found) > 1:
@@ -160,31 +161,31 @@ def _check_relations(plan: Plan) -> None:
 
 
 def _ambiguous(origin: str, name: str, found: list[Relationship]) -> ApiError:
-    hints = ", ".join(f"'{way.target}!{_hint(way)}'" for way in found)
+    hints = ", ".join(f"'{relationship.target}!{_hint(relationship)}'" for relationship in found)
     return ApiError(
         300,
         "PGRST201",
         f"Could not embed because more than one relationship was found for '{origin}' and '{name}'",
         details=[
             {
-                "cardinality": _cardinality(way),
-                "embedding": f"{way.origin} with {way.target}",
-                "relationship": _hint(way),
+                "cardinality": _cardinality(relationship),
+                "embedding": f"{relationship.origin} with {relationship.target}",
+                "relationship": _hint(relationship),
             }
-            for way in found
+            for relationship in found
         ],
         hint=f"Try changing '{name}' to one of the following: {hints}. "
         "Find the desired relationship in the 'details' key.",
     )
 
 
-def _hint(way: Relationship) -> str:
-    return way.junction.table if way.junction else way.constraint
+def _hint(relationship: Relationship) -> str:
+    return relationship.junction.table if relationship.junction else relationship.constraint
 
 
-def _cardinality(way: Relationship) -> str:
-    if way.junction:
+def _cardinality(relationship: Relationship) -> str:
+    if relationship.junction:
         return "many-to-many"
-    if not way.to_one:
+    if not relationship.to_one:
         return "one-to-many"
-    return "many-to-one" if way.is_forward else "one-to-one"
+    return "many-to-one" if relationship.is_forward else "one-to-one"

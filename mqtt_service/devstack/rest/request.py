@@ -139,3 +139,19 @@ class Shape:
         kind = "object" if self.single else "array"
         stripped = ";nulls=stripped" if self.strip_nulls else ""
         return f"application/vnd.pgrst.{kind}+json{stripped}; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class RestRequest:
+    """All that a request says about what it wants."""
+
+    method: str
+    query: Query
+    preferences: Preferences
+    shape: Shape
+    body: bytes
+
+    @property
+    def window(self) -> Window:
+        """Which rows of the result are wanted."""
+        return self.query.windows.get((), Window())

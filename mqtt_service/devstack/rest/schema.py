@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Junction:
-    """The table amid a many-to-many relationship: its columns paired with those of either side."""
+    """The table in the middle of a many-to-many relationship, its columns paired with those of each side."""
 
     table: str
     to_origin: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ class Junction:
 
 @dataclass(frozen=True)
 class Relationship:
-    """A way from `origin` to `target`; `pairs` are (column of origin, column of target)."""
+    """How rows of `origin` lead to rows of `target`; `pairs` are (column of origin, column of target)."""
 
     origin: str
     target: str
@@ -201,34 +201,39 @@ def _table(row: Mapping[str, Any]) -> Table:
 def _relationships(
     keys: list[dict[str, Any]], tables: Mapping[str, Table]
 ) -> dict[str, tuple[Relationship, ...]]:
-    ways: dict[str, list[Relationship]] = defaultdict(list)
-    forward: dict[str, list[Relationship]] = defaultdict(list)
+    relationships: dict[str, list[Relationship]] = defaultdict(list)
+    forward_keys: dict[str, list[Relationship]] = defaultdict(list)
     for key in keys:
         pairs = tuple((origin, target) for origin, target in key["pairs"])
-        turned = tuple((target, origin) for origin, target in pairs)
-        there = Relationship(key["origin"], key["target"], key["name"], pairs, to_one=True, is_forward=True)
-        back = Relationship(
-            key["target"], key["origin"], key["name"], turned, to_one=key["is_unique"], is_forward=False
+        reversed_pairs = tuple((target, origin) for origin, target in pairs)
+        forward = Relationship(key["origin"], key["target"], key["name"], pairs, to_one=True, is_forward=True)
+        backward = Relationship(
+            key["target"],
+            key["origin"],
+            key["name"],
+            reversed_pairs,
+            to_one=key["is_unique"],
+            is_forward=False,
         )
-        ways[there.origin].append(there)
-        ways[back.origin].append(back)
-        forward[there.origin].append(there)
-    for middle, sides in forward.items():
+        relationships[forward.origin].append(forward)
+        relationships[backward.origin].append(backward)
+        forward_keys[forward.origin].append(forward)
+    for table, sides in forward_keys.items():
         for one in sides:
             for other in sides:
-                if one is not other and _joins(tables[middle], one, other):
-                    ways[one.target].append(_through(middle, one, other))
-    return {origin: tuple(found) for origin, found in ways.items()}
+                if one is not other and _joins(tables[table], one, other):
+                    relationships[one.target].append(_through(table, one, other))
+    return {origin: tuple(found) for origin, found in relationships.items()}
 
 
-def _joins(middle: Table, one: Relationship, other: Relationship) -> bool:
+def _joins(table: Table, one: Relationship, other: Relationship) -> bool:
     """Return whether both foreign keys are in the primary key, which makes their table a junction."""
     columns = {column for column, _ in one.pairs + other.pairs}
-    return columns <= set(middle.primary_key)
+    return columns <= set(table.primary_key)
 
 
-def _through(middle: str, one: Relationship, other: Relationship) -> Relationship:
-    junction = Junction(middle, one.pairs, other.pairs)
+def _through(table: str, one: Relationship, other: Relationship) -> Relationship:
+    junction = Junction(table, one.pairs, other.pairs)
     return Relationship(
         one.target, other.target, "", (), to_one=False, is_forward=False, junction=junction
     )  # fmt: skip

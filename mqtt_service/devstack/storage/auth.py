@@ -5,8 +5,8 @@ Storage asks for no API key of its own, since public and signed addresses must o
 
 from collections.abc import Mapping
 
+from mqtt_service.devstack.caller import ANONYMOUS, Caller
 from mqtt_service.devstack.keys import InvalidTokenError, JwtKeys
-from mqtt_service.devstack.rest.auth import ANONYMOUS, Caller
 from mqtt_service.devstack.storage.errors import denied, invalid_request
 
 SERVICE = Caller("service_role", {"role": "service_role"})

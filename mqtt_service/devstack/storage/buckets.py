@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from mqtt_service.devstack.storage.call import Call, number_of, text_of, to_json
 from mqtt_service.devstack.storage.database import Row
 from mqtt_service.devstack.storage.errors import (
     StorageError,
@@ -14,7 +13,8 @@ from mqtt_service.devstack.storage.errors import (
     no_bucket,
     no_content,
 )
-from mqtt_service.devstack.storage.rules import check_bucket_name, check_mime_types, parse_size_limit
+from mqtt_service.devstack.storage.request import StorageRequest, number_of, text_of, to_json
+from mqtt_service.devstack.storage.validation import check_bucket_name, check_mime_types, parse_size_limit
 
 _SETTINGS = ("public", "file_size_limit", "allowed_mime_types")
 _ORDERS = {"id", "name", "created_at", "updated_at"}
@@ -28,15 +28,15 @@ _NOT_EMPTY = "The bucket you tried to delete is not empty"
 _EMPTIED = "Empty bucket has been queued. Completion may take up to an hour."
 
 
-async def create_bucket(call: Call) -> Response:
+async def create_bucket(request: StorageRequest) -> Response:
     """Answer POST: a new bucket."""
-    document = await call.document("name")
+    document = await request.document("name")
     name = text_of(document, "name")
     check_bucket_name(name)
     settings = _settings(document)
-    values = (document.get("id") or name, name, call.owner, *(settings.get(key) for key in _SETTINGS))
+    values = (document.get("id") or name, name, request.owner, *(settings.get(key) for key in _SETTINGS))
     try:
-        async with call.database.as_caller() as transaction:
+        async with request.database.as_caller() as transaction:
             await transaction.rows(_INSERT, *values)
     except StorageError as error:
         taken = error.code == "ResourceAlreadyExists"
@@ -44,9 +44,9 @@ async def create_bucket(call: Call) -> Response:
     return JSONResponse({"name": name})
 
 
-async def list_buckets(call: Call) -> Response:
+async def list_buckets(request: StorageRequest) -> Response:
     """Answer GET: the buckets that the caller may see."""
-    asked = call.request.query_params
+    asked = request.http.query_params
     column, direction = asked.get("sortColumn", "name"), asked.get("sortOrder", "asc")
     if column not in _ORDERS or direction not in _DIRECTIONS:
         raise invalid_request("querystring/sortColumn must be equal to one of the allowed values")
@@ -56,54 +56,56 @@ async def list_buckets(call: Call) -> Response:
         select * from storage.buckets where strpos(lower(name), lower(%s)) > 0
         order by {column} {direction} limit %s offset %s
     """  # noqa: S608 - both words are out of the lists above
-    async with call.database.as_caller() as transaction:
+    async with request.database.as_caller() as transaction:
         rows = await transaction.rows(query, asked.get("search", ""), limit, offset)
     return JSONResponse([_show(row) for row in rows])
 
 
-async def get_bucket(call: Call) -> Response:
+async def get_bucket(request: StorageRequest) -> Response:
     """Answer GET of one bucket."""
-    async with call.database.as_caller() as transaction:
-        row = await transaction.row(_FIND, call.bucket)
+    async with request.database.as_caller() as transaction:
+        row = await transaction.row(_FIND, request.bucket)
     if row is None:
         raise no_bucket()
     return JSONResponse(_show(row))
 
 
-async def update_bucket(call: Call) -> Response:
+async def update_bucket(request: StorageRequest) -> Response:
     """Answer PUT: other settings; those that are not named stay."""
-    settings = _settings(await call.document())
+    settings = _settings(await request.document())
     if not settings:
         raise no_content()
     assignments = ", ".join(f"{column} = %s" for column in settings)
     query = f"update storage.buckets set {assignments}, updated_at = now() where id = %s returning id"  # noqa: S608
-    async with call.database.as_caller() as transaction:
-        row = await transaction.row(query, *settings.values(), call.bucket)
+    async with request.database.as_caller() as transaction:
+        row = await transaction.row(query, *settings.values(), request.bucket)
     if row is None:
         raise no_bucket()
     return JSONResponse({"message": "Successfully updated"})
 
 
-async def empty_bucket(call: Call) -> Response:
+async def empty_bucket(request: StorageRequest) -> Response:
     """Delete the objects of a bucket, as far as the caller may; unlike hosted, at once."""
-    async with call.database.as_caller() as transaction:
-        if await transaction.row(_FIND, call.bucket) is None:
+    async with request.database.as_caller() as transaction:
+        if await transaction.row(_FIND, request.bucket) is None:
             raise no_bucket()
         query = "delete from storage.objects where bucket_id = %s returning version"
-        rows = await transaction.rows(query, call.bucket)
-    await call.files.remove([row["version"] for row in rows])
+        rows = await transaction.rows(query, request.bucket)
+    await request.files.remove([row["version"] for row in rows])
     return JSONResponse({"message": _EMPTIED})
 
 
-async def delete_bucket(call: Call) -> Response:
+async def delete_bucket(request: StorageRequest) -> Response:
     """Answer DELETE of an empty bucket."""
-    async with call.database.as_service() as transaction:
-        if await transaction.row(_FIND, call.bucket) is None:
+    async with request.database.as_service() as transaction:
+        if await transaction.row(_FIND, request.bucket) is None:
             raise no_bucket()
-        if await transaction.row("select id from storage.objects where bucket_id = %s limit 1", call.bucket):
+        if await transaction.row(
+            "select id from storage.objects where bucket_id = %s limit 1", request.bucket
+        ):
             raise StorageError(409, "ResourceNotEmpty", _NOT_EMPTY)
-    async with call.database.as_caller() as transaction:
-        row = await transaction.row("delete from storage.buckets where id = %s returning id", call.bucket)
+    async with request.database.as_caller() as transaction:
+        row = await transaction.row("delete from storage.buckets where id = %s returning id", request.bucket)
     if row is None:
         raise no_bucket()
     return JSONResponse({"message": "Successfully deleted"})

@@ -7,13 +7,12 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
-from mqtt_service.devstack.rest.transaction import ACQUIRE_SECONDS, Context, impersonate
+from mqtt_service.devstack.caller import ACQUIRE_SECONDS, Pool, RequestContext, impersonate
 from mqtt_service.devstack.storage.auth import SERVICE
 from mqtt_service.devstack.storage.errors import from_postgres, timed_out
 
-Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 Row = dict[str, Any]
 
 
@@ -39,7 +38,7 @@ class StorageDatabase:
     """The database as one request may use it; an error of Postgres comes out as StorageError."""
 
     _pool: Pool
-    _context: Context
+    _context: RequestContext
 
     @asynccontextmanager
     async def as_caller(self, *, only_try: bool = False) -> AsyncIterator[Transaction]:
@@ -55,7 +54,9 @@ class StorageDatabase:
             yield transaction
 
     @asynccontextmanager
-    async def _transaction(self, context: Context, *, only_try: bool = False) -> AsyncIterator[Transaction]:
+    async def _transaction(
+        self, context: RequestContext, *, only_try: bool = False
+    ) -> AsyncIterator[Transaction]:
         try:
             async with (
                 self._pool.connection(ACQUIRE_SECONDS) as connection,

@@ -1,9 +1,9 @@
-"""List what stands in a folder of a bucket: its objects, and its folders as rows without an id."""
+"""List a folder of a bucket: its objects, and its folders as rows without an id."""
 
 from starlette.responses import JSONResponse, Response
 
-from mqtt_service.devstack.storage.call import Call, number_of, text_of, to_json
 from mqtt_service.devstack.storage.errors import invalid_request
+from mqtt_service.devstack.storage.request import StorageRequest, number_of, text_of, to_json
 
 _COLUMNS = ("name", "updated_at", "created_at", "last_accessed_at")
 _DEFAULT_LIMIT = 100
@@ -28,17 +28,17 @@ from children order by {order} limit %s offset %s
 """
 
 
-async def list_objects(call: Call) -> Response:
+async def list_objects(request: StorageRequest) -> Response:
     """Answer with what the caller may read of a folder."""
-    document = await call.document("prefix")
+    document = await request.document("prefix")
     prefix = text_of(document, "prefix")
     folder = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
     limit = min(number_of(document, "limit", _DEFAULT_LIMIT, 1), _MAX_LIMIT)
     offset = number_of(document, "offset", 0, 0)
     begin = folder + text_of(document, "search", "")
     query = _LIST.format(order=_order(document.get("sortBy", {})))
-    async with call.database.as_caller() as transaction:
-        rows = await transaction.rows(query, folder, call.bucket, begin, limit, offset)
+    async with request.database.as_caller() as transaction:
+        rows = await transaction.rows(query, folder, request.bucket, begin, limit, offset)
     return JSONResponse([{key: to_json(value) for key, value in row.items()} for row in rows])
 
 

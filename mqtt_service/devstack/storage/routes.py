@@ -1,7 +1,12 @@
 """The Storage interface of the embedded stack, under /storage/v1: what supabase-py and supabase-js use of it.
 
-    request ─▶ rest_faults ─▶ storage_auth ─▶ storage_buckets/uploads/downloads/…  ─▶ storage_database
-                                who             what it wants                    ─▶ storage_files
+    HTTP request
+      gateway           faults on demand
+      auth              who calls
+      buckets uploads downloads listing signed_urls delete_move_copy
+                        what is asked for, each a function of a StorageRequest; validation says what is
+                        refused
+      database, files   rows in a transaction of the caller or of the service itself; bytes on disk
 
 Rows stand in storage.buckets and storage.objects, where policies decide; bytes are files of the data
 directory. Left out are resumable and signed uploads, transformed images, ranges, and the S3 dialect.
@@ -14,11 +19,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mqtt_service.devstack.caller import ANONYMOUS, Caller, Pool, RequestContext
 from mqtt_service.devstack.faults import Faults
+from mqtt_service.devstack.gateway import answer_through_faults
 from mqtt_service.devstack.keys import JwtKeys
-from mqtt_service.devstack.rest.auth import ANONYMOUS, Caller
-from mqtt_service.devstack.rest.faults import answer_through_faults
-from mqtt_service.devstack.rest.transaction import Context
 from mqtt_service.devstack.storage.auth import authenticate
 from mqtt_service.devstack.storage.buckets import (
     create_bucket,
@@ -28,14 +32,19 @@ from mqtt_service.devstack.storage.buckets import (
     list_buckets,
     update_bucket,
 )
-from mqtt_service.devstack.storage.call import Call, Handler
-from mqtt_service.devstack.storage.changes import copy_object, delete_object, delete_objects, move_object
-from mqtt_service.devstack.storage.database import Pool, StorageDatabase
+from mqtt_service.devstack.storage.database import StorageDatabase
+from mqtt_service.devstack.storage.delete_move_copy import (
+    copy_object,
+    delete_object,
+    delete_objects,
+    move_object,
+)
 from mqtt_service.devstack.storage.downloads import get_info, get_object, get_public_info, get_public_object
 from mqtt_service.devstack.storage.errors import StorageError
 from mqtt_service.devstack.storage.files import FileStore
 from mqtt_service.devstack.storage.listing import list_objects
-from mqtt_service.devstack.storage.signing import get_signed_object, sign_object, sign_objects
+from mqtt_service.devstack.storage.request import Handler, StorageRequest
+from mqtt_service.devstack.storage.signed_urls import get_signed_object, sign_object, sign_objects
 from mqtt_service.devstack.storage.uploads import create_object, update_object
 
 PREFIX = "/storage/v1"
@@ -99,31 +108,31 @@ class _StorageApi:
         self._files = files
 
     def route(self, method: str, path: str, handler: Handler, *, needs_token: bool) -> Route:
-        async def serve(request: Request) -> Response:
+        async def serve(http: Request) -> Response:
             try:
-                await request.body()  # an answer before its end would cut the client off
+                await http.body()  # an answer before its end would cut the client off
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_GONE)
             return await answer_through_faults(
-                self._faults, request, lambda: self._answer(request, handler, needs_token=needs_token)
+                self._faults, http, lambda: self._answer(http, handler, needs_token=needs_token)
             )
 
         return Route(PREFIX + path, serve, methods=[method])
 
-    async def _answer(self, request: Request, handler: Handler, *, needs_token: bool) -> Response:
+    async def _answer(self, http: Request, handler: Handler, *, needs_token: bool) -> Response:
         try:
-            return await handler(self._call(request, needs_token=needs_token))
+            return await handler(self._storage_request(http, needs_token=needs_token))
         except StorageError as error:
             return JSONResponse(error.body, error.http_status)
 
-    def _call(self, request: Request, *, needs_token: bool) -> Call:
+    def _storage_request(self, http: Request, *, needs_token: bool) -> StorageRequest:
         is_known, caller = True, _NOBODY
         try:
-            caller = authenticate(self._keys, request.headers)
+            caller = authenticate(self._keys, http.headers)
         except StorageError:
             if needs_token:
                 raise
             is_known = False
-        context = Context(caller, request.method, request.url.path.removeprefix(PREFIX), request.headers)
+        context = RequestContext(caller, http.method, http.url.path.removeprefix(PREFIX), http.headers)
         database = StorageDatabase(self._pool, context)
-        return Call(request, database, self._files, self._keys, caller.claims.get("sub"), is_known)
+        return StorageRequest(http, database, self._files, self._keys, caller.claims.get("sub"), is_known)

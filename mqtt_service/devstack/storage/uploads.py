@@ -8,11 +8,11 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from starlette.responses import JSONResponse, Response
 
-from mqtt_service.devstack.storage.body import parse_upload
-from mqtt_service.devstack.storage.call import Call
 from mqtt_service.devstack.storage.database import Row, Transaction
 from mqtt_service.devstack.storage.errors import StorageError, duplicate, no_bucket, too_large
-from mqtt_service.devstack.storage.rules import MAX_OBJECT_BYTES, check_key, check_mime_type
+from mqtt_service.devstack.storage.request import StorageRequest
+from mqtt_service.devstack.storage.upload_body import parse_upload
+from mqtt_service.devstack.storage.validation import MAX_OBJECT_BYTES, check_key, check_mime_type
 
 _INSERT = """
 insert into storage.objects (bucket_id, name, owner_id, metadata, user_metadata, version)
@@ -42,39 +42,39 @@ class NewObject:
     user_metadata: dict[str, Any] | None = field(repr=False)
 
 
-async def create_object(call: Call) -> Response:
+async def create_object(request: StorageRequest) -> Response:
     """Answer POST: a new object, or with `x-upsert: true` whatever is there already."""
-    return await _upload(call, is_upsert=call.request.headers.get("x-upsert") == "true")
+    return await _upload(request, is_upsert=request.http.headers.get("x-upsert") == "true")
 
 
-async def update_object(call: Call) -> Response:
+async def update_object(request: StorageRequest) -> Response:
     """Answer PUT: an object that takes the place of one that is there, if any."""
-    return await _upload(call, is_upsert=True)
+    return await _upload(request, is_upsert=True)
 
 
-async def check_permission(call: Call, new: NewObject, *, is_upsert: bool) -> None:
+async def check_permission(request: StorageRequest, new: NewObject, *, is_upsert: bool) -> None:
     """Return if policies let the caller write this object. Raises StorageError."""
     try:
-        async with call.database.as_caller(only_try=True) as transaction:
+        async with request.database.as_caller(only_try=True) as transaction:
             await transaction.rows(_UPSERT if is_upsert else _INSERT, *_values(new, "1"))
     except StorageError as error:
         raise (duplicate() if error.code == "ResourceAlreadyExists" else error) from error
 
 
-async def keep_object(call: Call, new: NewObject, data: bytes) -> Row:
+async def keep_object(request: StorageRequest, new: NewObject, data: bytes) -> Row:
     """Keep an object that the caller may write, in place of what is there; return its row.
 
     The file is whole before the row is committed, and what it replaces is removed after.
     """
-    version = await call.files.write(data)
+    version = await request.files.write(data)
     try:
-        async with call.database.as_service() as transaction:
+        async with request.database.as_service() as transaction:
             replaced, row = await _upsert(transaction, new, version)
     except StorageError as error:
         if error.code != _OUTCOME_UNKNOWN:
-            await call.files.remove([version])
+            await request.files.remove([version])
         raise
-    await call.files.remove(replaced)
+    await request.files.remove(replaced)
     return row
 
 
@@ -89,21 +89,21 @@ def _values(new: NewObject, version: str) -> tuple[object, ...]:
     return new.bucket, new.name, new.owner, Jsonb(new.metadata), user_metadata, version
 
 
-async def _upload(call: Call, *, is_upsert: bool) -> Response:
-    async with call.database.as_service() as transaction:
-        bucket = await transaction.row(_BUCKET, call.bucket)
+async def _upload(request: StorageRequest, *, is_upsert: bool) -> Response:
+    async with request.database.as_service() as transaction:
+        bucket = await transaction.row(_BUCKET, request.bucket)
     if bucket is None:
         raise no_bucket()
-    upload = parse_upload(call.request.headers, await call.request.body())
+    upload = parse_upload(request.http.headers, await request.http.body())
     check_mime_type(upload.mime_type, bucket["allowed_mime_types"])
     if len(upload.data) > min(bucket["file_size_limit"] or MAX_OBJECT_BYTES, MAX_OBJECT_BYTES):
         raise too_large()
-    check_key(call.name)
+    check_key(request.name)
     metadata = describe(upload.data, upload.mime_type, upload.cache_control)
-    new = NewObject(call.bucket, call.name, call.owner, metadata, upload.user_metadata)
-    await check_permission(call, new, is_upsert=is_upsert)
-    row = await keep_object(call, new, upload.data)
-    return JSONResponse({"Id": str(row["id"]), "Key": f"{call.bucket}/{call.name}"})
+    new = NewObject(request.bucket, request.name, request.owner, metadata, upload.user_metadata)
+    await check_permission(request, new, is_upsert=is_upsert)
+    row = await keep_object(request, new, upload.data)
+    return JSONResponse({"Id": str(row["id"]), "Key": f"{request.bucket}/{request.name}"})
 
 
 def describe(data: bytes, mime_type: str, cache_control: str) -> dict[str, Any]:

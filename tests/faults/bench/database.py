@@ -10,7 +10,7 @@ from tests.integration.worker.harness import Rows
 
 _CLEAR = """
 truncate
-  public.device_commands, public.device_images, mqtt_private.visits, mqtt_private.command_answers cascade
+  public.device_commands, public.device_images, mqtt_private.visits, mqtt_private.acknowledgements cascade
 """
 
 

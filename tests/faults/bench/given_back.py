@@ -4,9 +4,9 @@ import re
 
 from tests.faults.bench.processes import WorkerProcess
 
-# The broker's word for it did not come, or the worker that had it did not settle in time.
+# The PUBACK did not come, or the worker that had the command did not settle it in time.
 _LINES = (
-    re.compile(r"(\d+) of them may have arrived, and come again"),
+    re.compile(r"(\d+) of them may have arrived and will be sent again"),
     re.compile(r"(\d+) command\(s\) of a worker that is gone "),
 )
 

@@ -13,16 +13,16 @@ from typing import Any
 from uuid import uuid4
 
 import mqtt_service.service
-from mqtt_service import supervision
+from mqtt_service import supervision, watchdog
 from mqtt_service.adapters.supabase.commands import Settlement
 from mqtt_service.config import load_settings
 from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.queue import settling
 from mqtt_service.queue.command_queue import CommandQueueProcessor
-from mqtt_service.service import run_worker
+from mqtt_service.worker_process import run_worker
 from tests.faults.bench.drills import LONG
 
-_TURNS_BEFORE = 4
+_POLLS_BEFORE = 4
 
 
 def fail(*_: object, **__: object) -> Any:
@@ -30,21 +30,21 @@ def fail(*_: object, **__: object) -> Any:
     raise ZeroDivisionError("a fault of ours")
 
 
-def at_some_turn(injure: Callable[[CommandQueueProcessor], None]) -> None:
+def at_some_poll(injure: Callable[[CommandQueueProcessor], None]) -> None:
     """Have this done by the command queue, between two polls, once."""
-    turn, turns = CommandQueueProcessor._turn, iter(range(1_000_000))
+    poll, polls = CommandQueueProcessor._poll, iter(range(1_000_000))
 
-    async def injured_turn(queue: CommandQueueProcessor) -> float:
-        if next(turns) == _TURNS_BEFORE:
+    async def injured_poll(queue: CommandQueueProcessor) -> float:
+        if next(polls) == _POLLS_BEFORE:
             injure(queue)
-        return await turn(queue)
+        return await poll(queue)
 
-    CommandQueueProcessor._turn = injured_turn  # type: ignore[method-assign, assignment]
+    CommandQueueProcessor._poll = injured_poll  # type: ignore[method-assign, assignment]
 
 
 def the_loop_blocks() -> None:
     """The event loop's thread waits for something that never comes."""
-    at_some_turn(lambda _: time.sleep(3600))
+    at_some_poll(lambda _: time.sleep(3600))
 
 
 def the_log_blocks() -> None:
@@ -55,7 +55,7 @@ def the_log_blocks() -> None:
             handler.emit = lambda _: time.sleep(3600)  # type: ignore[method-assign, assignment]
         logging.getLogger("mqtt_service").info("never written")
 
-    at_some_turn(stick)
+    at_some_poll(stick)
 
 
 def the_queue_hangs() -> None:
@@ -64,13 +64,13 @@ def the_queue_hangs() -> None:
     def hang(queue: CommandQueueProcessor) -> None:
         queue._gateway.claim = lambda **_: asyncio.Event().wait()  # type: ignore[method-assign, assignment]
 
-    at_some_turn(hang)
+    at_some_poll(hang)
 
 
 def a_task_raises() -> None:
     """A settlement's task, which nobody awaits."""
-    settling._tell = fail
-    at_some_turn(lambda queue: queue._settler.settle(Settlement(uuid4(), 1, "released", "none")))
+    settling._log_outcome = fail
+    at_some_poll(lambda queue: queue._settler.settle(Settlement(uuid4(), 1, "released", "none")))
 
 
 def a_callback_raises() -> None:
@@ -78,23 +78,23 @@ def a_callback_raises() -> None:
 
     def injure(queue: CommandQueueProcessor) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_soon(queue._link._inbound._finish, loop.create_future())  # type: ignore[attr-defined]
+        loop.call_soon(queue._publisher._receiver._finish, loop.create_future())  # type: ignore[attr-defined]
 
-    at_some_turn(injure)
+    at_some_poll(injure)
 
 
 def a_thread_raises() -> None:
     """Some thread."""
-    at_some_turn(lambda _: threading.Thread(target=fail, name="some thread").start())
+    at_some_poll(lambda _: threading.Thread(target=fail, name="some thread").start())
 
 
 def pahos_thread_raises() -> None:
     """The MQTT client's own thread, at the next message, over the connection that is there."""
 
     def injure(queue: CommandQueueProcessor) -> None:
-        queue._link._connection._client.on_message = fail  # type: ignore[attr-defined]
+        queue._publisher._connection._client.on_message = fail  # type: ignore[attr-defined]
 
-    at_some_turn(injure)
+    at_some_poll(injure)
 
 
 def a_part_fails_twice() -> None:
@@ -118,9 +118,9 @@ def main() -> int:
     """Run the worker with the injury that the first argument names."""
     globals()[sys.argv[1]]()
     if not LONG:
-        supervision._MOST_LOOKS_WITHOUT_A_TURN = 3
-        supervision._RESTARTS = 3
-        mqtt_service.service._LONGEST_TURN = 0.5
+        watchdog._MAX_MISSED_CHECKS = 3
+        supervision._MAX_FAILURES = 3
+        mqtt_service.service._STALLED_AFTER = 0.5
     return run_worker(load_settings())
 
 

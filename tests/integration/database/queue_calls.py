@@ -116,18 +116,18 @@ class Queue:
         )  # fmt: skip
         return answer
 
-    def heartbeats(self, *heartbeats: Row, worker: str = "w1", **parameters: object) -> list[Row]:
+    def hellos(self, *hellos: Row, worker: str = "w1", **parameters: object) -> list[Row]:
         """Record HELLOs; what one leaves out is a device on the root `device` with nothing pending."""
         default = {"topic_root": "device", "pending_count": 0, "pending_names": []}
-        full = [{"ref": str(uuid4()), **default, **heartbeat} for heartbeat in heartbeats]
+        full = [{"ref": str(uuid4()), **default, **hello} for hello in hellos]
         answer: list[Row] = self.call(
-            "fn_record_heartbeats", p_worker=worker, p_hellos=json.dumps(full), **parameters
+            "fn_record_heartbeats", p_worker=worker, p_heartbeats=json.dumps(full), **parameters
         )
         return answer
 
-    def heartbeat(self, topic_id: str, worker: str = "w1", **fields: object) -> Row:
+    def hello(self, topic_id: str, worker: str = "w1", **fields: object) -> Row:
         """Record one HELLO."""
-        [answer] = self.heartbeats({"topic_id": topic_id, **fields}, worker=worker)
+        [answer] = self.hellos({"topic_id": topic_id, **fields}, worker=worker)
         return answer
 
     def hold(self, *topic_ids: str, worker: str = "w1", lease: float = 10) -> list[Row]:
@@ -207,8 +207,11 @@ class Queue:
 
     def pass_time(self, interval: str) -> None:
         """Let visits, registrations and what was sent be older by this, as if so much time had gone by."""
+        visits = (
+            "update mqtt_private.visits set began_at = began_at - %s::interval, lease_until = lease_until"
+        )
         for query in (
-            "update mqtt_private.visits set hello_at = hello_at - %s::interval, until = until - %s::interval",
+            f"{visits} - %s::interval",
             "update public.devices set self_registered_at = self_registered_at - %s::interval",
             "update public.device_commands set delivered_at = delivered_at - %s::interval",
         ):

@@ -9,7 +9,7 @@ import pytest
 from mqtt_service.devstack.migrations import PLATFORM
 from tests.integration.database.queue_calls import Queue
 from tests.integration.database.test_adoption import OLD_PROJECT
-from tests.integration.database.test_migrations import MIGRATIONS, apply
+from tests.integration.database.test_migrations import apply
 
 OLD = UUID("d0000000-0000-4000-8000-000000000031")
 TWICE = UUID("d0000000-0000-4000-8000-000000000032")
@@ -32,20 +32,20 @@ def queue(project: psycopg.Connection) -> Queue:
 
 
 def test_a_device_of_the_project_is_known_in_any_spelling_and_its_commands_wait_for_it(queue: Queue) -> None:
-    answer = queue.heartbeat("111111111101", topic_root="ESP32CAM", battery_voltage=3.7)
+    answer = queue.hello("111111111101", topic_root="ESP32CAM", battery_voltage=3.7)
     assert (answer["result"], answer["device_id"], answer["device_code"]) == ("known", str(OLD), "OLD-1")
     assert (answer["is_active"], answer["holds_lease"], answer["commands"]) == (True, True, 1)
     assert queue.hold("11:11:11:11:11:01")[0]["open_commands"] == 1
 
 
 def test_a_device_that_is_there_twice_is_one_and_is_not_registered_again(queue: Queue) -> None:
-    answers = queue.heartbeats({"topic_id": "11:11:11:11:11:02"}, {"topic_id": "1111.1111.1102"})
+    answers = queue.hellos({"topic_id": "11:11:11:11:11:02"}, {"topic_id": "1111.1111.1102"})
     assert [answer["result"] for answer in answers] == ["known", "known"]
     assert answers[0]["device_id"] == str(TWICE)
 
 
 def test_new_devices_are_registered_beside_codes_of_another_form(queue: Queue) -> None:
-    answers = queue.heartbeats({"topic_id": "n1"}, {"topic_id": "n2"})
+    answers = queue.hellos({"topic_id": "n1"}, {"topic_id": "n2"})
     assert [answer["device_code"] for answer in answers] == ["DEVICE-ESP32S3-001", "DEVICE-ESP32S3-002"]
     assert [answer["is_active"] for answer in answers] == [False, False]  # whatever the column's default is
     events = queue.rows("select from device_history where event_type = 'self_registered'")
@@ -53,7 +53,7 @@ def test_new_devices_are_registered_beside_codes_of_another_form(queue: Queue) -
 
 
 def test_a_command_that_was_sent_long_ago_is_not_sent_again(queue: Queue) -> None:
-    queue.heartbeat("111111111101")
+    queue.hello("111111111101")
     claimed = queue.claim()
     assert [command["command_type"] for command in claimed["commands"]] == ["capture_image"]
     assert len(claimed["expired"]) == 1
@@ -61,8 +61,8 @@ def test_a_command_that_was_sent_long_ago_is_not_sent_again(queue: Queue) -> Non
 
 def test_pictures_of_the_project_stay_and_one_that_waits_is_received(queue: Queue) -> None:
     before = queue.rows("select * from device_images where status = 'complete'")
-    queue.heartbeat("111111111101")
-    queue.heartbeat("111111111101", pending_names=["image_1.jpg"])
+    queue.hello("111111111101")
+    queue.hello("111111111101", pending_names=["image_1.jpg"])
     waiting = queue.rows("select image_id from device_images where status = 'pending'")
     assert len(waiting) == 1
     answer = queue.image("111111111101", image_name="image_1.jpg", captured_at=MORNING, temperature=21.5)
@@ -87,7 +87,7 @@ def test_a_column_that_the_project_demands_refuses_what_lacks_it_with_the_reason
     project.execute("update devices set serial_number = 'unknown'")
     project.execute("alter table devices alter column serial_number set not null")
     apply(project)
-    answers = Queue(project).heartbeats({"topic_id": "n1"}, {"topic_id": "111111111101"})
+    answers = Queue(project).hellos({"topic_id": "n1"}, {"topic_id": "111111111101"})
     assert [answer["result"] for answer in answers] == ["refused", "known"]
     assert "serial_number" in answers[0]["error"]
 
@@ -104,30 +104,7 @@ def test_pictures_that_are_there_twice_are_kept_and_named(project: psycopg.Conne
     assert answer["result"] == "complete"
 
 
-def test_a_project_of_the_version_before_keeps_its_pictures_and_may_have_more_of_a_name(
-    empty_database_url: str,
-) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
-        for file in MIGRATIONS:
-            if file.name < "202512":
-                connection.execute(file.read_bytes())
-        queue = Queue(connection)
-        device = queue.device("d1")
-        columns = {"device_id": device, "image_name": "a.jpg"}
-        for captured_at in (None, MORNING):
-            queue.insert("device_images", "image_id", status="complete", captured_at=captured_at, **columns)
-        before = queue.rows("select image_id, status, captured_at from device_images order by image_id")
-        apply(connection)
-        after = queue.rows("select image_id, status, captured_at from device_images order by image_id")
-        assert after == before
-        assert queue.image("d1")["result"] == "receiving"
-        assert queue.image("d1", captured_at=MORNING)["result"] == "complete"
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            queue.insert("device_images", "image_id", captured_at=MORNING, **columns)
-
-
-def test_a_unique_constraint_of_the_project_stays_though_it_has_the_name_of_ours(
+def test_a_unique_constraint_of_the_project_stays_and_refuses_the_second_picture_of_a_name(
     project: psycopg.Connection,
 ) -> None:
     project.execute("delete from device_images")
@@ -155,7 +132,7 @@ def test_columns_of_related_types_take_what_a_device_says(project: psycopg.Conne
     )
     apply(project)
     queue = Queue(project)
-    assert queue.heartbeat("111111111101", wifi_rssi=-61)["result"] == "known"
+    assert queue.hello("111111111101", wifi_rssi=-61)["result"] == "known"
     for _ in range(2):
         answer = queue.image(
             "111111111101", captured_at=MORNING, image_size=7, location="ward 4", metadata={"a": 1}

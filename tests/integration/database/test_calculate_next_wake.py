@@ -11,10 +11,7 @@ import pytest
 from tests.integration.database.next_wake import Connection, next_wake
 from tests.integration.database.next_wake_cases import CALENDAR, CLOCK_CHANGES, ERRORS, SAME
 
-MIGRATIONS = [
-    Path(__file__).parents[3] / "supabase/migrations" / name
-    for name in ("20251109000000_cron_schedules.sql", "20251110000000_calculate_next_wake.sql")
-]
+[MIGRATION] = Path(__file__).parents[3].glob("supabase/migrations/*_wake_schedules.sql")
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +152,15 @@ def test_other_iana_names_are_read_as_the_tz_database_has_them(
 
 @pytest.mark.parametrize("schedule", ["* * * * *", "0 8 * * *", "0 0 29 2 */7", "* * 29 2 */7"])
 def test_the_work_does_not_grow_with_the_wait(questions: Connection, schedule: str) -> None:
-    # Counted in calls, as a clock would fail on a busy machine: each call of fn_cron_day goes through the
-    # calendar once, each of fn_zone_wall is a look at the zone's clock.
+    # Counted in calls, as a clock would fail on a busy machine: each call of fn_next_cron_day goes through
+    # the calendar once, each of fn_wall_clock is a look at the zone's clock.
     with questions.transaction():
         questions.execute("set local track_functions = 'all'")
         next_wake(questions, schedule, datetime(2088, 3, 1, tzinfo=UTC), "Europe/Berlin")
         rows = questions.execute("select funcname, calls from pg_stat_xact_user_functions").fetchall()
     calls = {str(name): int(number) for name, number in rows}
-    assert calls["fn_cron_day"] <= 4
-    assert calls["fn_zone_wall"] < 60
+    assert calls["fn_next_cron_day"] <= 4
+    assert calls["fn_wall_clock"] < 60
 
 
 def test_it_says_of_itself_what_is_true(questions: Connection) -> None:
@@ -187,7 +184,7 @@ def test_a_signed_in_user_and_the_worker_may_ask(questions: Connection, role: st
 def test_a_stranger_may_not_ask(questions: Connection) -> None:
     executable = questions.execute("""
         select p.oid::regprocedure::text from pg_proc as p
-        where (p.proname ~ '^fn_(cron|zone)_' or p.proname = 'fn_calculate_next_wake')
+        where (p.pronamespace = 'mqtt_private'::regnamespace or p.proname = 'fn_calculate_next_wake')
           and has_function_privilege('anon', p.oid, 'execute')
     """).fetchall()
     assert executable == []
@@ -206,8 +203,7 @@ def test_the_migration_replaces_older_functions_of_the_name_and_can_run_again(da
         " returns text return a"
     )
     for _ in range(2):
-        for migration in MIGRATIONS:
-            database.execute(migration.read_bytes())
+        database.execute(MIGRATION.read_bytes())
         found = database.execute(
             "select oid::regprocedure::text from pg_proc where proname = 'fn_calculate_next_wake'"
         ).fetchall()

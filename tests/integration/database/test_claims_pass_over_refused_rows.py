@@ -47,7 +47,7 @@ def test_a_claim_that_nothing_refuses_names_nothing(queue: Queue) -> None:
 
 
 def test_a_command_that_may_not_expire_keeps_no_other_from_expiring_or_being_sent(queue: Queue) -> None:
-    """Fails without the second half of fn_expire_or_pass_over, where rows are taken one by one."""
+    """Fails without the handler in fn_run_step_or_pass_over, where rows are taken one by one."""
     device = queue.device("d1")
     bad, overdue = (queue.command(device, expires_at=PAST) for _ in range(2))
     beside, elsewhere = queue.command(device), queue.command(queue.device("d2"))
@@ -98,7 +98,7 @@ def test_what_an_expired_command_says_does_not_grow_without_bound(queue: Queue) 
 
 
 def test_a_command_of_an_inactive_device_that_may_not_fail_keeps_no_other(queue: Queue) -> None:
-    """Fails without the second half of fn_fail_or_pass_over."""
+    """Fails where the step `fail` does not go through fn_run_step_or_pass_over."""
     inactive = queue.device("d1", active=False)
     bad, undeliverable = queue.command(inactive), queue.command(inactive)
     waiting = queue.command(queue.device("d2"))
@@ -112,7 +112,7 @@ def test_a_command_of_an_inactive_device_that_may_not_fail_keeps_no_other(queue:
 
 
 def test_a_device_whose_command_may_not_be_leased_waits_in_order_and_the_others_go_on(queue: Queue) -> None:
-    """Fails without the second half of fn_lease_or_pass_over; without `v_left`, commands overtake."""
+    """Fails without the handler in fn_lease_or_pass_over; without `v_left`, commands overtake."""
     one, two = queue.device("d1"), queue.device("d2")
     before, bad, after = (queue.command(one) for _ in range(3))
     others = [queue.command(two) for _ in range(3)]
@@ -130,7 +130,7 @@ def test_a_device_whose_command_may_not_be_leased_waits_in_order_and_the_others_
 def test_past_a_refused_device_a_limit_takes_no_more_and_lets_every_device_have_its_turn(
     queue: Queue,
 ) -> None:
-    """Fails without `turn > 20` in fn_lease_or_pass_over, or without its limit."""
+    """Fails without `turn > 20` in fn_find_due_commands, or without the limit in fn_run_step_by_row."""
     bad = queue.command(queue.device("d1"), priority=9)
     many, few = queue.device("d2"), queue.device("d3")
     first = [queue.command(many, priority=1) for _ in range(25)]
@@ -158,7 +158,7 @@ def test_what_another_transaction_holds_is_left_with_the_rest_of_its_device_past
 
 
 def test_a_command_that_cannot_be_sent_and_may_not_fail_keeps_no_other(queue: Queue) -> None:
-    """Fails without the second half of fn_hand_out_or_pass_over."""
+    """Fails where the step `hand out` does not go through fn_run_step_or_pass_over."""
     device, other = queue.device("d1"), queue.device("d2")
     bad, broken = (
         queue.command(device, "set_wake_schedule", command_payload='{"wake_schedule_cron": "@daily"}')

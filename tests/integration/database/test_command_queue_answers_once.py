@@ -42,7 +42,7 @@ def acknowledged(queue: Queue) -> int:
 
 
 def answers(queue: Queue) -> list[str]:
-    return [row["ref"] for row in queue.rows("select ref from mqtt_private.command_answers order by ref")]
+    return [row["ref"] for row in queue.rows("select ref from mqtt_private.acknowledgements order by ref")]
 
 
 @pytest.mark.parametrize("worker", ["a", None])
@@ -120,7 +120,7 @@ def test_what_a_shared_subscription_brings_was_heard_by_no_other_worker(queue: Q
 def time_passes(queue: Queue, minutes: int, where: str = "true") -> None:
     """Since what was answered so far."""
     queue.connection.execute(
-        f"update mqtt_private.command_answers set answered_at = answered_at - interval '{minutes} min'"
+        f"update mqtt_private.acknowledgements set received_at = received_at - interval '{minutes} min'"
         f" where {where}"
     )
 
@@ -218,7 +218,7 @@ def test_answers_are_forgotten_after_what_a_session_can_keep(queue: Queue) -> No
     for n in (1, 2):
         heard(queue, f"a:{n}", "a")
     queue.connection.execute(
-        "update mqtt_private.command_answers set answered_at = now() - interval '71 min' where ref = 'a:1'"
+        "update mqtt_private.acknowledgements set received_at = now() - interval '71 min' where ref = 'a:1'"
     )
     heard(queue, "a:3", "a")
     assert answers(queue) == ["a:2", "a:3"]
@@ -226,7 +226,7 @@ def test_answers_are_forgotten_after_what_a_session_can_keep(queue: Queue) -> No
 
 def test_a_call_forgets_no_more_than_a_thousand(queue: Queue) -> None:
     queue.connection.execute(
-        "insert into mqtt_private.command_answers (ref, worker, answered_at)"
+        "insert into mqtt_private.acknowledgements (ref, worker, received_at)"
         " select n, 'a', now() - interval '2 h' from generate_series(1, 1500) n"
     )
     queue.acknowledge()
@@ -241,7 +241,7 @@ def test_a_locked_device_is_not_waited_for_without_end(queue: Queue) -> None:
 
 
 def test_people_cannot_look_at_the_answers(queue: Queue) -> None:
-    table = "mqtt_private.command_answers"
+    table = "mqtt_private.acknowledgements"
     for role in ("anon", "authenticated"):
         [row] = queue.rows(
             f"select has_table_privilege('{role}', '{table}', 'select, insert, delete') as may"

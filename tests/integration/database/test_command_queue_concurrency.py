@@ -1,8 +1,8 @@
 """Several workers and devices at once, on connections of their own.
 
-Each test fails when its mechanism is taken out of the migrations: `busy` in fn_lease_due_commands (first),
+Each test fails when its mechanism is taken out of the migrations: `busy` in fn_find_due_commands (first),
 the advisory lock in fn_claim_commands (second), fn_lock_devices in fn_settle_commands or in
-fn_acknowledge_commands (third).
+fn_find_and_lock_devices (third).
 """
 
 import random

@@ -4,12 +4,13 @@ After each step every row must say what `command_model` says, and each call must
 MQTT_SERVICE_LONG_DRILLS=1 runs longer ones, and more of them.
 
 It fails when any of these is taken out of the migrations (each was tried): `c.attempt = r.attempt` in
-fn_settle_commands, the fence; `busy` in fn_lease_due_commands, so that two workers hold one device; the query
-of fn_find_unseen_commands, so that a claim whose response was lost waits for its lease; `p_held`, `bool_and`
-or the `skip locked` of `locked` in fn_lease_due_commands; the look-up of the ref in fn_acknowledge_once, or
-`repeats` or `ours` in fn_find_duplicate_acknowledgement, so that an answer counts twice; a final state in
-fn_command_may_become. The long run also finds that `c.lease_worker = p_worker` in fn_settle_commands, the
-lease in fn_expire_commands, or `p_sent_at` in fn_find_duplicate_acknowledgement is gone.
+fn_settle_commands, the fence; `busy` in fn_find_due_commands, so that two workers hold one device; the query
+of fn_find_unseen_commands, so that a claim whose response was lost waits for its lease; `held` in
+fn_find_due_commands, `bool_and` or the `skip locked` in fn_lease_commands; the look-up of the ref in
+fn_acknowledge_once, or `duplicate_of` or `ours` in fn_find_duplicate_acknowledgement, so that an answer
+counts twice; a final state in fn_command_may_become. The long run also finds that `c.lease_worker = p_worker`
+in fn_settle_commands, the lease in fn_expire_commands, or `p_sent_at` in fn_find_duplicate_acknowledgement is
+gone.
 """
 
 import json
@@ -52,8 +53,8 @@ begin
       due_at = due_at - step, lease_until = lease_until - step, delivered_at = delivered_at - step,
       acknowledged_at = acknowledged_at - step
   from (select interval '{hours} h' as step) clock;
-  update mqtt_private.command_answers set answered_at = answered_at - interval '{hours} h';
-  update mqtt_private.replies set said_at = said_at - interval '{hours} h';
+  update mqtt_private.acknowledgements set received_at = received_at - interval '{hours} h';
+  update mqtt_private.replies set sent_at = sent_at - interval '{hours} h';
 end
 $$
 """
@@ -296,7 +297,7 @@ class CommandQueue(RuleBasedStateMachine):
             for _ in range(1 + twice)
         ]
         self.model.say(device)
-        assert noted == [{"noted": 1}, {"noted": 0}][: 1 + twice]
+        assert noted == [{"recorded": 1}, {"recorded": 0}][: 1 + twice]
 
     def answer_again(self, pick: int) -> None:
         name, ack = self.refs[-1 - pick % len(self.refs)]

@@ -36,7 +36,7 @@ def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connecti
 
 def begin(queue: Queue, state: str) -> None:
     """One command of one device, in this state; w1 had its attempt 1, if anybody had one."""
-    queue.connection.execute("delete from device_commands; delete from mqtt_private.command_answers")
+    queue.connection.execute("delete from device_commands; delete from mqtt_private.acknowledgements")
     queue.connection.execute("update devices set is_active = true where not is_active")
     command = queue.command(queue.rows("select device_id from devices")[0]["device_id"])
     if state not in {"waiting", "overdue", "unmapped"}:

@@ -57,7 +57,7 @@ def codes(queue: Queue) -> list[str]:
 
 def test_a_hello_writes_when_and_how_the_device_was_heard(queue: Queue) -> None:
     device = queue.device("AA:BB:CC:DD:EE:FF")
-    answer = queue.heartbeat(
+    answer = queue.hello(
         "aabbccddeeff", topic_root="ESP32CAM", firmware_version="1.2", battery_voltage=3.71, wifi_rssi=-61,
         location="ward 4", ref="r7",
     )  # fmt: skip
@@ -78,14 +78,14 @@ def test_a_hello_writes_when_and_how_the_device_was_heard(queue: Queue) -> None:
 
 def test_what_a_hello_leaves_out_keeps_its_old_value(queue: Queue) -> None:
     queue.device("d1")
-    queue.heartbeat("d1", topic_root="ESP32CAM", firmware_version="1.2", battery_voltage=3.7, wifi_rssi=-61)
-    row = device_of(queue, queue.heartbeat("d1", topic_root="ESP32CAM", wifi_rssi=None))
+    queue.hello("d1", topic_root="ESP32CAM", firmware_version="1.2", battery_voltage=3.7, wifi_rssi=-61)
+    row = device_of(queue, queue.hello("d1", topic_root="ESP32CAM", wifi_rssi=None))
     assert (row["firmware_version"], float(row["battery_voltage"]), row["wifi_rssi"]) == ("1.2", 3.7, -61)
 
 
 def test_a_hello_never_activates_a_device_and_never_owes_it_a_welcome(queue: Queue) -> None:
     queue.device("d1", active=False)
-    answer = queue.heartbeat("d1")
+    answer = queue.hello("d1")
     row = device_of(queue, answer)
     assert answer["is_active"] is False
     assert (row["is_active"], row["provisioning_status"], row["welcome_due"]) == (
@@ -100,7 +100,7 @@ def test_the_next_wake_is_by_the_schedule_of_the_site_in_its_time_zone(queue: Qu
         "update sites set wake_schedule_cron = '30 5 * * *', timezone = 'America/New_York'"
     )
     mac = queue.rows("select device_mac from devices where device_id = %s", UUID(MAPPED))[0]["device_mac"]
-    moment = queue.heartbeat(mac)["next_wake_at"]
+    moment = queue.hello(mac)["next_wake_at"]
     assert queue.rows(
         "select %s = fn_calculate_next_wake('30 5 * * *', now(), 'America/New_York') as same", moment
     )[0]["same"]
@@ -109,7 +109,7 @@ def test_the_next_wake_is_by_the_schedule_of_the_site_in_its_time_zone(queue: Qu
 def test_a_schedule_that_does_not_parse_gives_twelve_hours(queue: Queue) -> None:
     queue.device("d1")
     queue.connection.execute("update devices set wake_schedule_cron = 'every morning'")
-    moment = datetime.fromisoformat(queue.heartbeat("d1")["next_wake_at"])
+    moment = datetime.fromisoformat(queue.hello("d1")["next_wake_at"])
     assert about(moment, queue.now() + timedelta(hours=12))
 
 
@@ -117,14 +117,14 @@ def test_answers_are_in_the_order_of_the_hellos_each_under_its_ref(queue: Queue)
     for number in range(5):
         queue.device(f"d{number}")
     names = ["d3", "new", "d0", "d4", "d3"]
-    answers = queue.heartbeats(*({"topic_id": name, "ref": f"r{n}"} for n, name in enumerate(names)))
+    answers = queue.hellos(*({"topic_id": name, "ref": f"r{n}"} for n, name in enumerate(names)))
     assert [answer["ref"] for answer in answers] == [f"r{n}" for n in range(5)]
     assert [answer["result"] for answer in answers] == ["known", "created", "known", "known", "known"]
     assert [answer["device_code"] for answer in answers][:1] == ["CODE-d3"]
 
 
 def test_no_hellos_are_no_answers(queue: Queue) -> None:
-    assert queue.heartbeats() == []
+    assert queue.hellos() == []
 
 
 def test_due_and_leased_commands_are_counted_and_others_are_not(queue: Queue) -> None:
@@ -135,20 +135,20 @@ def test_due_and_leased_commands_are_counted_and_others_are_not(queue: Queue) ->
     queue.command(device, scheduled_for=queue.now() + timedelta(hours=1))
     queue.command(device, status="acknowledged")
     queue.command(queue.device("d2"))
-    assert queue.heartbeat("d1")["commands"] == 2
+    assert queue.hello("d1")["commands"] == 2
 
 
 def test_commands_of_a_device_that_is_not_active_are_not_announced_since_they_will_fail(queue: Queue) -> None:
     queue.command(queue.device("d1", active=False))
-    assert queue.heartbeat("d1")["commands"] == 0
+    assert queue.hello("d1")["commands"] == 0
 
 
 def test_a_device_that_is_there_twice_is_the_one_that_is_spelled_alike(queue: Queue) -> None:
     queue.connection.execute("drop index devices_device_key_key")
     first, second = queue.device("AA:BB:CC:DD:EE:FF"), queue.device("aabbccddeeff")
-    assert queue.heartbeat("aabbccddeeff")["device_id"] == str(second)
-    assert queue.heartbeat("AA:BB:CC:DD:EE:FF")["device_id"] == str(first)
-    assert queue.heartbeat("AABBCCDDEEFF")["result"] == "known"
+    assert queue.hello("aabbccddeeff")["device_id"] == str(second)
+    assert queue.hello("AA:BB:CC:DD:EE:FF")["device_id"] == str(first)
+    assert queue.hello("AABBCCDDEEFF")["result"] == "known"
     queue.connection.execute("delete from devices")
     queue.connection.execute(
         "create unique index devices_device_key_key on devices (mqtt_private.fn_device_key(device_mac))"
@@ -159,7 +159,7 @@ def test_a_device_that_is_there_twice_is_the_one_that_is_spelled_alike(queue: Qu
 
 
 def test_an_unknown_device_is_registered_to_be_mapped_with_an_event(queue: Queue) -> None:
-    answer = queue.heartbeat("b8f862f9cfb8", topic_root="ESP32CAM", battery_voltage=3.9)
+    answer = queue.hello("b8f862f9cfb8", topic_root="ESP32CAM", battery_voltage=3.9)
     assert (answer["result"], answer["is_active"], answer["holds_lease"]) == ("created", False, True)
     row = device_of(queue, answer)
     assert (row["device_mac"], row["mqtt_id"], row["mqtt_root"]) == ("b8f862f9cfb8",) * 2 + ("ESP32CAM",)
@@ -176,13 +176,13 @@ def test_an_unknown_device_is_registered_to_be_mapped_with_an_event(queue: Queue
 
 
 def test_the_next_hello_of_a_registered_device_in_another_spelling_finds_it(queue: Queue) -> None:
-    first = queue.heartbeat("B8:F8:62:F9:CF:B8")
-    again = queue.heartbeat("b8f862f9cfb8")
+    first = queue.hello("B8:F8:62:F9:CF:B8")
+    again = queue.hello("b8f862f9cfb8")
     assert (again["result"], again["device_id"]) == ("known", first["device_id"])
 
 
 def test_a_device_twice_in_one_call_in_two_spellings_is_registered_once(queue: Queue) -> None:
-    answers = queue.heartbeats({"topic_id": "b8f862f9cfb8"}, {"topic_id": "B8:F8:62:F9:CF:B8"})
+    answers = queue.hellos({"topic_id": "b8f862f9cfb8"}, {"topic_id": "B8:F8:62:F9:CF:B8"})
     assert [answer["result"] for answer in answers] == ["created", "known"]
     assert len({answer["device_id"] for answer in answers}) == 1
     assert device_of(queue, answers[0])["mqtt_id"] == "B8:F8:62:F9:CF:B8"
@@ -206,7 +206,7 @@ def test_the_next_code_is_free_whatever_codes_stand_there(
 ) -> None:
     for code in there:
         queue.insert("devices", "device_id", device_mac=f"mac {code}", device_code=code)
-    assert queue.heartbeat("new")["device_code"] == expected
+    assert queue.hello("new")["device_code"] == expected
 
 
 def test_eight_sessions_that_hear_forty_new_devices_register_each_once(
@@ -222,7 +222,7 @@ def test_eight_sessions_that_hear_forty_new_devices_register_each_once(
         barrier.wait(timeout=10)
         for start in range(0, 40, 10):
             part = [{"topic_id": mac.upper() if number % 2 else mac} for mac in mine[start : start + 10]]
-            answers += queues[number].heartbeats(*part, worker=f"w{number}")
+            answers += queues[number].hellos(*part, worker=f"w{number}")
         return answers
 
     with ThreadPoolExecutor(8) as pool:
@@ -238,10 +238,10 @@ def test_eight_sessions_that_hear_forty_new_devices_register_each_once(
 def test_a_worker_that_waited_for_a_registration_finds_the_device(queue: Queue) -> None:
     with queue.another() as other:
         queue.connection.execute("begin")
-        assert queue.heartbeat("new")["result"] == "created"
-        with waiting(other, lambda: other.heartbeat("new", worker="w2")) as heartbeat:
+        assert queue.hello("new")["result"] == "created"
+        with waiting(other, lambda: other.hello("new", worker="w2")) as hello:
             queue.connection.execute("commit")
-            answer = heartbeat.result(timeout=10)
+            answer = hello.result(timeout=10)
     assert (answer["result"], answer["holds_lease"]) == ("known", False)
     assert codes(queue) == ["DEVICE-ESP32S3-001"]
 
@@ -252,9 +252,9 @@ def test_a_person_who_writes_the_same_device_or_code_this_moment_is_no_fault(que
         with queue.another() as person:
             person.connection.execute("begin")
             person.insert("devices", "device_id", **{"device_mac": "another", column: value})
-            with waiting(queue, lambda: queue.heartbeat("new")) as heartbeat:
+            with waiting(queue, lambda: queue.hello("new")) as hello:
                 person.connection.execute("commit")
-                answer = heartbeat.result(timeout=10)
+                answer = hello.result(timeout=10)
         assert answer["result"] == ("known" if column == "device_mac" else "created")
         assert answer["device_code"] == (None if column == "device_mac" else "DEVICE-ESP32S3-002")
 
@@ -262,7 +262,7 @@ def test_a_person_who_writes_the_same_device_or_code_this_moment_is_no_fault(que
 def test_with_registration_off_nothing_is_written_and_the_device_is_told_when_to_come_back(
     queue: Queue,
 ) -> None:
-    [answer] = queue.heartbeats({"topic_id": "new", "ref": "r1"}, p_register=False)
+    [answer] = queue.hellos({"topic_id": "new", "ref": "r1"}, p_register=False)
     assert answer.pop("next_wake_at") == _default_wake(queue)
     assert answer == {
         "ref": "r1", "result": "refused", "device_id": None, "device_code": None, "is_active": False,
@@ -281,7 +281,7 @@ def _default_wake(queue: Queue) -> str:
 
 def test_more_new_devices_in_a_minute_than_the_limit_are_refused_over_all_workers(queue: Queue) -> None:
     def hear(worker: str, *names: str) -> list[str]:
-        answers = queue.heartbeats(
+        answers = queue.hellos(
             *({"topic_id": name} for name in names), worker=worker, p_registrations_per_minute=3
         )
         return [answer["result"] for answer in answers]
@@ -298,11 +298,11 @@ def test_two_workers_that_register_at_once_keep_within_one_limit(queue: Queue) -
     """Fails when fn_register_unknown_devices takes no advisory lock, or does not count again under it."""
     with queue.another() as other:
         queue.connection.execute("begin")
-        queue.heartbeats({"topic_id": "n1"}, p_registrations_per_minute=1)
-        hear = waiting(other, lambda: other.heartbeats({"topic_id": "n2"}, p_registrations_per_minute=1))
-        with hear as heartbeats:
+        queue.hellos({"topic_id": "n1"}, p_registrations_per_minute=1)
+        hear = waiting(other, lambda: other.hellos({"topic_id": "n2"}, p_registrations_per_minute=1))
+        with hear as hellos:
             queue.connection.execute("commit")
-            [answer] = heartbeats.result(timeout=10)
+            [answer] = hellos.result(timeout=10)
     assert answer["result"] == "refused"
     assert codes(queue) == ["DEVICE-ESP32S3-001"]
 
@@ -314,10 +314,10 @@ def test_two_workers_that_register_at_once_take_two_codes_also_where_codes_are_n
     queue.connection.execute("drop index devices_device_code_key")
     with queue.another() as other:
         queue.connection.execute("begin")
-        queue.heartbeat("n1")
-        with waiting(other, lambda: other.heartbeat("n2")) as heartbeat:
+        queue.hello("n1")
+        with waiting(other, lambda: other.hello("n2")) as hello:
             queue.connection.execute("commit")
-            heartbeat.result(timeout=10)
+            hello.result(timeout=10)
     queue.connection.execute("create unique index devices_device_code_key on devices (device_code)")
     assert codes(queue) == ["DEVICE-ESP32S3-001", "DEVICE-ESP32S3-002"]
 
@@ -325,7 +325,7 @@ def test_two_workers_that_register_at_once_take_two_codes_also_where_codes_are_n
 def test_devices_that_a_person_writes_do_not_count_towards_the_limit(queue: Queue) -> None:
     for number in range(3):
         queue.device(f"d{number}")
-    [answer] = queue.heartbeats({"topic_id": "new"}, p_registrations_per_minute=1)
+    [answer] = queue.hellos({"topic_id": "new"}, p_registrations_per_minute=1)
     assert answer["result"] == "created"
 
 
@@ -345,7 +345,7 @@ def test_the_limit_is_looked_up_in_an_index(queue: Queue) -> None:
 @pytest.mark.parametrize("topic_id", ["", None, 7, "a" * 256, "+/#", "' or 1=1 --", "😀", "%", "A A"])
 def test_any_id_is_a_row_or_a_refusal_and_harms_no_other(queue: Queue, topic_id: object) -> None:
     queue.device("d1")
-    answers = queue.heartbeats({"topic_id": topic_id}, {"topic_id": "d1"})
+    answers = queue.hellos({"topic_id": topic_id}, {"topic_id": "d1"})
     assert answers[0]["result"] == ("refused" if topic_id in {"", None} else "created")
     assert answers[0]["next_wake_at"]
     assert answers[1]["result"] == "known"
@@ -354,7 +354,7 @@ def test_any_id_is_a_row_or_a_refusal_and_harms_no_other(queue: Queue, topic_id:
 def test_elements_that_are_no_objects_are_refused_in_their_place(queue: Queue) -> None:
     queue.device("d1")
     answer = queue.call(
-        "fn_record_heartbeats", p_worker="w1", p_hellos=json.dumps([None, 3, [], {"topic_id": "d1"}])
+        "fn_record_heartbeats", p_worker="w1", p_heartbeats=json.dumps([None, 3, [], {"topic_id": "d1"}])
     )
     assert [one["result"] for one in answer] == ["refused", "refused", "refused", "known"]
 
@@ -370,7 +370,7 @@ def test_a_hello_that_the_database_cannot_take_is_refused_alone_with_the_reason(
 ) -> None:
     for name in ("d1", "d2", "d3"):
         queue.device(name)
-    answers = queue.heartbeats({"topic_id": "d1"}, {"topic_id": "d2", **poison}, {"topic_id": "d3"})
+    answers = queue.hellos({"topic_id": "d1"}, {"topic_id": "d2", **poison}, {"topic_id": "d3"})
     assert [answer["result"] for answer in answers] == ["known", "refused", "known"]
     assert answers[1]["error"]
     assert (answers[1]["device_id"], answers[1]["holds_lease"]) == (None, False)
@@ -381,7 +381,7 @@ def test_a_hello_that_the_database_cannot_take_is_refused_alone_with_the_reason(
 def test_pending_names_of_any_shape_do_not_keep_a_device_from_its_answer(queue: Queue) -> None:
     queue.device("d1")
     for names in (None, "a.jpg", {"a": 1}, ["", None, 7, "a.jpg", "a.jpg"], ["x" * 10_000]):
-        assert queue.heartbeat("d1", pending_names=names)["result"] == "known"
+        assert queue.hello("d1", pending_names=names)["result"] == "known"
 
 
 @pytest.fixture
@@ -397,7 +397,7 @@ def strict(queue: Queue) -> Iterator[Queue]:
 
 def test_a_projects_own_rule_refuses_one_row_and_no_other(strict: Queue) -> None:
     strict.device("d1")
-    answers = strict.heartbeats(
+    answers = strict.hellos(
         {"topic_id": "cat 1"}, {"topic_id": "n1"}, {"topic_id": "d1", "battery_voltage": 9},
         {"topic_id": "n2"}, {"topic_id": "d1"},
     )  # fmt: skip
@@ -411,7 +411,7 @@ def test_a_projects_own_rule_refuses_one_row_and_no_other(strict: Queue) -> None
 
 def test_a_worker_must_have_a_name(queue: Queue) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="p_worker"):
-        queue.heartbeat("d1", worker="")
+        queue.hello("d1", worker="")
 
 
 # Locks
@@ -420,7 +420,7 @@ def test_a_worker_must_have_a_name(queue: Queue) -> None:
 def test_a_device_that_someone_holds_is_not_waited_for_without_end(queue: Queue) -> None:
     queue.device("d1")
     with locked_devices(queue), pytest.raises(psycopg.errors.LockNotAvailable):
-        queue.heartbeat("d1")
+        queue.hello("d1")
     assert queue.rows("select from mqtt_private.visits") == []
 
 
@@ -442,7 +442,7 @@ def test_new_devices_heard_beside_locked_ones_end_in_no_deadlock(
         for turn in range(15):
             part = names[:: 1 if (number + turn) % 2 else -1]
             part.insert(turn % 30, f"new-{turn}")
-            queues[number].heartbeats(
+            queues[number].hellos(
                 *({"topic_id": name} for name in part), worker=f"w{number}", p_registrations_per_minute=1000
             )
             queues[number].hold(*part[::-1], worker=f"w{number}")
@@ -469,7 +469,7 @@ def test_a_device_is_found_through_an_index_in_a_large_table(queue: Queue) -> No
         scans = "select pg_stat_get_numscans('public.devices'::regclass) as scans"
         reader.connection.execute("select pg_stat_force_next_flush()")
         before = reader.rows(scans)[0]["scans"]
-        reader.heartbeats(*({"topic_id": f"{n:012x}"} for n in range(1, 100)))
+        reader.hellos(*({"topic_id": f"{n:012x}"} for n in range(1, 100)))
         reader.connection.execute("select pg_stat_force_next_flush()")
         reader.connection.execute("select pg_stat_clear_snapshot()")
         assert reader.rows(scans)[0]["scans"] == before

@@ -11,7 +11,7 @@ from mqtt_service.devstack.migrations import PLATFORM
 from tests.integration.database.conftest import SUPABASE
 
 MIGRATIONS = sorted((SUPABASE / "migrations").glob("*.sql"))
-IMAGE_STORAGE = SUPABASE / "migrations" / "20251201000400_image_storage.sql"
+[IMAGE_STORAGE] = [file for file in MIGRATIONS if file.name.endswith("_storage_and_realtime.sql")]
 COMPANY_A = "a0000000-0000-4000-8000-000000000001"
 COMPANY_B = "b0000000-0000-4000-8000-000000000001"
 VIEWER_A = "a0000000-0000-4000-8000-0000000000e1"

@@ -75,7 +75,7 @@ def stored(queue: Queue, sha256: str = "1", **fields: Any) -> Row:
 
 
 def test_an_announced_picture_is_received_into_a_row_of_its_own(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", topic_root="ESP32CAM")
+    queue.hello("d1", topic_root="ESP32CAM")
     answer = queue.image(
         "d1", ref="r1", captured_at=MORNING, image_size=4153, max_chunk_size=128, total_chunks=33,
         error_code=0, location="ward 4", metadata={"image_name": "a.jpg", "extra": [1]},
@@ -148,7 +148,7 @@ def test_an_unknown_device_is_registered_by_its_picture(queue: Queue) -> None:
     )  # fmt: skip
     [row] = queue.rows("select is_active, provisioning_status, mqtt_root from devices")
     assert row == {"is_active": False, "provisioning_status": "pending_mapping", "mqtt_root": None}
-    assert queue.heartbeat("B8:F8:62:F9:CF:B8")["result"] == "known"
+    assert queue.hello("B8:F8:62:F9:CF:B8")["result"] == "known"
 
 
 @pytest.mark.parametrize("switch", [{"p_register": False}, {"p_registrations_per_minute": 0}])
@@ -161,14 +161,14 @@ def test_a_device_that_may_not_register_leaves_nothing(queue: Queue, switch: Row
 
 
 def test_the_limit_counts_hellos_and_pictures_together(queue: Queue) -> None:
-    queue.heartbeat("n1")
+    queue.hello("n1")
     answers = queue.images({"topic_id": "n2"}, {"topic_id": "n3"}, p_registrations_per_minute=2)
     assert [answer["result"] for answer in answers] == ["receiving", "unknown_device"]
 
 
 @pytest.mark.usefixtures("device")
 def test_a_picture_notes_that_its_device_was_heard_and_leaves_its_root_alone(queue: Queue) -> None:
-    queue.heartbeat("d1", topic_root="device")
+    queue.hello("d1", topic_root="device")
     queue.connection.execute("update devices set last_seen_at = null")
     queue.image("d1", topic_root="ESP32CAM")
     [row] = queue.rows("select * from devices")
@@ -269,20 +269,20 @@ def test_two_rows_of_one_picture_cannot_be_written_and_many_without_a_time_can(
 
 @pytest.mark.usefixtures("device")
 def test_pending_pictures_are_those_that_the_device_lists(queue: Queue) -> None:
-    queue.heartbeat("d1", pending_names=["a.jpg", "b.jpg"])
+    queue.hello("d1", pending_names=["a.jpg", "b.jpg"])
     assert states(queue) == [("a.jpg", "pending"), ("b.jpg", "pending")]
     first = images(queue)
     assert about(first[0]["listed_at"], queue.now())
-    queue.heartbeat("d1", pending_names=["b.jpg", "c.jpg"])
+    queue.hello("d1", pending_names=["b.jpg", "c.jpg"])
     assert states(queue) == [("b.jpg", "pending"), ("c.jpg", "pending")]
     assert first[1] in images(queue)
-    queue.heartbeat("d1", pending_count=2)
+    queue.hello("d1", pending_count=2)
     assert states(queue) == []
 
 
 @pytest.mark.usefixtures("device")
 def test_a_pending_picture_becomes_the_one_that_comes(queue: Queue) -> None:
-    queue.heartbeat("d1", pending_names=["a.jpg", "b.jpg"])
+    queue.hello("d1", pending_names=["a.jpg", "b.jpg"])
     pending = [str(row["image_id"]) for row in images(queue)]
     with_time = queue.image("d1", image_name="a.jpg", captured_at=MORNING)
     without = queue.image("d1", image_name="b.jpg")
@@ -293,7 +293,7 @@ def test_a_pending_picture_becomes_the_one_that_comes(queue: Queue) -> None:
 @pytest.mark.usefixtures("device")
 def test_a_listed_picture_that_is_being_received_is_not_pending_too(queue: Queue) -> None:
     queue.image("d1", captured_at=MORNING)
-    queue.heartbeat("d1", pending_names=["a.jpg"])
+    queue.hello("d1", pending_names=["a.jpg"])
     assert states(queue) == [("a.jpg", "receiving")]
 
 
@@ -302,7 +302,7 @@ def test_a_listed_picture_that_failed_is_pending_until_it_comes_again(queue: Que
     failed = queue.image("d1", captured_at=MORNING)
     queue.settle_image(failed["image_id"], "failed", error="cut off")
     for _ in range(2):
-        queue.heartbeat("d1", pending_names=["a.jpg"])
+        queue.hello("d1", pending_names=["a.jpg"])
         assert states(queue) == [("a.jpg", "failed"), ("a.jpg", "pending")]
     again = queue.image("d1", captured_at=MORNING)
     assert again["image_id"] == failed["image_id"]
@@ -312,7 +312,7 @@ def test_a_listed_picture_that_failed_is_pending_until_it_comes_again(queue: Que
 @pytest.mark.usefixtures("device")
 def test_a_picture_that_a_device_lists_for_ever_and_never_sends_stays_one_failed_row(queue: Queue) -> None:
     for _ in range(5):
-        queue.heartbeat("d1", pending_names=["a.jpg"])
+        queue.hello("d1", pending_names=["a.jpg"])
         answer = queue.image("d1", total_chunks=None)
         queue.settle_image(answer["image_id"], "failed", error="the device sent nothing of it")
     assert states(queue) == [("a.jpg", "failed")]
@@ -321,7 +321,7 @@ def test_a_picture_that_a_device_lists_for_ever_and_never_sends_stays_one_failed
 @pytest.mark.usefixtures("device")
 def test_a_listed_picture_that_turns_out_to_be_there_is_no_longer_pending(queue: Queue) -> None:
     stored(queue, captured_at=MORNING)
-    queue.heartbeat("d1", pending_names=["a.jpg"])
+    queue.hello("d1", pending_names=["a.jpg"])
     assert states(queue) == [("a.jpg", "complete"), ("a.jpg", "pending")]
     assert queue.image("d1", captured_at=MORNING)["result"] == "complete"
     assert states(queue) == [("a.jpg", "complete")]
@@ -329,17 +329,17 @@ def test_a_listed_picture_that_turns_out_to_be_there_is_no_longer_pending(queue:
 
 def test_pending_rows_that_a_project_wrote_itself_are_not_removed(queue: Queue, device: UUID) -> None:
     theirs = queue.insert("device_images", "image_id", device_id=device, image_name="x.jpg", status="pending")
-    queue.heartbeat("d1", pending_names=["a.jpg"])
-    queue.heartbeat("d1")
+    queue.hello("d1", pending_names=["a.jpg"])
+    queue.hello("d1")
     assert [row["image_id"] for row in images(queue)] == [theirs]
 
 
 def test_a_pending_row_that_someone_holds_keeps_no_device_waiting(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", pending_names=["a.jpg"])
+    queue.hello("d1", pending_names=["a.jpg"])
     with queue.another() as person, person.connection.transaction():
         person.rows("select from device_images where device_id = %s for update", device)
-        assert queue.heartbeat("d1")["holds_lease"] is True
-    queue.heartbeat("d1")
+        assert queue.hello("d1")["holds_lease"] is True
+    queue.hello("d1")
     assert images(queue) == []
 
 
@@ -417,7 +417,7 @@ def test_of_two_workers_that_hear_a_picture_one_records_it(queue: Queue) -> None
 
 @pytest.mark.usefixtures("device")
 def test_the_worker_that_heard_the_hello_records_the_pictures(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1", pending_count=2)
+    queue.hello("d1", "w1", pending_count=2)
     assert queue.image("d1", "w2")["result"] == "silent"
     assert queue.image("d1", "w1")["result"] == "receiving"
     assert queue.hold("d1", worker="w1")[0]["pending_count"] == 2
@@ -425,7 +425,7 @@ def test_the_worker_that_heard_the_hello_records_the_pictures(queue: Queue) -> N
 
 @pytest.mark.usefixtures("device")
 def test_recording_lengthens_the_lease(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("9 s")
     queue.image("d1", "w1")
     queue.pass_time("9 s")
@@ -434,7 +434,7 @@ def test_recording_lengthens_the_lease(queue: Queue) -> None:
 
 @pytest.mark.usefixtures("device")
 def test_a_picture_of_a_lapsed_visit_is_its_takeover(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1", pending_count=2)
+    queue.hello("d1", "w1", pending_count=2)
     first = queue.image("d1", "w1", captured_at=MORNING)
     queue.pass_time("11 s")
     taken = queue.image("d1", "w2", captured_at=MORNING)
@@ -444,7 +444,7 @@ def test_a_picture_of_a_lapsed_visit_is_its_takeover(queue: Queue) -> None:
 
 
 def test_a_picture_after_the_end_begins_a_new_visit(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", "w1", pending_count=2)
+    queue.hello("d1", "w1", pending_count=2)
     queue.end(device, worker="w1")
     assert queue.image("d1", "w2")["result"] == "receiving"
     [held] = queue.hold("d1", worker="w2")
@@ -686,7 +686,7 @@ def test_a_projects_own_rule_refuses_one_picture_and_no_other(queue: Queue) -> N
         answers = queue.images(*({"topic_id": "d1", "image_name": name} for name in ("a", "cat", "b")))
         assert [answer["result"] for answer in answers] == ["receiving", "refused", "receiving"]
         assert "no_cats" in answers[1]["error"]
-        assert queue.heartbeat("d1", pending_names=["cat"])["result"] == "known"
+        assert queue.hello("d1", pending_names=["cat"])["result"] == "known"
     finally:
         queue.connection.execute("alter table device_images drop constraint no_cats")
 

@@ -17,7 +17,10 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
+from mqtt_service.migrations import as_script, read_migrations
+from tests.integration.database.catalog import grants, structure
 from tests.integration.database.conftest import SUPABASE
+from tests.integration.database.test_adoption import OLD_PROJECT
 from tests.requirements import find_program, needs
 
 pytestmark = [
@@ -138,6 +141,55 @@ def test_db_push_records_every_migration_and_finds_nothing_to_do_after(project: 
     assert "up to date" in again.stdout + again.stderr
 
 
+# Versions as people and tools make them, before and after ours; the second has our own file's subject.
+THEIRS = [
+    "20251110000000_create_devices.sql",
+    "20251115000000_device_provisioning_automation.sql",
+    "20251120000000_mqtt_command_queue.sql",
+    "20251127120000_remote_schema.sql",
+    "20261231235900_latest.sql",
+]
+
+
+@pytest.fixture
+def other_project(cluster: str, tmp_path: Path) -> Iterator[Project]:
+    """A project with the tables of old and a history of its own, whose files raise if they run again."""
+    server = psycopg.connect(cluster, autocommit=True)
+    server.execute("create database other")
+    project = Project(cluster.rsplit("/", 1)[0] + "/other", tmp_path)
+    with psycopg.connect(project.url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+    folder = tmp_path / "supabase/migrations"
+    folder.mkdir(parents=True)
+    shutil.copy(SUPABASE / "config.toml", tmp_path / "supabase")
+    for name in THEIRS:
+        (folder / name).write_text("select 1;")
+    (folder / THEIRS[0]).write_bytes(OLD_PROJECT.read_bytes())
+    project.supabase("db", "push")
+    for name in THEIRS:
+        (folder / name).write_text("do $$ begin raise exception 'this has run before'; end $$;")
+    yield project
+    server.execute("drop database other with (force)")
+    server.close()
+
+
+def test_a_project_with_a_history_of_its_own_takes_ours_beside_it(other_project: Project) -> None:
+    history = "select version, name, statements from supabase_migrations.schema_migrations order by version"
+    ours = sorted(file.name for file in (SUPABASE / "migrations").glob("*.sql"))
+    with psycopg.connect(other_project.url, autocommit=True) as connection:
+        before = connection.execute(history).fetchall()
+        assert [f"{version}_{name}.sql" for version, name, _ in before] == THEIRS
+        for name in ours:
+            shutil.copy(SUPABASE / "migrations" / name, other_project.folder / "supabase/migrations")
+        other_project.supabase("db", "push", "--include-all")
+        after = connection.execute(history).fetchall()
+        assert [f"{version}_{name}.sql" for version, name, _ in after] == sorted([*THEIRS, *ours])
+        assert [row for row in after if row in before] == before
+        assert connection.execute("select public.fn_claim_commands('w')").fetchone() is not None
+    again = other_project.supabase("db", "push", "--include-all")
+    assert "up to date" in again.stdout + again.stderr
+
+
 def test_the_advisors_report_nothing_at_warn_or_above(project: Project) -> None:
     result = project.supabase("db", "advisors", "--level", "warn", "--fail-on", "warn")
     assert '"level"' not in result.stdout, result.stdout
@@ -146,7 +198,7 @@ def test_the_advisors_report_nothing_at_warn_or_above(project: Project) -> None:
 def test_the_advisors_look_at_our_tables(project: Project) -> None:
     """The check above could pass for want of anything to look at: unused indexes are seen, so ours are."""
     findings = json.loads(project.supabase("db", "advisors", "--level", "info").stdout)
-    # mqtt_private.command_answers is closed to everybody but the worker, and so has no policy.
+    # mqtt_private.acknowledgements is closed to everybody but the worker, and so has no policy.
     assert {finding["name"] for finding in findings} == {"unused_index", "rls_enabled_no_policy"}
     assert "devices" in {finding["metadata"]["name"] for finding in findings}
 
@@ -158,3 +210,20 @@ def test_pgtap_finds_structure_grants_and_guards_in_order(project: Project) -> N
     assert files
     result = run([program, "-d", project.url, *files], project.folder)
     assert "Result: PASS" in result.stdout
+
+
+def test_db_push_after_the_script_was_pasted_applies_each_migration_once_more(
+    cluster: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(cluster, autocommit=True) as connection:
+        connection.execute("create database pasted")
+    url = cluster.removesuffix("postgres") + "pasted"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(as_script(read_migrations()).encode())
+        before = structure(connection), grants(connection)
+        shutil.copytree(SUPABASE, tmp_path / "supabase", ignore=shutil.ignore_patterns(".temp"))
+        pushed = Project(url, tmp_path).supabase("db", "push")
+        assert pushed.stderr.count("Applying migration") == len(read_migrations())
+        # What the command line itself keeps is in schemas of its own.
+        assert (structure(connection), grants(connection)) == before

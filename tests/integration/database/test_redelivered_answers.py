@@ -39,7 +39,7 @@ def send(queue: Queue) -> UUID:
 
 def minutes_pass(queue: Queue, minutes: int) -> None:
     queue.rows(
-        "update mqtt_private.command_answers set answered_at = answered_at - make_interval(mins => %s)"
+        "update mqtt_private.acknowledgements set received_at = received_at - make_interval(mins => %s)"
         " returning ref",
         minutes,
     )

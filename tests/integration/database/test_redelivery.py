@@ -55,7 +55,7 @@ def test_an_older_schedule_never_comes_after_a_newer_one(queue: Queue, device: U
     asleep(queue)
     newer = sent(queue, device, "set_wake_schedule")
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(older)["status"] == "sent"
     assert queue.row(newer)["status"] == "pending"
 
@@ -70,7 +70,7 @@ def test_an_older_configuration_never_undoes_one_that_the_device_has_acknowledge
     queue.settle(queue.claim()["commands"])
     queue.acknowledge({"topic_id": "d1", "command_id": str(newer)})
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert [queue.row(command)["status"] for command in (older, newer, other_keys)] == [
         "sent", "acknowledged", "pending",
     ]  # fmt: skip
@@ -85,7 +85,7 @@ def test_of_two_schedules_of_one_transaction_the_later_stays(queue: Queue, devic
     queue.settle(queue.claim()["commands"])
     queue.acknowledge({"topic_id": "d1", "command_id": str(newer)})
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(older)["status"] == "sent"
 
 
@@ -97,8 +97,8 @@ def test_what_can_be_repeated_without_harm_is_delivered_again_under_its_id(
     asleep(queue)
     before = queue.row(command)
     queue.command(device, "reboot")
-    heartbeat = queue.heartbeat("d1")
-    assert (heartbeat["commands"], heartbeat["redelivered"]) == (2, 1)
+    hello = queue.hello("d1")
+    assert (hello["commands"], hello["redelivered"]) == (2, 1)
     after = queue.row(command)
     changed = {column for column in after if after[column] != before[column]}
     assert changed == {"status", "due_at", "redelivery_count", "updated_at"}
@@ -114,7 +114,7 @@ def test_what_could_do_harm_twice_is_never_delivered_again(
     command = sent(queue, device, command_type)
     asleep(queue)
     before = queue.row(command)
-    assert queue.heartbeat("d1")["commands"] == 0
+    assert queue.hello("d1")["commands"] == 0
     assert queue.row(command) == before
 
 
@@ -123,22 +123,22 @@ def test_what_nobody_was_subscribed_to_hear_is_delivered_again_at_once(
     queue: Queue, device: UUID, command_type: str
 ) -> None:
     command = sent(queue, device, command_type, no_listener=True)
-    assert queue.heartbeat("d1")["commands"] == 1
+    assert queue.hello("d1")["commands"] == 1
     assert queue.row(command)["redelivery_count"] == 1
     queue.settle(queue.claim()["commands"])
     assert queue.row(command)["no_listener"] is False
     asleep(queue)
-    assert queue.heartbeat("d1")["commands"] == (command_type in REPEATABLE)
+    assert queue.hello("d1")["commands"] == (command_type in REPEATABLE)
 
 
 def test_what_was_sent_a_moment_ago_may_still_be_answered(queue: Queue, device: UUID) -> None:
     """A device that says HELLO while its command is on the way would otherwise get it twice."""
     command = sent(queue, device)
     queue.connection.execute("update device_commands set delivered_at = now() - interval '8 s'")
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(command)["status"] == "sent"
     queue.connection.execute("update device_commands set delivered_at = now() - interval '11 s'")
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(command)["status"] == "pending"
 
 
@@ -148,11 +148,11 @@ def test_a_command_is_delivered_again_as_often_as_the_limit_and_then_waits_for_i
     command = sent(queue, device)
     for count in (1, 2):
         asleep(queue)
-        [answer] = queue.heartbeats({"topic_id": "d1"}, p_redelivery_limit=2)
+        [answer] = queue.hellos({"topic_id": "d1"}, p_redelivery_limit=2)
         assert (answer["commands"], queue.row(command)["redelivery_count"]) == (1, count)
         queue.settle(queue.claim()["commands"])
     asleep(queue)
-    [answer] = queue.heartbeats({"topic_id": "d1"}, p_redelivery_limit=2)
+    [answer] = queue.hellos({"topic_id": "d1"}, p_redelivery_limit=2)
     assert (answer["commands"], queue.row(command)["status"]) == (0, "sent")
     queue.acknowledge({"topic_id": "d1"})
     assert queue.row(command)["status"] == "acknowledged"
@@ -162,7 +162,7 @@ def test_a_limit_of_nothing_turns_delivery_on_wake_off(queue: Queue, device: UUI
     sent(queue, device)
     sent(queue, device, "reboot", no_listener=True)
     asleep(queue)
-    [answer] = queue.heartbeats({"topic_id": "d1"}, p_redelivery_limit=0)
+    [answer] = queue.hellos({"topic_id": "d1"}, p_redelivery_limit=0)
     assert answer["commands"] == 0
 
 
@@ -173,7 +173,7 @@ def test_what_was_answered_is_not_delivered_again(queue: Queue, device: UUID, ou
     queue.change(command, "due_at = null")
     asleep(queue)
     before = queue.row(command)
-    assert queue.heartbeat("d1")["commands"] == 0
+    assert queue.hello("d1")["commands"] == 0
     assert queue.row(command) == before
 
 
@@ -181,7 +181,7 @@ def test_commands_that_come_again_keep_their_place_before_new_ones(queue: Queue,
     first, second = sent(queue, device), sent(queue, device)
     new = queue.command(device)
     asleep(queue)
-    assert queue.heartbeat("d1")["commands"] == 3
+    assert queue.hello("d1")["commands"] == 3
     assert queue.claim_ids() == [first, second, new]
 
 
@@ -189,7 +189,7 @@ def test_a_device_that_is_not_active_gets_nothing_again(queue: Queue, device: UU
     command = sent(queue, device)
     queue.connection.execute("update devices set is_active = false")
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(command)["status"] == "sent"
 
 
@@ -197,17 +197,17 @@ def test_other_devices_commands_stay(queue: Queue, device: UUID) -> None:
     sent(queue, device)
     other = sent(queue, queue.device("d2"))
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(other)["status"] == "sent"
 
 
 def test_one_wake_that_two_workers_hear_delivers_again_once(queue: Queue, device: UUID) -> None:
     command = sent(queue, device)
     asleep(queue)
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.settle(queue.claim()["commands"])
     queue.pass_time("11 s")
-    assert queue.heartbeat("d1", "w2")["commands"] == 0
+    assert queue.hello("d1", "w2")["commands"] == 0
     assert (queue.row(command)["status"], queue.row(command)["redelivery_count"]) == ("sent", 1)
 
 
@@ -216,9 +216,9 @@ def test_a_hello_that_is_sent_again_after_a_lost_response_delivers_nothing_twice
 ) -> None:
     command = sent(queue, device)
     asleep(queue)
-    answers = [queue.heartbeat("d1", ref="r1"), queue.heartbeat("d1", ref="r1")]
+    answers = [queue.hello("d1", ref="r1"), queue.hello("d1", ref="r1")]
     queue.settle(queue.claim()["commands"])
-    answers.append(queue.heartbeat("d1", ref="r1"))
+    answers.append(queue.hello("d1", ref="r1"))
     assert [(answer["holds_lease"], answer["commands"]) for answer in answers] == [
         (True, 1), (True, 1), (True, 0),
     ]  # fmt: skip
@@ -229,7 +229,7 @@ def test_a_command_whose_time_is_over_expires_and_is_not_published_again(queue: 
     command = sent(queue, device)
     asleep(queue)
     queue.change(command, "issued_at = now() - interval '25 h'")
-    queue.heartbeat("d1")
+    queue.hello("d1")
     claimed = queue.claim()
     assert (claimed["commands"], ids(claimed["expired"])) == ([], [command])
 
@@ -239,7 +239,7 @@ def test_a_late_settlement_of_the_first_delivery_is_stale(queue: Queue, device: 
     claimed = queue.claim()["commands"]
     queue.settle(claimed)
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     [handed] = queue.claim("w2")["commands"]
     assert [row["result"] for row in queue.settle(claimed, "failed", error="no PUBACK")] == ["stale"]
     assert [row["result"] for row in queue.settle([handed], worker="w2")] == ["settled"]
@@ -248,7 +248,7 @@ def test_a_late_settlement_of_the_first_delivery_is_stale(queue: Queue, device: 
 def test_a_late_answer_of_the_first_delivery_ends_the_second(queue: Queue, device: UUID) -> None:
     command = sent(queue, device)
     asleep(queue)
-    queue.heartbeat("d1")
+    queue.hello("d1")
     queue.acknowledge({"topic_id": "d1", "command_id": command})
     assert queue.row(command)["status"] == "acknowledged"
     assert queue.claim()["commands"] == []
@@ -275,9 +275,9 @@ def test_a_hello_that_waited_for_the_answer_leaves_the_command_done(
     asleep(queue)
     queue.connection.execute("begin")
     queue.acknowledge({"topic_id": "d1"})
-    with waiting(other, lambda: other.heartbeat("d1")) as heartbeat:
+    with waiting(other, lambda: other.hello("d1")) as hello:
         queue.connection.execute("commit")
-        assert heartbeat.result(timeout=10)["commands"] == 0
+        assert hello.result(timeout=10)["commands"] == 0
     assert answered_row(queue, command) == {"status": "acknowledged", "redelivery_count": 0}
 
 
@@ -285,7 +285,7 @@ def test_an_answer_that_waited_for_the_hello_is_taken(queue: Queue, other: Queue
     command = sent(queue, device)
     asleep(queue)
     queue.connection.execute("begin")
-    queue.heartbeat("d1")
+    queue.hello("d1")
     ack = {"topic_id": "d1", "command_id": command}
     with waiting(other, lambda: other.acknowledge(ack)) as answer:
         queue.connection.execute("commit")
@@ -300,9 +300,9 @@ def test_a_hello_that_waited_for_the_settling_counts_what_is_on_its_way_as_sent(
     claimed = queue.claim()["commands"]
     queue.connection.execute("begin")
     queue.settle(claimed)
-    with waiting(other, lambda: other.heartbeat("d1")) as heartbeat:
+    with waiting(other, lambda: other.hello("d1")) as hello:
         queue.connection.execute("commit")
-        assert heartbeat.result(timeout=10)["commands"] == 0
+        assert hello.result(timeout=10)["commands"] == 0
     assert answered_row(queue, command) == {"status": "sent", "redelivery_count": 0}
 
 
@@ -312,11 +312,11 @@ def test_a_claim_waits_for_no_hello_and_a_hello_for_no_claim(
     again, new = sent(queue, device), queue.command(device)
     asleep(queue)
     with queue.connection.transaction():
-        queue.heartbeat("d1")
+        queue.hello("d1")
         assert other.claim_ids("w2") == [new]  # what is not committed is not due
     with queue.connection.transaction():
         assert queue.claim_ids("w1") == []
-        assert other.heartbeat("d1", "w2")["commands"] == 2
+        assert other.hello("d1", "w2")["commands"] == 2
     queue.settle([{"command_id": str(new), "attempt": 1}], worker="w2")
     assert queue.claim_ids("w2") == [again]
 
@@ -326,7 +326,7 @@ def test_a_command_that_someone_holds_is_left_to_the_next_wake(queue: Queue, dev
     asleep(queue)
     with queue.another() as person, person.connection.transaction():
         person.rows("select from device_commands where command_id = %s for update", held)
-        assert queue.heartbeat("d1")["commands"] == 1
+        assert queue.hello("d1")["commands"] == 1
     assert queue.row(free)["status"] == "pending"
     assert queue.row(held)["status"] == "sent"
-    assert queue.heartbeat("d1")["commands"] == 2
+    assert queue.hello("d1")["commands"] == 2

@@ -45,7 +45,7 @@ def said(queue: Queue, reply_type: str = "set_wake_schedule", reply_id: UUID | N
         "reply_type": reply_type,
     }
     answer = queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
-    noted: int = answer["noted"]
+    noted: int = answer["recorded"]
     return noted
 
 
@@ -57,7 +57,7 @@ def answered(queue: Queue, worker: str = "a:x", **ack: object) -> Row:
 def replies(queue: Queue) -> list[str]:
     return [
         row["reply_type"]
-        for row in queue.rows("select reply_type from mqtt_private.replies order by said_at")
+        for row in queue.rows("select reply_type from mqtt_private.replies order by sent_at")
     ]
 
 
@@ -159,7 +159,7 @@ def test_an_answer_to_what_was_cancelled_is_for_no_older_command(queue: Queue) -
 def age(queue: Queue, seconds: int) -> None:
     """Make it so long ago that something was said."""
     queue.connection.execute(
-        "update mqtt_private.replies set said_at = said_at - make_interval(secs => %s)", [seconds]
+        "update mqtt_private.replies set sent_at = sent_at - make_interval(secs => %s)", [seconds]
     )
 
 
@@ -189,14 +189,14 @@ def test_a_call_that_is_repeated_notes_nothing_new(queue: Queue) -> None:
 def test_a_device_that_is_gone_is_passed_over(queue: Queue) -> None:
     reply = {"reply_id": str(uuid4()), "device_id": str(uuid4()), "reply_type": "reboot"}
     answer = queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))
-    assert answer == {"noted": 0}
+    assert answer == {"recorded": 0}
 
 
 def test_what_nobody_answered_is_forgotten_after_what_a_session_can_keep(queue: Queue) -> None:
     for kind in ("send_image", "capture_image"):
         said(queue, kind)
     queue.connection.execute(
-        "update mqtt_private.replies set said_at = now() - interval '71 min' where reply_type = 'send_image'"
+        "update mqtt_private.replies set sent_at = now() - interval '71 min' where reply_type = 'send_image'"
     )
     said(queue)
     assert replies(queue) == ["capture_image", "set_wake_schedule"]
@@ -254,7 +254,7 @@ def test_what_was_not_said_after_all_takes_no_answer(queue: Queue) -> None:
     reply_id = uuid4()
     said(queue, reply_id=reply_id)
     reply = {
-        "reply_id": str(reply_id), "device_id": str(device_of(queue)), "reply_type": "x", "unsaid": True
+        "reply_id": str(reply_id), "device_id": str(device_of(queue)), "reply_type": "x", "withdrawn": True
     }  # fmt: skip
     for _ in range(2):
         queue.call("fn_record_replies", p_worker="a:x", p_replies=Jsonb([reply]))

@@ -29,7 +29,7 @@ def device(queue: Queue) -> UUID:
 
 
 def visit(queue: Queue) -> Row:
-    [row] = queue.rows("select *, until - hello_at as lease from mqtt_private.visits")
+    [row] = queue.rows("select *, lease_until - began_at as lease from mqtt_private.visits")
     return row
 
 
@@ -42,23 +42,19 @@ def one(rows: list[Row]) -> Row:
 
 
 def test_the_first_worker_to_bring_a_hello_speaks_and_the_others_listen(queue: Queue, device: UUID) -> None:
-    assert [queue.heartbeat("d1", worker)["holds_lease"] for worker in ("w1", "w2", "w3")] == [
-        True,
-        False,
-        False,
-    ]
+    assert [queue.hello("d1", worker)["holds_lease"] for worker in ("w1", "w2", "w3")] == [True, False, False]
     row = visit(queue)
-    assert (row["device_id"], row["worker"], row["heard_by"]) == (device, "w1", ["w1", "w2", "w3"])
+    assert (row["device_id"], row["lease_worker"], row["received_by"]) == (device, "w1", ["w1", "w2", "w3"])
     assert row["ended_at"] is None
 
 
 def test_an_echo_changes_nothing_of_the_visit_or_the_device(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", "w1", pending_count=1, pending_names=["a.jpg"], battery_voltage=3.9)
+    queue.hello("d1", "w1", pending_count=1, pending_names=["a.jpg"], battery_voltage=3.9)
     before = visit(queue), queue.rows("select * from devices"), queue.rows("select * from device_images")
-    answer = queue.heartbeat("d1", "w2", pending_count=0, battery_voltage=1)
+    answer = queue.hello("d1", "w2", pending_count=0, battery_voltage=1)
     after = visit(queue), queue.rows("select * from devices"), queue.rows("select * from device_images")
-    after[0]["heard_by"].remove("w2")
-    after[0]["heard_refs"].pop()
+    after[0]["received_by"].remove("w2")
+    after[0]["received_refs"].pop()
     assert after == before
     assert (answer["result"], answer["device_id"]) == ("known", str(device))
     assert answer["next_wake_at"]
@@ -66,42 +62,42 @@ def test_an_echo_changes_nothing_of_the_visit_or_the_device(queue: Queue, device
 
 @pytest.mark.usefixtures("device")
 def test_the_next_hello_is_a_new_visit_of_whichever_worker_brings_it_first(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
-    queue.heartbeat("d1", "w2")
+    queue.hello("d1", "w1")
+    queue.hello("d1", "w2")
     queue.pass_time("5 s")
-    assert queue.heartbeat("d1", "w2")["holds_lease"] is True
-    assert queue.heartbeat("d1", "w1")["holds_lease"] is False
-    assert (visit(queue)["worker"], visit(queue)["heard_by"]) == ("w2", ["w2", "w1"])
+    assert queue.hello("d1", "w2")["holds_lease"] is True
+    assert queue.hello("d1", "w1")["holds_lease"] is False
+    assert (visit(queue)["lease_worker"], visit(queue)["received_by"]) == ("w2", ["w2", "w1"])
 
 
 @pytest.mark.usefixtures("device")
 def test_a_worker_that_hears_a_device_again_speaks_in_a_new_visit(queue: Queue) -> None:
-    queue.heartbeat("d1", pending_count=4)
+    queue.hello("d1", pending_count=4)
     first = visit(queue)
-    assert queue.heartbeat("d1")["holds_lease"] is True
-    assert visit(queue)["hello_at"] > first["hello_at"]
+    assert queue.hello("d1")["holds_lease"] is True
+    assert visit(queue)["began_at"] > first["began_at"]
     assert visit(queue)["pending_count"] == 0
 
 
 @pytest.mark.usefixtures("device")
 def test_a_hello_that_another_worker_brings_much_later_is_no_echo(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("19 s")
-    assert queue.heartbeat("d1", "w2")["holds_lease"] is False
+    assert queue.hello("d1", "w2")["holds_lease"] is False
     queue.pass_time("2 s")
-    assert queue.heartbeat("d1", "w3")["holds_lease"] is True
+    assert queue.hello("d1", "w3")["holds_lease"] is True
 
 
 def test_an_echo_of_a_visit_that_has_ended_begins_none(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.end(device, worker="w1")
-    assert queue.heartbeat("d1", "w2")["holds_lease"] is False
+    assert queue.hello("d1", "w2")["holds_lease"] is False
     assert one(queue.hold("d1", worker="w2"))["ended"] is True
 
 
 @pytest.mark.usefixtures("device")
 def test_the_lease_is_as_long_as_asked(queue: Queue) -> None:
-    queue.heartbeats({"topic_id": "d1"}, p_lease_seconds=33)
+    queue.hellos({"topic_id": "d1"}, p_lease_seconds=33)
     assert visit(queue)["lease"].total_seconds() == 33
 
 
@@ -118,9 +114,7 @@ def test_two_workers_that_hear_many_devices_at_once_agree_who_speaks(queue: Queu
             answers = []
             for start in range(0, 100, 20):
                 part = (names[50:] + names[:50] if number % 2 else names[::-1])[start : start + 20]
-                answers += queues[number].heartbeats(
-                    *({"topic_id": name} for name in part), worker=f"w{number}"
-                )
+                answers += queues[number].hellos(*({"topic_id": name} for name in part), worker=f"w{number}")
             return {answer["device_id"] for answer in answers if answer["holds_lease"]}
 
         spoken = [device for part in pool.map(hear, range(4), timeout=60) for device in part]
@@ -131,7 +125,7 @@ def test_two_workers_that_hear_many_devices_at_once_agree_who_speaks(queue: Queu
 
 
 def test_a_visit_is_told_as_it_stands_in_the_order_asked(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", topic_root="ESP32CAM", pending_count=3, pending_names=["b.jpg", "a.jpg"])
+    queue.hello("d1", topic_root="ESP32CAM", pending_count=3, pending_names=["b.jpg", "a.jpg"])
     queue.device("d2")
     nobody, first, asleep = queue.hold("nobody", "d1", "d2")
     assert first.pop("next_wake_at")
@@ -150,20 +144,20 @@ def test_a_visit_is_told_as_it_stands_in_the_order_asked(queue: Queue, device: U
 
 @pytest.mark.usefixtures("device")
 def test_holding_lengthens_the_lease_and_listening_does_not(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("5 s")
     before = visit(queue)
     answer = one(queue.hold("d1", worker="w2"))
     assert (answer["holds_lease"], answer["ended"], answer["took_over"]) == (False, False, False)
     assert visit(queue) == before
     assert one(queue.hold("d1", worker="w1"))["holds_lease"] is True
-    assert (visit(queue)["until"] - before["until"]).total_seconds() == pytest.approx(5, abs=3)
-    assert visit(queue)["hello_at"] == before["hello_at"]
+    assert (visit(queue)["lease_until"] - before["lease_until"]).total_seconds() == pytest.approx(5, abs=3)
+    assert visit(queue)["began_at"] == before["began_at"]
 
 
 @pytest.mark.usefixtures("device")
 def test_a_lapsed_visit_is_taken_over_and_its_former_worker_listens(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1", pending_count=2)
+    queue.hello("d1", "w1", pending_count=2)
     queue.pass_time("11 s")
     taken = one(queue.hold("d1", worker="w2"))
     assert (taken["holds_lease"], taken["took_over"], taken["pending_count"]) == (True, True, 2)
@@ -175,7 +169,7 @@ def test_a_lapsed_visit_is_taken_over_and_its_former_worker_listens(queue: Queue
 
 @pytest.mark.usefixtures("device")
 def test_a_worker_goes_on_in_its_own_lapsed_visit_that_nobody_took(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("1 min")
     answer = one(queue.hold("d1", worker="w1"))
     assert (answer["holds_lease"], answer["took_over"]) == (True, False)
@@ -183,7 +177,7 @@ def test_a_worker_goes_on_in_its_own_lapsed_visit_that_nobody_took(queue: Queue)
 
 @pytest.mark.usefixtures("device")
 def test_a_visit_that_is_given_back_is_anybodys_at_once(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     assert one(queue.hold("d1", worker="w1", lease=0))["holds_lease"] is False
     assert one(queue.hold("d1", worker="w2", lease=0))["took_over"] is False
     assert queue.claim()["visits_due"] is True
@@ -191,7 +185,7 @@ def test_a_visit_that_is_given_back_is_anybodys_at_once(queue: Queue) -> None:
 
 
 def test_an_ended_visit_is_nobodys(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.end(device, worker="w1")
     queue.pass_time("1 min")
     for worker in ("w1", "w2"):
@@ -201,7 +195,7 @@ def test_an_ended_visit_is_nobodys(queue: Queue, device: UUID) -> None:
 
 @pytest.mark.usefixtures("device")
 def test_a_device_asked_for_twice_is_answered_twice(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("11 s")
     answers = queue.hold("d1", "d1", worker="w2")
     assert [(answer["holds_lease"], answer["took_over"]) for answer in answers] == [(True, True)] * 2
@@ -210,7 +204,7 @@ def test_a_device_asked_for_twice_is_answered_twice(queue: Queue) -> None:
 
 def test_holding_does_not_wait_for_whoever_holds_the_devices(queue: Queue, device: UUID) -> None:
     """Fails when fn_renew_visits or fn_end_visits locks devices: their leases would lapse meanwhile."""
-    queue.heartbeat("d1")
+    queue.hello("d1")
     with locked_devices(queue):
         assert one(queue.hold("d1"))["holds_lease"] is True
         assert queue.end(device) == 1
@@ -218,7 +212,7 @@ def test_holding_does_not_wait_for_whoever_holds_the_devices(queue: Queue, devic
 
 @pytest.mark.usefixtures("device")
 def test_two_workers_that_want_a_lapsed_visit_get_it_once(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("11 s")
     with queue.another() as other:
         queue.connection.execute("begin")
@@ -227,7 +221,7 @@ def test_two_workers_that_want_a_lapsed_visit_get_it_once(queue: Queue) -> None:
             queue.connection.execute("commit")
             answer = one(hold.result(timeout=10))
     assert (answer["holds_lease"], answer["took_over"]) == (False, False)
-    assert visit(queue)["worker"] == "w2"
+    assert visit(queue)["lease_worker"] == "w2"
 
 
 # What is open
@@ -238,7 +232,7 @@ def test_commands_are_open_while_due_leased_or_sent_in_this_visit(queue: Queue, 
     earlier = queue.command(device)
     queue.settle(queue.claim()["commands"])
     queue.pass_time("1 min")
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.row(earlier)["status"] == "sent"  # a reboot is not repeated
     for _ in range(2):
         queue.command(device)
@@ -254,7 +248,7 @@ def test_commands_are_open_while_due_leased_or_sent_in_this_visit(queue: Queue, 
 
 def test_commands_of_an_inactive_device_do_not_keep_it_awake(queue: Queue) -> None:
     queue.command(queue.device("d2", active=False))
-    queue.heartbeat("d2")
+    queue.hello("d2")
     assert one(queue.hold("d2"))["open_commands"] == 0
 
 
@@ -269,7 +263,7 @@ def test_a_schedule_that_was_sent_or_acknowledged_in_this_visit_told_the_device(
     queue.command(device, "set_wake_schedule", command_payload=payload)
     queue.settle(queue.claim()["commands"])
     queue.connection.execute("update device_commands set delivered_at = now() - interval '5 s'")
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert told() is False  # that was sent before
     queue.command(device, "reboot")
     queue.settle(queue.claim()["commands"])
@@ -280,13 +274,13 @@ def test_a_schedule_that_was_sent_or_acknowledged_in_this_visit_told_the_device(
     assert told() is True
     queue.acknowledge({"topic_id": "d1", "command_type": "set_wake_schedule"})
     assert told() is True
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert told() is False
 
 
 @pytest.mark.usefixtures("device")
 def test_pictures_that_came_or_failed_in_this_visit_are_no_longer_pending(queue: Queue) -> None:
-    queue.heartbeat("d1", pending_count=4, pending_names=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    queue.hello("d1", pending_count=4, pending_names=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
     first, second, _ = queue.images(
         *({"topic_id": "d1", "image_name": name} for name in ("a.jpg", "b.jpg", "c.jpg"))
     )
@@ -299,17 +293,17 @@ def test_pictures_that_came_or_failed_in_this_visit_are_no_longer_pending(queue:
 
 @pytest.mark.usefixtures("device")
 def test_pictures_of_an_earlier_visit_do_not_count(queue: Queue) -> None:
-    queue.heartbeat("d1")
+    queue.hello("d1")
     first = queue.image("d1", image_name="a.jpg")
     queue.settle_image(first["image_id"], "failed", error="cut off")
-    queue.heartbeat("d1", pending_count=1, pending_names=["a.jpg"])
+    queue.hello("d1", pending_count=1, pending_names=["a.jpg"])
     answer = one(queue.hold("d1"))
     assert (answer["pending_count"], answer["pending_names"]) == (1, ["a.jpg"])
 
 
 @pytest.mark.usefixtures("device")
 def test_more_pictures_than_announced_leave_nothing_pending(queue: Queue) -> None:
-    queue.heartbeat("d1", pending_count=1)
+    queue.hello("d1", pending_count=1)
     for name in ("a.jpg", "b.jpg"):
         queue.settle_image(queue.image("d1", image_name=name)["image_id"], "complete", sha256=name)
     assert one(queue.hold("d1"))["pending_count"] == 0
@@ -321,13 +315,13 @@ def test_more_pictures_than_announced_leave_nothing_pending(queue: Queue) -> Non
 def test_a_worker_adopts_what_lapsed_whether_or_not_it_heard_of_it(queue: Queue) -> None:
     for number in range(4):
         queue.device(f"d{number}")
-    queue.heartbeats(
+    queue.hellos(
         {"topic_id": "d0", "topic_root": "ESP32CAM"}, {"topic_id": "d1"}, {"topic_id": "d2"}, worker="w1"
     )
     queue.end(queue.rows("select device_id from devices where device_mac = 'd1'")[0]["device_id"])
     queue.pass_time("11 s")
     queue.hold("d2", worker="w1")
-    queue.heartbeat("d3", "w1")
+    queue.hello("d3", "w1")
     adopted = one(queue.adopt("w2"))
     assert (adopted["topic_root"], adopted["topic_id"], adopted["device_code"]) == (
         "ESP32CAM", "d0", "CODE-d0",
@@ -339,7 +333,7 @@ def test_a_worker_adopts_what_lapsed_whether_or_not_it_heard_of_it(queue: Queue)
 
 @pytest.mark.usefixtures("device")
 def test_an_adoption_whose_response_was_lost_comes_again_when_it_lapses(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("11 s")
     for _ in range(2):
         assert one(queue.adopt("w2"))["took_over"] is True
@@ -350,7 +344,7 @@ def test_an_adoption_whose_response_was_lost_comes_again_when_it_lapses(queue: Q
 
 def test_an_adoption_takes_no_more_than_its_limit(queue: Queue) -> None:
     for number in range(5):
-        queue.heartbeat(f"d{number}")
+        queue.hello(f"d{number}")
     queue.pass_time("11 s")
     assert len(queue.adopt("w2", limit=0)) == 0
     assert len(queue.adopt("w2", limit=3)) == 3
@@ -359,7 +353,7 @@ def test_an_adoption_takes_no_more_than_its_limit(queue: Queue) -> None:
 
 @pytest.mark.usefixtures("device")
 def test_a_device_that_woke_long_ago_sleeps_and_its_visit_is_ended(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("9 min")
     assert queue.claim()["visits_due"] is True
     queue.pass_time("2 min")
@@ -370,7 +364,7 @@ def test_a_device_that_woke_long_ago_sleeps_and_its_visit_is_ended(queue: Queue)
 
 @pytest.mark.usefixtures("device")
 def test_a_long_visit_that_is_held_is_not_ended_by_others(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1")
+    queue.hello("d1", "w1")
     queue.pass_time("11 min")
     queue.hold("d1", worker="w1")
     assert queue.adopt("w2") == []
@@ -379,8 +373,8 @@ def test_a_long_visit_that_is_held_is_not_ended_by_others(queue: Queue) -> None:
 
 @pytest.mark.usefixtures("device")
 def test_an_adoption_waits_for_nobody_and_takes_what_is_free(queue: Queue) -> None:
-    queue.heartbeat("d1")
-    queue.heartbeat("d2")
+    queue.hello("d1")
+    queue.hello("d2")
     queue.pass_time("11 s")
     with queue.another() as person, person.connection.transaction():
         held = (
@@ -397,8 +391,8 @@ def test_an_adoption_waits_for_nobody_and_takes_what_is_free(queue: Queue) -> No
 
 def test_only_the_worker_that_speaks_ends_a_visit_and_once(queue: Queue, device: UUID) -> None:
     other = queue.device("d2")
-    queue.heartbeat("d1", "w1")
-    queue.heartbeat("d2", "w2")
+    queue.hello("d1", "w1")
+    queue.hello("d2", "w2")
     assert queue.end(device, other, UUID(int=0), worker="w1") == 1
     assert queue.end(device, other, worker="w1") == 0
     assert one(queue.hold("d2", worker="w2"))["ended"] is False
@@ -406,7 +400,7 @@ def test_only_the_worker_that_speaks_ends_a_visit_and_once(queue: Queue, device:
 
 
 def test_a_device_that_is_deleted_takes_its_visit_along(queue: Queue, device: UUID) -> None:
-    queue.heartbeat("d1")
+    queue.hello("d1")
     queue.connection.execute("delete from devices")
     assert one(queue.hold("d1"))["ended"] is True
     assert queue.end(device) == 0
@@ -426,7 +420,7 @@ def test_a_worker_must_have_a_name(queue: Queue, worker: str) -> None:
 @pytest.mark.usefixtures("device")
 def test_a_claim_says_whether_a_visit_is_due(queue: Queue) -> None:
     assert queue.claim()["visits_due"] is False
-    queue.heartbeat("d1")
+    queue.hello("d1")
     assert queue.claim()["visits_due"] is False
     queue.pass_time("11 s")
     assert queue.claim()["visits_due"] is True
@@ -438,7 +432,7 @@ def test_what_is_due_is_found_through_an_index_beside_100_000_visits(queue: Queu
     queue.connection.execute(
         """
         insert into devices (device_mac) select 'd' || n from generate_series(1, 100000) n;
-        insert into mqtt_private.visits (device_id, worker, until, hello_at, ended_at)
+        insert into mqtt_private.visits (device_id, lease_worker, lease_until, began_at, ended_at)
         select device_id, 'w', now() - interval '5 min', now() - interval '6 min', now() from devices;
         analyze mqtt_private.visits
         """

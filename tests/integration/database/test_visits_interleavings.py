@@ -48,50 +48,50 @@ def visit(queue: Queue) -> Row:
 
 @pytest.mark.usefixtures("device")
 def test_an_echo_that_is_sent_again_is_an_echo_again(queue: Queue) -> None:
-    """Fails when fn_hear_hello does not know a HELLO by its ref: then a second worker would speak as well."""
-    queue.heartbeat("d1", "w1", ref="w1:1")
+    """Fails when fn_join_or_begin_visit does not know a HELLO by its ref: then two workers would answer."""
+    queue.hello("d1", "w1", ref="w1:1")
     for _ in range(3):
-        assert queue.heartbeat("d1", "w2", ref="w2:1")["holds_lease"] is False
-    assert visit(queue)["worker"] == "w1"
-    assert visit(queue)["heard_by"] == ["w1", "w2"]
+        assert queue.hello("d1", "w2", ref="w2:1")["holds_lease"] is False
+    assert visit(queue)["lease_worker"] == "w1"
+    assert visit(queue)["received_by"] == ["w1", "w2"]
 
 
 @pytest.mark.usefixtures("device")
 def test_a_hello_that_is_sent_again_begins_no_further_visit_and_lengthens_the_lease(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1", ref="w1:1", pending_count=2, pending_names=["a.jpg", "b.jpg"])
-    queue.heartbeat("d1", "w2", ref="w2:1")
+    queue.hello("d1", "w1", ref="w1:1", pending_count=2, pending_names=["a.jpg", "b.jpg"])
+    queue.hello("d1", "w2", ref="w2:1")
     queue.pass_time("30 s")
     picture = queue.image("d1", "w1", image_name="a.jpg")
     queue.settle_image(picture["image_id"], "complete", "w1", sha256="1")
     queue.pass_time("30 s")
     before = visit(queue)
-    assert queue.heartbeat("d1", "w1", ref="w1:1", pending_names=["a.jpg", "b.jpg"])["holds_lease"] is True
+    assert queue.hello("d1", "w1", ref="w1:1", pending_names=["a.jpg", "b.jpg"])["holds_lease"] is True
     after = visit(queue)
-    assert after["until"] > before["until"]
-    assert {**after, "until": None} == {**before, "until": None}
+    assert after["lease_until"] > before["lease_until"]
+    assert {**after, "lease_until": None} == {**before, "lease_until": None}
     [held] = queue.hold("d1", worker="w1")
     assert (held["holds_lease"], held["pending_names"]) == (True, ["b.jpg"])
 
 
 @pytest.mark.usefixtures("device")
 def test_a_hello_that_is_sent_again_after_a_takeover_does_not_take_the_visit_back(queue: Queue) -> None:
-    queue.heartbeat("d1", "w1", ref="w1:1")
+    queue.hello("d1", "w1", ref="w1:1")
     queue.pass_time("11 s")
     assert queue.hold("d1", worker="w2")[0]["took_over"] is True
-    assert queue.heartbeat("d1", "w1", ref="w1:1")["holds_lease"] is False
-    assert visit(queue)["worker"] == "w2"
+    assert queue.hello("d1", "w1", ref="w1:1")["holds_lease"] is False
+    assert visit(queue)["lease_worker"] == "w2"
 
 
 @pytest.mark.usefixtures("device")
 def test_hellos_without_a_ref_are_each_a_hello(queue: Queue) -> None:
-    first = queue.heartbeat("d1", ref=None) and visit(queue)
-    assert queue.heartbeat("d1", ref=None)["holds_lease"] is True
-    assert visit(queue)["hello_at"] > first["hello_at"]
+    first = queue.hello("d1", ref=None) and visit(queue)
+    assert queue.hello("d1", ref=None)["holds_lease"] is True
+    assert visit(queue)["began_at"] > first["began_at"]
 
 
 def test_registrations_whose_response_was_lost_are_known_and_still_spoken_to(queue: Queue) -> None:
-    heartbeats = [{"topic_id": f"n{number}", "ref": f"w1:{number}"} for number in range(3)]
-    first, again = queue.heartbeats(*heartbeats), queue.heartbeats(*heartbeats)
+    hellos = [{"topic_id": f"n{number}", "ref": f"w1:{number}"} for number in range(3)]
+    first, again = queue.hellos(*hellos), queue.hellos(*hellos)
     assert [answer["result"] for answer in first] == ["created"] * 3
     assert [(answer["result"], answer["holds_lease"]) for answer in again] == [("known", True)] * 3
     assert [answer["device_id"] for answer in again] == [answer["device_id"] for answer in first]
@@ -114,13 +114,13 @@ def test_a_call_that_broke_off_left_nothing(queue: Queue, other: Queue, device: 
     queue.settle(queue.claim()["commands"])
     queue.pass_time("1 h")
     other.connection.execute("begin")
-    other.heartbeats({"topic_id": "d1", "pending_names": ["a.jpg"]}, {"topic_id": "new"})
+    other.hellos({"topic_id": "d1", "pending_names": ["a.jpg"]}, {"topic_id": "new"})
     other.image("d1", image_name="b.jpg", temperature=20)
     other.connection.execute("rollback")
     assert queue.row(command)["status"] == "sent"
     for table in ("mqtt_private.visits", "device_images", "device_telemetry", "device_history"):
         assert queue.rows(f"select from {table}") == []
-    assert queue.heartbeat("d1", "w2")["commands"] == 1
+    assert queue.hello("d1", "w2")["commands"] == 1
 
 
 # A lease that runs out
@@ -128,9 +128,9 @@ def test_a_call_that_broke_off_left_nothing(queue: Queue, other: Queue, device: 
 
 @pytest.mark.usefixtures("device")
 def test_a_lease_runs_out_by_the_databases_clock_and_another_worker_speaks(queue: Queue) -> None:
-    queue.heartbeats({"topic_id": "d1"}, worker="w1", p_lease_seconds=0.2)
+    queue.hellos({"topic_id": "d1"}, worker="w1", p_lease_seconds=0.2)
     deadline = time.monotonic() + 10
-    while not queue.rows("select from mqtt_private.visits where until <= clock_timestamp()"):
+    while not queue.rows("select from mqtt_private.visits where lease_until <= clock_timestamp()"):
         assert time.monotonic() < deadline, "the lease did not run out"
     [adopted] = queue.adopt("w2")
     assert (adopted["took_over"], adopted["holds_lease"]) == (True, True)
@@ -145,13 +145,13 @@ def test_a_lease_runs_out_by_the_databases_clock_and_another_worker_speaks(queue
 @pytest.mark.parametrize(
     ("call", "result"),
     [
-        (lambda queue: queue.heartbeats({"topic_id": "d1"}, {"topic_id": "d2"}), ["refused", "known"]),
+        (lambda queue: queue.hellos({"topic_id": "d1"}, {"topic_id": "d2"}), ["refused", "known"]),
         (
             lambda queue: queue.images({"topic_id": "d1"}, {"topic_id": "d2"}),
             ["unknown_device", "receiving"],
         ),
     ],
-    ids=["heartbeat", "picture"],
+    ids=["hello", "picture"],
 )
 def test_a_device_that_is_deleted_while_its_message_waits_is_unknown_and_harms_no_other(
     queue: Queue, other: Queue, device: UUID, call: Callable[[Queue], list[Row]], result: list[str]
@@ -179,9 +179,9 @@ def test_a_picture_that_is_deleted_with_its_device_is_unknown(
 
 
 def test_a_device_that_was_deleted_registers_itself_anew(queue: Queue) -> None:
-    first = queue.heartbeat("n1")
+    first = queue.hello("n1")
     queue.connection.execute("delete from devices")
-    again = queue.heartbeat("n1")
+    again = queue.hello("n1")
     assert (again["result"], again["device_id"] != first["device_id"]) == ("created", True)
 
 
@@ -189,18 +189,15 @@ def test_a_device_that_appears_while_a_call_waits_is_left_to_its_next_message(
     queue: Queue, other: Queue, device: UUID
 ) -> None:
     """Fails when a device is looked up again after the locks: it would be locked out of order."""
-    heartbeats = {"topic_id": "new"}, {"topic_id": "d1"}
+    hellos = {"topic_id": "new"}, {"topic_id": "d1"}
     queue.connection.execute("begin")
     queue.rows("select from devices where device_id = %s for update", device)
-    with waiting(other, lambda: other.heartbeats(*heartbeats, p_register=False)) as answers:
+    with waiting(other, lambda: other.hellos(*hellos, p_register=False)) as answers:
         with queue.another() as person:
             person.device("new")
         queue.connection.execute("commit")
         assert [answer["result"] for answer in answers.result(timeout=10)] == ["refused", "known"]
-    assert [answer["result"] for answer in other.heartbeats(*heartbeats, p_register=False)] == [
-        "known",
-        "known",
-    ]
+    assert [answer["result"] for answer in other.hellos(*hellos, p_register=False)] == ["known", "known"]
 
 
 # Everything at once
@@ -238,7 +235,7 @@ def _work(queue: Queue, worker: str, names: list[str], barrier: threading.Barrie
     barrier.wait(timeout=10)
     for turn in range(15):
         part = chance.sample(names, 8)
-        queue.heartbeats(
+        queue.hellos(
             *({"topic_id": name, "pending_names": [f"{turn}.jpg", "x.jpg"]} for name in part),
             worker=worker, p_registrations_per_minute=1000,
         )  # fmt: skip

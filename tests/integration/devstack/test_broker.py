@@ -17,7 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_service.devstack import broker as broker_module
 from mqtt_service.devstack.broker import Broker, BrokerStartError, find_mosquitto, start_broker
-from mqtt_service.simulator.link import DeviceLink, LinkOptions, Received
+from mqtt_service.simulator.link import DeviceLink, LinkOptions, ReceivedMessage
 from tests.requirements import needs
 
 both_brokers = pytest.mark.parametrize("kind", [pytest.param("mosquitto", marks=needs("mosquitto")), "amqtt"])
@@ -30,12 +30,14 @@ def listens(port: int) -> bool:
 
 @both_brokers
 async def test_a_message_published_at_qos_1_reaches_a_subscriber(kind: str, tmp_path: Path) -> None:
-    got: asyncio.Queue[Received] = asyncio.Queue()
+    got: asyncio.Queue[ReceivedMessage] = asyncio.Queue()
     async with Broker(kind, 0, tmp_path) as broker:
         options = LinkOptions(broker.host, broker.port, "one", ("device/+/cmd",))
         async with DeviceLink(options, got.put_nowait, lambda: None) as link:
             await link.publish("device/x/cmd", b"{}")
-            assert await asyncio.wait_for(got.get(), 5) == Received("device/x/cmd", b"{}", 1, retained=False)
+            assert await asyncio.wait_for(got.get(), 5) == ReceivedMessage(
+                "device/x/cmd", b"{}", 1, retained=False
+            )
 
 
 @both_brokers
@@ -67,7 +69,7 @@ async def test_clients_come_back_after_a_restart(kind: str, tmp_path: Path) -> N
 
 @needs("mosquitto")
 async def test_mosquitto_keeps_what_is_queued_for_a_sleeping_device_over_a_restart(tmp_path: Path) -> None:
-    got: asyncio.Queue[Received] = asyncio.Queue()
+    got: asyncio.Queue[ReceivedMessage] = asyncio.Queue()
     async with Broker("mosquitto", 0, tmp_path) as broker:
         options = LinkOptions(broker.host, broker.port, "sleeper", ("device/x/cmd",), keep_session=True)
         async with DeviceLink(options, got.put_nowait, lambda: None):

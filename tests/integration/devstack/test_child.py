@@ -44,7 +44,7 @@ async def test_a_program_that_takes_its_leave_is_given_the_time(tmp_path: Path) 
 
 async def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     child = await started(STUBBORN, tmp_path / "log")
-    await child.stop(patience=0.2)
+    await child.stop(seconds=0.2)
     assert child.exit_status is not None
     assert child.exit_status != 0
 

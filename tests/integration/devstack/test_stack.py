@@ -90,7 +90,7 @@ async def test_a_change_in_the_database_comes_over_realtime(stack: Stack) -> Non
 async def test_the_broker_takes_devices(stack: Stack) -> None:
     options = DeviceOptions("AA:BB:CC:DD:EE:FF")
     async with SimulatedDevice(options, stack.mqtt_host, stack.mqtt_port, rng=Random(1)) as device:
-        await device.hello()
+        await device.send_heartbeat()
 
 
 async def test_the_database_url_is_what_psql_takes(stack: Stack) -> None:

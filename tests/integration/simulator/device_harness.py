@@ -12,7 +12,7 @@ from typing import Any
 from mqtt_service.devstack.broker import Broker
 from mqtt_service.simulator.camera import CameraOptions
 from mqtt_service.simulator.device import DeviceOptions, SimulatedDevice
-from mqtt_service.simulator.link import DeviceLink, LinkOptions, Received
+from mqtt_service.simulator.link import DeviceLink, LinkOptions, ReceivedMessage
 from mqtt_service.simulator.pictures import PictureFormat
 from mqtt_service.simulator.wake import SleepOptions
 
@@ -33,7 +33,7 @@ class Service:
         self.link = DeviceLink(options, self._hear, lambda: None)
         self._numbers = count(1)
 
-    def _hear(self, message: Received) -> None:
+    def _hear(self, message: ReceivedMessage) -> None:
         document = json.loads(message.payload)
         own = message.topic.endswith("/ack") and "command_ack" not in document
         if not own and not message.topic.endswith("/cmd"):

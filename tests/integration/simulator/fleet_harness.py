@@ -8,8 +8,8 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-from mqtt_service.simulator.commands import device_key
-from mqtt_service.simulator.link import DeviceLink, LinkOptions, Received
+from mqtt_service.simulator.incoming import device_key
+from mqtt_service.simulator.link import DeviceLink, LinkOptions, ReceivedMessage
 from tests.integration.simulator.device_harness import content
 
 _SILENCE = 0.3
@@ -61,12 +61,12 @@ class Attendant:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._link.__aexit__(kind, error, trace)
 
-    async def hears_a_hello(self) -> None:
+    async def hears_a_heartbeat(self) -> None:
         """Return once any device woke."""
         async with asyncio.timeout(30):
             await self._greeted.wait()
 
-    def _hear(self, message: Received) -> None:
+    def _hear(self, message: ReceivedMessage) -> None:
         document = json.loads(message.payload)
         root, device_id, channel = message.topic.split("/")
         if channel == "status":

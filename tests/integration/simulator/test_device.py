@@ -9,7 +9,6 @@ import pytest
 
 from mqtt_service.devstack.broker import Broker
 from mqtt_service.errors import BrokerUnavailableError
-from mqtt_service.simulator.commands import command_type, is_wake_time
 from mqtt_service.simulator.device import AckForm, DeviceOptions, SimulatedDevice
 from tests.integration.simulator.device_harness import MAC, Service
 
@@ -174,20 +173,3 @@ async def test_without_a_broker_it_says_where_it_looked(tmp_path: Path) -> None:
     device = SimulatedDevice(DeviceOptions(MAC), "127.0.0.1", port, rng=Random(1))
     with pytest.raises(BrokerUnavailableError, match=f"127.0.0.1:{port}"):
         await device.__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("value", "readable"),
-    [
-        ("12:00AM", True), ("5:30PM", True), ("2025-08-29T14:30:00Z", True),
-        ("2025-08-29T14:30:00+02:00", True), ("05:30PM", False), ("13:00PM", False), ("5PM", False),
-        ("5:30 PM", False), ("2025-08-29T14:30:00", False), (17, False), (None, False),
-    ],
-)  # fmt: skip
-def test_it_reads_wake_times_as_firmware_does(value: object, readable: bool) -> None:
-    assert is_wake_time(value) is readable
-
-
-@pytest.mark.parametrize(("name", "fields"), [*COMMANDS.items(), ("unknown", {})])
-def test_it_tells_commands_apart_by_their_keys(name: str, fields: dict[str, Any]) -> None:
-    assert command_type({"device_id": MAC, "command_id": "c1", **fields}) == name

@@ -16,14 +16,14 @@ import pytest
 
 from mqtt_service.devstack.broker import Broker
 from mqtt_service.simulator.access import Access
-from mqtt_service.simulator.commands import device_key
 from mqtt_service.simulator.fleet import Fleet
 from mqtt_service.simulator.fleet_options import FleetOptions
-from mqtt_service.simulator.simulate import invented_ids
+from mqtt_service.simulator.incoming import device_key
+from mqtt_service.simulator.simulate import default_ids
 from tests.integration.simulator.fleet_harness import Attendant
 
 SMALL = FleetOptions(
-    tuple(invented_ids(12)), wakes=2, pictures=2, picture_bytes=3000, chunk_bytes=100, sleep=0.1, settle=2.0
+    tuple(default_ids(12)), wakes=2, pictures=2, picture_bytes=3000, chunk_bytes=100, sleep=0.1, settle=2.0
 )
 
 
@@ -96,7 +96,7 @@ async def test_devices_wake_once_the_broker_is_back(broker: Broker) -> None:
     fleet = fleet_on(broker, replace(SMALL, device_ids=("one", "two"), wakes=3, sleep=0.5))
     async with Attendant(broker.host, broker.port) as attendant:
         running = asyncio.create_task(fleet.run())
-        await attendant.hears_a_hello()
+        await attendant.hears_a_heartbeat()
         await broker.restart()
         await running
     document = fleet.report().document()
@@ -171,7 +171,7 @@ async def test_an_endless_fleet_sums_up_when_it_is_interrupted(broker: Broker) -
         asyncio.timeout(60),
         simulate("--wakes", "0", "--port", str(broker.port)) as process,
     ):
-        await attendant.hears_a_hello()
+        await attendant.hears_a_heartbeat()
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")

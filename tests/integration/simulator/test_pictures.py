@@ -144,7 +144,7 @@ async def test_a_picture_that_did_not_arrive_is_sent_again_as_a_whole(service: S
 
 
 async def test_a_device_that_waits_sends_chunks_when_its_metadata_is_answered(service: Service) -> None:
-    async with service.device(camera=camera(waits=True)) as device:
+    async with service.device(camera=camera(waits_for_send_image=True)) as device:
         (metadata,) = await heard_until_answer(service, device, capture_image=True)
         await service.commands(device, send_image=FIRST)
         chunks = [(await service.hears("data"))[1] for _ in range(10)]
@@ -170,7 +170,7 @@ async def test_a_picture_that_is_not_on_the_card_is_a_failure(service: Service) 
 async def test_without_a_list_capture_image_uploads_what_is_pending_then_takes_a_new_picture(
     service: Service,
 ) -> None:
-    device = service.device(camera=camera(lists=False))
+    device = service.device(camera=camera(lists_pending=False))
     for _ in range(2):
         camera_of(device).take()
     async with device:

@@ -31,7 +31,7 @@ async def test_it_sleeps_once_it_knows_when_to_wake_and_says_hello_when_it_wakes
             await service.commands(device, next_wake="5:30PM")
             wake = await device.asleep(5)
             assert wake.ended == "asleep"
-            assert wake.hellos == 1
+            assert wake.heartbeats == 1
             assert wake.answer_seconds is not None
             assert wake.answer_seconds > 0
             assert len(device.wakes) == number
@@ -130,7 +130,7 @@ async def test_after_a_reboot_it_waits_to_be_told_again(service: Service) -> Non
         assert device.wakes[-1].ended is None
         await service.commands(device, next_wake="5:30PM")
         wake = await device.asleep(5)
-    assert (wake.ended, wake.hellos) == ("asleep", 2)
+    assert (wake.ended, wake.heartbeats) == ("asleep", 2)
 
 
 async def test_a_wake_time_that_is_told_again_puts_it_to_sleep_again(service: Service) -> None:
@@ -157,4 +157,4 @@ async def test_a_wake_without_a_broker_is_none(service: Service) -> None:
         assert len(device.wakes) == 1
         await service.broker.start()
         await device.wake()
-        await device.wait_for(lambda device: device.wakes[-1].hellos == 1)
+        await device.wait_for(lambda device: device.wakes[-1].heartbeats == 1)

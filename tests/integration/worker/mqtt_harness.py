@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink, MqttOptions
+from mqtt_service.adapters.mqtt.link import MqttLink
+from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.mqtt.options import MqttOptions
 from tests.integration.worker.mosquitto import HOST
 
 DEADLINE = 20.0

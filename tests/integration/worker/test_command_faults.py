@@ -85,7 +85,7 @@ async def test_an_answer_without_an_id_that_two_workers_hear_counts_once(
             device_side.say(topic, {"command_ack": "ok"})
 
             async def both_heard(expected: int = answered * 2) -> bool:
-                found = await database.one("select count(*) from mqtt_private.command_answers")
+                found = await database.one("select count(*) from mqtt_private.acknowledgements")
                 return bool(found["count"] >= expected)
 
             await eventually(both_heard, "both workers' records of the answer")
@@ -128,7 +128,7 @@ async def test_while_settling_hangs_no_more_is_published_than_can_be_settled(
     )
     stack.faults.add_rest(RestFault(match="rpc/fn_settle_commands", kind="hang"))
     async with running_worker(stack) as worker, wire(stack) as device_side:
-        await eventually(lambda: worker.queue.settling_stuck, "settling that is stuck")
+        await eventually(lambda: worker.queue.settling_overdue, "settling that is overdue")
         assert worker.snapshot().verdict == "unhealthy"
         assert len(device_side.heard) <= 800
         stack.faults.clear()

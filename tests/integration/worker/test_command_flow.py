@@ -92,7 +92,7 @@ async def test_all_three_forms_of_answer_count_on_both_roots(
 async def test_a_quick_answer_without_an_id_is_for_the_command_sent_last(
     stack: Stack, database: Rows
 ) -> None:
-    """Take out `sent_is_known`, and an answer that overtakes the settling goes to the older command."""
+    """Take out `wait_until_sent_is_recorded`: an answer that overtakes the settling goes to the older one."""
     (device,) = await database.add_active_devices(1)
     mac = device["device_mac"]
     async with running_worker(stack), wire(stack) as device_side:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.devstack.stack import running_stack
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.service import Worker
@@ -88,8 +88,8 @@ async def test_100_000_random_messages_leave_the_worker_healthy_and_its_memory_f
             assert dropped() - before > MESSAGES / 10
             assert grown < 30_000_000, f"{grown / 1e6:.0f} MB more after the second half"
 
-            await eventually(lambda: not worker.visits.of("fuzz-1"), "the end of all visits", 60)
-            assert worker.pictures.of_device("fuzz-1") == []
+            await eventually(lambda: not worker.visits.find("fuzz-1"), "the end of all visits", 60)
+            assert worker.pictures.unfinished("fuzz-1") == []
             side.say("device/AA:BB:CC:DD:EE:FF/status", {"status": "alive"})
             await eventually(
                 lambda: any("next_wake" in told for told in side.heard_on("device/AA:BB:CC:DD:EE:FF/cmd")),

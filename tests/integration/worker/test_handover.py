@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mqtt_service import backoff
-from mqtt_service.adapters.mqtt.link import InboundMessage
-from mqtt_service.adapters.supabase.functions import EdgeFunction
+from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.devices.handover import Handover
 from tests.integration.worker.mqtt_harness import eventually
 

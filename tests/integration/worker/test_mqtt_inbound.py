@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mqtt_service.adapters.mqtt.link import InboundMessage
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.errors import SupabaseUnavailableError
 from tests.integration.worker.mosquitto import Mosquitto, peer
 from tests.integration.worker.mqtt_harness import (
@@ -65,7 +65,7 @@ async def test_a_message_whose_acknowledgement_was_lost_is_handled_once(broker: 
             for body in (b"same", b"same", b"other"):
                 await device.publish(ACK, body)
             await inbox.has(b"same", b"same", b"other")
-            before._client.cut()
+            before._client.abort()
             await eventually(lambda: link.connected and link._connection is not before, "the next connection")
             await device.publish(ACK, b"same")
             await inbox.has(b"same", b"same", b"other", b"same")

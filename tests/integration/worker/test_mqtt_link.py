@@ -11,7 +11,8 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from mqtt_service.adapters.mqtt import link as mqtt_link
-from mqtt_service.adapters.mqtt.link import InboundMessage, MqttLink
+from mqtt_service.adapters.mqtt.link import MqttLink
+from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.devstack.broker import Broker
 from mqtt_service.errors import BrokerUnavailableError
 from tests.integration.worker.mosquitto import HOST, Mosquitto, peer
@@ -68,15 +69,15 @@ async def test_a_session_that_the_broker_lost_is_told(
         await eventually(lambda: not link.connected, "the link is down")
         (tmp_path / "mosquitto.db").unlink(missing_ok=True)
         await broker.start()
-        await eventually(lambda: link.connected, "the link is up again")
-    assert "did not keep our session" in caplog.text
+        await eventually(lambda: "did not keep our session" in caplog.text, "the lost session is logged")
 
 
 async def test_an_idle_link_stays_up(broker: Mosquitto) -> None:
     async with running(options(broker.port, keepalive=1)) as link:
-        before = link.last_progress
-        await eventually(lambda: link.last_progress > before + 1, "a pong")
-        await eventually(lambda: link.last_progress > before + 2, "another pong")
+        assert link._connection is not None
+        connection, before = link._connection, link._connection.last_received
+        await eventually(lambda: connection.last_received > before + 1, "a pong")
+        await eventually(lambda: connection.last_received > before + 2, "another pong")
         assert link._connections == 1
 
 
@@ -92,8 +93,8 @@ async def test_a_connection_on_which_nothing_moves_is_made_anew(
     broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # paho would send its ping after 30 s: half a second is silence enough for this test.
-    monkeypatch.setattr(mqtt_link, "_SILENCE", 0.5 / 30)
-    monkeypatch.setattr(mqtt_link, "_LEAST_SILENCE_AFTER_PING", -29.5)
+    monkeypatch.setattr(mqtt_link, "_MAX_SILENT_KEEPALIVES", 0.5 / 30)
+    monkeypatch.setattr(mqtt_link, "_MIN_WAIT_FOR_PINGRESP", -29.5)
     async with running(options(broker.port)) as link:
         await eventually(lambda: link._connections > 1, "a second connection")
     assert "fell silent for" in caplog.text

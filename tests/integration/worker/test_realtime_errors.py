@@ -5,7 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from mqtt_service.adapters.supabase.realtime import Doorbell, Listeners
+from mqtt_service.adapters.supabase.realtime import Doorbell
+from mqtt_service.adapters.supabase.realtime_session import Listeners
 from tests.integration.worker.harness import eventually
 
 KEY = "sb_secret_of_this_test"
@@ -26,7 +27,7 @@ async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 async def test_an_error_that_quotes_the_address_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Fails without `_words_of` in adapters/realtime.py."""
+    """Fails without `RealtimeSession._describe`."""
     caplog.set_level("INFO", "mqtt_service")
     server = await asyncio.start_server(redirect, "127.0.0.1", 0)
     async with server:

@@ -145,7 +145,7 @@ async def test_due_commands_go_first_and_at_once_and_sleep_comes_after_their_ans
         side.say(f"device/{mac}/ack", {"command_id": str(command_id), "command_ack": "ok"})
         await told(side, "device", mac, "next_wake")
         row = await database.becomes(command_id, "acknowledged")
-        await eventually(lambda: not worker.visits.of(mac), "the end of the visit")
+        await eventually(lambda: not worker.visits.find(mac), "the end of the visit")
     assert row["redelivery_count"] == 1
     assert row["retry_count"] == 0
 
@@ -266,11 +266,11 @@ async def test_of_two_workers_that_hear_a_device_one_answers(stack: Stack, datab
         send(side, device, [metadata("a.jpg", PICTURE), *chunks("a.jpg", PICTURE)])
         await told(side, "ESP32CAM", device, "ACK_OK")
         await eventually(
-            lambda: not first.visits.of(device) and not second.visits.of(device), "the end of the visit"
+            lambda: not first.visits.find(device) and not second.visits.find(device), "the end of the visit"
         )
         assert len(await told(side, "ESP32CAM", device, "ACK_OK")) == 1
         assert len(await told(side, "ESP32CAM", device, "send_image")) == 1
-        assert first.pictures.of_device(device) == second.pictures.of_device(device) == []
+        assert first.pictures.unfinished(device) == second.pictures.unfinished(device) == []
     await image_of(database, device, "complete")
 
 
@@ -286,7 +286,7 @@ async def test_another_worker_goes_on_with_the_picture_of_one_that_leaves(
             send(side, device, [metadata("a.jpg", PICTURE), *parts[:4]])
             await eventually(
                 lambda: (
-                    len(survivor.pictures.of_device(device)) == len(victim.pictures.of_device(device)) == 1
+                    len(survivor.pictures.unfinished(device)) == len(victim.pictures.unfinished(device)) == 1
                 ),
                 "the picture's beginning on both sides",
             )
@@ -354,7 +354,7 @@ async def test_a_picture_whose_name_is_too_long_has_a_row_that_says_so_and_the_d
         send(side, device, [metadata(name, PICTURE), *chunks(name, PICTURE)[:2]])
         await told(side, "device", device, "next_wake")
         row = await image_of(database, device, "failed")
-        await eventually(lambda: not worker.visits.of(device), "the end of the visit")
+        await eventually(lambda: not worker.visits.find(device), "the end of the visit")
     assert row["image_name"] == name[:254] + "…"
     assert "9005 characters, the limit is 255" in row["last_error"]
 
@@ -367,6 +367,6 @@ async def test_a_picture_beyond_a_bound_has_a_row_that_says_which_and_the_device
         send(side, device, [metadata("a.jpg", PICTURE), *chunks("a.jpg", PICTURE)])
         await told(side, "device", device, "next_wake")
         row = await image_of(database, device, "failed")
-        await eventually(lambda: not worker.visits.of(device), "the end of the visit")
-        assert worker.pictures.of_device(device) == []
+        await eventually(lambda: not worker.visits.find(device), "the end of the visit")
+        assert worker.pictures.unfinished(device) == []
     assert "announced with 7 chunks, the limit is 3" in row["last_error"]

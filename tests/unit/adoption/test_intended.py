@@ -1,35 +1,39 @@
 """What is read from migration files, however they are written."""
 
-from mqtt_service.adoption.files import Migration
 from mqtt_service.adoption.intended import Column, Function, Intended, Parameter, read_intended
+from mqtt_service.migrations import Migration
 
 
 def read(*texts: str) -> Intended:
     return read_intended([Migration(f"{number}_x.sql", text) for number, text in enumerate(texts)])
 
 
-def test_a_table_is_read_inside_of_a_block_and_with_its_constraints() -> None:
+def test_a_table_is_read_with_its_key_and_without_its_constraints() -> None:
     intended = read("""
-        do $$ begin
-          create table public.things (
-            thing_id uuid primary key default gen_random_uuid(), -- a device's, (not ours)
-            name text not null check (name <> ''),
-            constraint things_key unique nulls not distinct (thing_id, name)
-          );
-        end $$;
+        call mqtt_private.create_table('public.things', 'thing_id', $$
+          thing_id uuid primary key default gen_random_uuid(), -- a device's, (not ours)
+          name text not null check (name <> ''),
+          constraint things_key unique nulls not distinct (thing_id, name)
+        $$);
+        call mqtt_private.create_table('mqtt_private.words', null, 'word text default ''a, b''');
     """)
     assert list(intended.tables["public.things"].values()) == [
         Column("thing_id", "uuid", required=True, default="gen_random_uuid()", definition=None),
         Column("name", "text", required=True, default=None, definition=None),
     ]
+    assert list(intended.tables["mqtt_private.words"].values()) == [
+        Column("word", "text", required=False, default="'a, b'", definition=None)
+    ]
+    assert intended.keys == {"public.things": "thing_id"}
+    assert intended.shared == ("public.things",)
 
 
 def test_columns_are_added_with_the_words_of_their_check_and_of_later_calls() -> None:
     intended = read(
-        "create table public.things (thing_id uuid primary key);"
+        "call mqtt_private.create_table('public.things', null, 'thing_id uuid primary key');"
         "alter table public.things add column if not exists state text not null default 'a, b'"
         " check (state in ('a, b', 'c')), add column if not exists size numeric(4, 1);",
-        "select somewhere.fn_allow('public.things', 'state', array['c', 'd']);",
+        "call mqtt_private.allow_values('public.things', 'state', '{c,d}');",
     )
     columns = intended.tables["public.things"]
     assert columns["state"].words == ("a, b", "c", "d")

@@ -21,7 +21,7 @@ from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.visits import ReplyRow, VisitGateway, VisitRow
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
-from mqtt_service.devices.visit import Surroundings, Visit, VisitOptions
+from mqtt_service.devices.visit import Visit, VisitOptions, VisitServices
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
@@ -126,28 +126,28 @@ class Bench:
     store: FakeStore
     pictures: Pictures
     replies: ReplyLog
-    looks: list[Visit]
+    rows_requested: list[Visit]
     over: list[Visit]
     options: VisitOptions
 
     def visit(self, row: VisitRow | None, device: str = DEVICE) -> Visit:
         """A visit that has begun."""
-        around = Surroundings(
-            self.link, self.pictures, self.replies, self.options, self.looks.append, self.over.append
+        services = VisitServices(
+            self.link, self.pictures, self.replies, self.options, self.rows_requested.append, self.over.append
         )
-        visit = Visit(around, row.topic_root if row else "device", device, row)
+        visit = Visit(services, row.topic_root if row else "device", device, row)
         visit.start()
         return visit
 
     async def send(self, visit: Visit, announced: ImageMetadata | None, *chunks: ImageChunk) -> None:
         """The device sends this; `inbound.py` does the same."""
         if announced is not None:
-            await visit.announced(announced, await self.pictures.announce(announced))
+            await visit.picture_announced(announced, await self.pictures.announce(announced))
         for piece in chunks:
             assembly = self.pictures.chunk(piece)
-            visit.heard()
+            visit.device_heard()
             if assembly is not None and assembly.complete:
-                visit.progress()
+                visit.picture_complete()
 
     async def ended(self, visit: Visit) -> None:
         await until(lambda: visit in self.over)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mqtt_service import backoff
-from mqtt_service.adapters.mqtt.link import InboundMessage
-from mqtt_service.adapters.supabase.functions import EdgeFunction
+from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.devices.handover import Handover
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 from mqtt_service.metrics import REGISTRY

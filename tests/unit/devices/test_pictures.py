@@ -7,7 +7,7 @@ import pytest
 
 from mqtt_service import backoff
 from mqtt_service.adapters.supabase.images import ImageRecorded
-from mqtt_service.devices import pictures
+from mqtt_service.devices import finished_pictures, picture_uploads
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 from mqtt_service.protocol.assembly import ImageRefusedError, Limits
 from tests.unit.devices.awake import (
@@ -47,7 +47,7 @@ async def test_a_whole_picture_is_stored_before_its_row_says_so_and_leaves_no_me
         assert settled.result == "complete"
         assert parts.store.files == {"path/of/a.jpg": PICTURE}
         assert [outcome.outcome for outcome in parts.gateway.outcomes] == ["complete"]
-        assert parts.pictures.of_device(DEVICE) == []
+        assert parts.pictures.unfinished(DEVICE) == []
 
 
 async def test_metadata_of_a_stored_picture_is_answered_without_the_database_and_with_its_root() -> None:
@@ -70,7 +70,7 @@ async def test_the_same_metadata_without_a_time_is_another_picture_unless_it_is_
             parts.pictures.chunk(piece)
         await parts.pictures.store(KEY, recorded)
         assert (await parts.pictures.announce(untimed)).result == "complete"
-        monkeypatch.setattr(pictures, "_ECHO", 0.0)
+        monkeypatch.setattr(finished_pictures, "_REPETITION_WINDOW", 0.0)
         assert (await parts.pictures.announce(untimed)).result == "receiving"
 
 
@@ -87,7 +87,7 @@ async def test_chunks_after_metadata_of_a_picture_that_the_database_has_are_late
         parts.gateway.answer = {"result": "complete"}
         assert (await parts.pictures.announce(metadata())).result == "complete"
         assert parts.pictures.chunk(chunk(0)) is None
-        assert parts.pictures.of_device(DEVICE) == []
+        assert parts.pictures.unfinished(DEVICE) == []
 
 
 async def test_a_picture_whose_row_was_deleted_is_never_confirmed_and_its_file_goes() -> None:
@@ -97,7 +97,7 @@ async def test_a_picture_whose_row_was_deleted_is_never_confirmed_and_its_file_g
         assert await parts.pictures.store(KEY, await whole(parts)) is None
         assert parts.store.removed == ["path/of/a.jpg"]
         assert counted("failed") == before + 1
-        assert parts.pictures.of_device(DEVICE) == []
+        assert parts.pictures.unfinished(DEVICE) == []
 
 
 async def test_the_file_of_a_duplicate_goes_and_it_is_confirmed() -> None:
@@ -135,7 +135,7 @@ async def test_a_failure_leaves_a_picture_that_the_device_began_under_the_same_n
         parts.pictures.chunk(chunk(2))
         parts.store.gate.set()
         assert await storing is None
-        (left,) = parts.pictures.of_device(DEVICE)
+        (left,) = parts.pictures.unfinished(DEVICE)
         assert (left.metadata, left.received) == (another, 1)
 
 
@@ -182,9 +182,9 @@ async def test_a_refused_picture_is_counted_and_written_once_with_the_bound() ->
 async def test_an_upload_that_waits_for_its_next_try_keeps_no_other_from_storage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pictures, "_UPLOADS", 1)
+    monkeypatch.setattr(picture_uploads, "_UPLOADS_AT_ONCE", 1)
     monkeypatch.setattr(backoff, "FIRST_DELAY", 1000.0)
-    monkeypatch.setattr(pictures, "_STORE_PATIENCE", 1e6)
+    monkeypatch.setattr(picture_uploads, "_UPLOAD_TIMEOUT", 1e6)
     async with bench() as parts:
         stuck_row = await whole(parts)
         parts.store.faults = [SupabaseUnavailableError("away", retry_after=1000.0)]

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from mqtt_service.devices import reply_publisher
 from mqtt_service.devices import visit as module
 from mqtt_service.errors import BrokerUnavailableError, PermanentError
 from mqtt_service.protocol.assembly import ImageRefusedError
@@ -33,8 +34,8 @@ CMD, ACK = f"ESP32CAM/{DEVICE}/cmd", f"ESP32CAM/{DEVICE}/ack"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(module, "_LOOK_AT_COMMANDS", 0.01)
+    monkeypatch.setattr(reply_publisher, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(module, "_COMMAND_CHECK_INTERVAL", 0.01)
 
 
 @pytest.fixture
@@ -59,12 +60,12 @@ async def test_a_device_without_commands_and_pictures_is_told_when_to_wake_and_n
 
 async def test_sleep_waits_for_open_commands_and_is_left_out_where_one_said_when(parts: Bench) -> None:
     visit = parts.visit(row(open_commands=1))
-    await until(lambda: parts.looks)
-    visit.told(row(open_commands=1))
-    await until(lambda: len(parts.looks) > 1)
+    await until(lambda: parts.rows_requested)
+    visit.row_read(row(open_commands=1))
+    await until(lambda: len(parts.rows_requested) > 1)
     assert not parts.link.said
-    visit.answered("set_wake_schedule")
-    visit.told(row(open_commands=0, schedule_sent=True))
+    visit.command_acknowledged("set_wake_schedule")
+    visit.row_read(row(open_commands=0, schedule_sent=True))
     await parts.ended(visit)
     assert not parts.link.said
 
@@ -72,18 +73,18 @@ async def test_sleep_waits_for_open_commands_and_is_left_out_where_one_said_when
 async def test_a_command_that_is_not_answered_does_not_keep_the_device_awake() -> None:
     async with bench(command_patience=0.03) as parts:
         visit = parts.visit(row(open_commands=1, pending_names=("a.jpg",)))
-        await until(lambda: parts.looks)
+        await until(lambda: parts.rows_requested)
         while not parts.link.told("send_image"):
-            visit.told(row(open_commands=1))
+            visit.row_read(row(open_commands=1))
             await asyncio.sleep(0.001)  # the pause between two looks
         visit.cancel()
 
 
 async def test_a_picture_that_a_command_brings_is_taken_before_sleep(parts: Bench) -> None:
     visit = parts.visit(row(open_commands=1))
-    await until(lambda: parts.looks)
-    visit.answered("capture_image")
-    visit.told(row(open_commands=0))
+    await until(lambda: parts.rows_requested)
+    visit.command_acknowledged("capture_image")
+    visit.row_read(row(open_commands=0))
     await parts.send(visit, metadata(), *chunks())
     await parts.ended(visit)
     assert parts.link.told("ACK_OK") == [{"next_wake_time": "5:30PM"}]
@@ -130,7 +131,7 @@ async def test_missing_chunks_are_asked_for_at_most_three_times(brief: Bench) ->
     assert brief.link.told("next_wake") == ["5:30PM"]
     failed = brief.gateway.outcomes[-1]
     assert (failed.outcome, failed.missing_requests, failed.missing) == ("failed", 3, (1, 3))
-    assert brief.pictures.of_device(DEVICE) == []
+    assert brief.pictures.unfinished(DEVICE) == []
 
 
 async def test_a_device_that_is_gone_is_not_asked_for_ever_and_its_pictures_are_not_failed(
@@ -254,7 +255,7 @@ async def test_a_visit_that_takes_too_long_ends_with_sleep_and_the_reason_in_the
         assert outcome.outcome == "failed"
         assert str(outcome.error).startswith("not finished: it took longer than")
         assert counted("failed") == before + 1
-        assert parts.pictures.of_device(DEVICE) == []
+        assert parts.pictures.unfinished(DEVICE) == []
 
 
 async def test_a_picture_that_storage_refuses_is_kept_by_the_device_which_is_told_to_sleep(
@@ -272,11 +273,11 @@ async def test_a_picture_that_storage_refuses_is_kept_by_the_device_which_is_tol
 async def test_a_worker_that_may_not_speak_says_nothing(parts: Bench, listening: str) -> None:
     holds_lease = listening != "from the start"
     visit = parts.visit(row(holds_lease=holds_lease, open_commands=1))
-    visit.told(row(holds_lease=False))
+    visit.row_read(row(holds_lease=False))
     await parts.send(visit, None, *chunks())
     parts.gateway.answer = {"result": "silent"}
     await parts.send(visit, metadata())
-    visit.told(row(holds_lease=False, ended=True))
+    visit.row_read(row(holds_lease=False, ended=True))
     await parts.ended(visit)
     assert not parts.link.said
     assert not parts.store.files
@@ -289,7 +290,7 @@ async def test_a_visit_that_turns_out_to_be_anothers_falls_silent_midway(brief: 
     await until(lambda: brief.gateway.rows)
     await until(lambda: not visit.holds_lease)
     said = len(brief.link.said)
-    visit.told(row(holds_lease=False, ended=True))
+    visit.row_read(row(holds_lease=False, ended=True))
     await brief.ended(visit)
     assert len(brief.link.said) == said
 
@@ -299,7 +300,9 @@ async def test_a_worker_that_takes_over_goes_on_with_what_it_heard_and_skips_wha
 ) -> None:
     visit = parts.visit(row(holds_lease=False, pending_names=("a.jpg", "b.jpg")))
     await parts.send(visit, None, *chunks("b.jpg")[:2])
-    visit.told(row(took_over=True, pending_names=("b.jpg",), settled_names=("a.jpg",), topic_root="ESP32CAM"))
+    visit.row_read(
+        row(took_over=True, pending_names=("b.jpg",), settled_names=("a.jpg",), topic_root="ESP32CAM")
+    )
     await parts.send(visit, metadata("b.jpg"), *chunks("b.jpg")[2:])
     await parts.ended(visit)
     assert [m["image_name"] for _, m in parts.link.said if "ACK_OK" in m] == ["b.jpg"]
@@ -312,10 +315,10 @@ async def test_a_worker_that_only_heard_chunks_and_takes_over_speaks_where_the_d
     brief.gateway.answer = {"result": "silent", "topic_root": "ESP32CAM"}
     visit = brief.visit(None)
     await brief.send(visit, None, chunk(0))
-    await until(lambda: visit.known)
+    await until(lambda: visit.begun)
     brief.gateway.answer = {}
     brief.pictures.discard_device(DEVICE)
-    visit.told(row(topic_root=visit.address[0], took_over=True))
+    visit.row_read(row(topic_root=visit.address[0], took_over=True))
     await brief.ended(visit)
     assert [topic for topic, message in brief.link.said if "next_wake" in message] == [CMD]
 
@@ -341,7 +344,7 @@ async def test_a_device_whose_only_picture_is_refused_is_told_to_sleep(brief: Be
     refused = await brief.pictures.refuse(DEVICE, "a.jpg", ImageRefusedError("max_bytes", "too large"))
     assert refused is not None
     visit = brief.visit(None)
-    visit.joined(replace(refused, topic_root="ESP32CAM"))
+    visit.picture_recorded(replace(refused, topic_root="ESP32CAM"))
     await brief.ended(visit)
     assert [(topic, message["next_wake"]) for topic, message in brief.link.said] == [(CMD, "5:30PM")]
 
@@ -359,9 +362,9 @@ async def test_a_reply_is_noted_before_it_is_said_since_its_answer_can_be_quick(
 
 async def test_a_worker_that_may_not_speak_notes_nothing(brief: Bench) -> None:
     visit = brief.visit(row())
-    visit.told(row(holds_lease=False))
+    visit.row_read(row(holds_lease=False))
     await until(lambda: not visit.holds_lease)
-    visit.told(row(holds_lease=False, ended=True))
+    visit.row_read(row(holds_lease=False, ended=True))
     await brief.ended(visit)
     assert (brief.gateway.noted, brief.link.said) == ([], [])
 
@@ -380,8 +383,8 @@ async def test_every_reply_names_the_device_and_only_its_own_field(brief: Bench)
 async def test_metadata_is_done_with_though_the_broker_takes_no_answer_to_it(
     parts: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fails where `announced` waits for the broker: the answers of all devices would wait behind it."""
-    monkeypatch.setattr(module, "_FIRST_WORD", 0.05)
+    """Fails where `picture_announced` waits for the broker: all devices' answers would wait behind it."""
+    monkeypatch.setattr(module, "_METADATA_REPLY_TIMEOUT", 0.05)
     parts.link.faults = [BrokerUnavailableError("quota exceeded")] * 10_000
     visit = parts.visit(row())
     await parts.send(visit, metadata())

@@ -36,15 +36,15 @@ async def test_a_hello_waits_until_each_end_of_a_former_visit_is_in_the_database
             parts.options,
             lambda: None,
         )
-        visits._adopt = False
+        visits._look_for_lapsed = False
         task = asyncio.create_task(visits.run())
         heartbeat = Heartbeat("device", DEVICE)
         recorded = HeartbeatRecorded("r", "known", DEVICE_ID, "DEVICE-1", holds_lease=True, next_wake_at=WAKE)
         await visits.begin(heartbeat, recorded)
         await until(lambda: database.begun == 1)
         await visits.begin(heartbeat, recorded)  # its end comes while the first is being written
-        await until(lambda: visits.of(DEVICE) is None)
-        waiting = asyncio.create_task(visits.make_way(DEVICE))
+        await until(lambda: visits.find(DEVICE) is None)
+        waiting = asyncio.create_task(visits.replace(DEVICE))
         database.gate.set()
         await until(lambda: database.begun == 2)
         assert not waiting.done()

@@ -7,39 +7,41 @@ from io import StringIO
 from rich.console import Console
 
 from mqtt_service.simulator.device import ACK_FORMS, ROOTS
-from mqtt_service.simulator.fleet_options import FleetOptions, plan
+from mqtt_service.simulator.fleet_options import FleetOptions, plan_devices
 from mqtt_service.simulator.fleet_report import Totals
 from mqtt_service.simulator.fleet_view import line, show, table
 from mqtt_service.simulator.pictures import ENCODINGS, SPELLINGS
 
 FLEET = FleetOptions(tuple(f"device-{number}" for number in range(100)), seed=1)
 TOTALS = Totals(
-    awake=1, asleep=2, hung=3, wakes=4, hellos=5, answered=6, sent=7, acknowledged=8, pending=9, chunks=10,
-    commands=11, complaints=12,
+    awake=1, asleep=2, hung=3, wakes=4, heartbeats=5, answered=6, sent=7, acknowledged=8, pending=9,
+    chunks=10, commands=11, complaints=12,
 )  # fmt: skip
 
 
 def test_devices_have_every_habit_of_the_field() -> None:
-    devices = plan(FLEET)
+    devices = plan_devices(FLEET)
     cameras = [device.camera for device in devices if device.camera is not None]
     assert [device.device_id for device in devices] == list(FLEET.device_ids)
     assert {device.root for device in devices} == set(ROOTS)
     assert {device.ack_form for device in devices} == set(ACK_FORMS)
-    assert {device.hello_form for device in devices} == set(SPELLINGS)
+    assert {device.heartbeat_form for device in devices} == set(SPELLINGS)
     assert {camera.form.encoding for camera in cameras} == set(ENCODINGS)
     assert {camera.form.first_chunk for camera in cameras} == {0, 1}
-    assert {(camera.waits, camera.lists, camera.uploads_new) for camera in cameras} == {
+    assert {
+        (camera.waits_for_send_image, camera.lists_pending, camera.uploads_new) for camera in cameras
+    } == {
         (waits, *offer) for waits in (False, True) for offer in ((True, False), (False, False), (True, True))
     }
 
 
 def test_the_same_seed_gives_the_same_fleet() -> None:
-    assert plan(FLEET) == plan(FLEET)
-    assert plan(FLEET) != plan(replace(FLEET, seed=2))
+    assert plan_devices(FLEET) == plan_devices(FLEET)
+    assert plan_devices(FLEET) != plan_devices(replace(FLEET, seed=2))
 
 
 def test_a_root_and_an_encoding_can_be_chosen() -> None:
-    devices = plan(replace(FLEET, root="ESP32CAM", encoding="array"))
+    devices = plan_devices(replace(FLEET, root="ESP32CAM", encoding="array"))
     assert {device.root for device in devices} == {"ESP32CAM"}
     assert {device.camera.form.encoding for device in devices if device.camera} == {"array"}
 

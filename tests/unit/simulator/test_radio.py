@@ -10,11 +10,11 @@ BURST = range(10_000)
 
 
 def test_a_good_radio_changes_nothing() -> None:
-    assert Radio(RadioOptions(), Random(1)).leave(BURST) == list(BURST)
+    assert Radio(RadioOptions(), Random(1)).transmit(BURST) == list(BURST)
 
 
 def test_as_many_are_lost_and_doubled_as_the_chances_say() -> None:
-    left = Radio(RadioOptions(loss=0.1, duplicates=0.05), Random(1)).leave(BURST)
+    left = Radio(RadioOptions(loss=0.1, duplicates=0.05), Random(1)).transmit(BURST)
     lost = 1 - len(set(left)) / len(BURST)
     doubled = (len(left) - len(set(left))) / len(set(left))
     assert left == sorted(left)
@@ -23,15 +23,15 @@ def test_as_many_are_lost_and_doubled_as_the_chances_say() -> None:
 
 
 def test_shuffling_loses_nothing() -> None:
-    left = Radio(RadioOptions(shuffle=True), Random(1)).leave(BURST)
+    left = Radio(RadioOptions(shuffle=True), Random(1)).transmit(BURST)
     assert left != list(BURST)
     assert sorted(left) == list(BURST)
 
 
 def test_the_same_seed_does_the_same() -> None:
     bad = RadioOptions(loss=0.3, duplicates=0.3, shuffle=True)
-    assert Radio(bad, Random(7)).leave(BURST) == Radio(bad, Random(7)).leave(BURST)
-    assert Radio(bad, Random(7)).leave(BURST) != Radio(bad, Random(8)).leave(BURST)
+    assert Radio(bad, Random(7)).transmit(BURST) == Radio(bad, Random(7)).transmit(BURST)
+    assert Radio(bad, Random(7)).transmit(BURST) != Radio(bad, Random(8)).transmit(BURST)
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_the_same_seed_does_the_same() -> None:
 def test_a_wider_scope_covers_the_narrower(scope: Scope, suffering: set[str]) -> None:
     radio = Radio(RadioOptions(scope=scope), Random(1))
     scopes: tuple[Scope, ...] = ("chunks", "data", "all")
-    assert {each for each in scopes if radio.suffers(each)} == suffering
+    assert {each for each in scopes if radio.affects(each)} == suffering

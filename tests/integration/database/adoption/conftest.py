@@ -9,13 +9,13 @@ import pytest
 
 from mqtt_service.adoption.check import check
 from mqtt_service.adoption.database import connect
-from mqtt_service.adoption.files import read_files
 from mqtt_service.adoption.findings import Finding
 from mqtt_service.adoption.report import Report
 from mqtt_service.devstack.migrations import PLATFORM
+from mqtt_service.migrations import read_migrations
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
-FILES = read_files()
+FILES = read_migrations()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,25 @@
+"""What a device sent, as the link hands it to its handler."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """A message from the broker; `duplicate`: the broker may have delivered it before (MQTT's DUP flag).
+
+    A repeat has the same `packet_id`. It is None at QoS 0, and where it says little: brokers that use the
+    lowest free number give one message after the other the same one, while a number above `max_inbound` shows
+    that the broker counts on. `received_at` is monotonic.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int
+    duplicate: bool
+    packet_id: int | None = None
+    received_at: float = field(default_factory=time.monotonic, compare=False)
+
+
+Handler = Callable[[InboundMessage], Awaitable[None]]

@@ -1,0 +1,81 @@
+"""What a claim did besides handing out commands, for the log and the metrics."""
+
+import logging
+from uuid import UUID
+
+from mqtt_service.adapters.supabase.commands import Claim, ExpiredCommand, FailedCommand, RefusedCommand
+from mqtt_service.log import context
+from mqtt_service.metrics import COMMANDS
+
+log = logging.getLogger(__name__)
+
+_MAX_REFUSED_REMEMBERED = 200
+
+
+class ClaimReport:
+    """Logs and counts commands that the database took over, failed, expired or refused to change.
+
+    Every claim finds a refused command again; it is logged once, until it was changed after all.
+    """
+
+    def __init__(self) -> None:
+        self._refused: dict[UUID, None] = {}  # the oldest first
+
+    def write(self, claim: Claim) -> None:
+        """Write one line for each."""
+        for worker, commands in claim.rescued.items():
+            log.warning(
+                "[CommandQueue] %d command(s) of a worker that is gone (%s) are taken over, under the same "
+                "command_id",
+                commands,
+                worker,
+            )
+        for failed in claim.failed:
+            _log_failed(failed)
+        for expired in claim.expired:
+            _log_expired(expired)
+        self._write_refused(claim)
+
+    def _write_refused(self, claim: Claim) -> None:
+        for rows in (claim.commands, claim.failed, claim.expired):
+            for changed in rows:
+                self._refused.pop(changed.command_id, None)
+        for refused in claim.refused:
+            if refused.command_id not in self._refused:
+                self._refused[refused.command_id] = None
+                _log_refused(refused)
+        while len(self._refused) > _MAX_REFUSED_REMEMBERED:
+            del self._refused[next(iter(self._refused))]
+
+
+def _log_failed(failed: FailedCommand) -> None:
+    COMMANDS.labels("failed").inc()
+    log.warning(
+        "[CommandQueue] ❌ %s failed (retry_count %d%s): %s",
+        failed.command_type,
+        failed.retry_count,
+        ", final" if failed.final else "",
+        failed.error,
+        extra=context(command=failed.command_id, device=failed.device_code or failed.device_id),
+    )
+
+
+def _log_expired(expired: ExpiredCommand) -> None:
+    COMMANDS.labels("expired").inc()
+    log.warning(
+        "[CommandQueue] ⌛ %s %s",
+        expired.command_type,
+        expired.error,
+        extra=context(command=expired.command_id, device=expired.device_code or expired.device_id),
+    )
+
+
+def _log_refused(refused: RefusedCommand) -> None:
+    log.warning(
+        "[CommandQueue] The database refuses to change %s (device %s): %s; it is passed over, the rest goes "
+        "on",
+        refused.command_id,
+        refused.device_code or "without a code",
+        refused.error,
+        extra=context(command=refused.command_id, device=refused.device_code),
+    )

@@ -1,0 +1,48 @@
+"""What the receiver knows of the messages that it hands on; no broker needed."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from mqtt_service.adapters.mqtt.ack_order import AckOrder
+from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.mqtt.receiver import Receiver
+
+
+@pytest.mark.parametrize(("remember_for", "handled"), [(60.0, 1), (0.0, 2)])
+async def test_a_repeat_is_known_for_as_long_as_its_acknowledgement_can_be_lost(
+    remember_for: float, handled: int
+) -> None:
+    """Some brokers use the lowest free packet id, so that the next message of these words has it again."""
+    seen: list[InboundMessage] = []
+    sent: list[int] = []
+
+    async def handle(message: InboundMessage) -> None:
+        seen.append(message)
+
+    receiver = Receiver(handle, 10, asyncio.sleep, remember_for=remember_for)
+    first = InboundMessage("device/a/ack", b"{}", 1, duplicate=False)
+    for message in (first, replace(first, duplicate=True)):
+        assert receiver.receive(message, 1, AckOrder(sent.append))
+        await receiver.drained(5)
+    assert (len(seen), sent) == (handled, [1, 1])
+
+
+async def test_a_message_that_is_not_handled_shows_for_how_long() -> None:
+    release = asyncio.Event()
+
+    async def handle(_: InboundMessage) -> None:
+        await release.wait()
+
+    receiver = Receiver(handle, 1, asyncio.sleep, remember_for=60.0)
+    for age in (5.0, 3.0):
+        message = InboundMessage(
+            "device/a/ack", b"{}", 0, duplicate=False, received_at=time.monotonic() - age
+        )
+        assert receiver.receive(message, 0, AckOrder(lambda _: None))
+    assert 5 <= receiver.longest_wait < 60
+    release.set()
+    await receiver.drained(5)
+    assert receiver.longest_wait == 0.0
