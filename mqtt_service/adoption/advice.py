@@ -19,6 +19,8 @@ _ADVICE = {
     "40P01": f"Another transaction was in the way: {_QUIETER}",
     "42501": "Grant it to service_role, as which the worker acts.",
     "42804": "Change the column to the type that the worker writes.",
+    "55P04": "A word that an enum gets can be used only once that is committed, so the trial ends here: add"
+    " it first, as the finding on that column says, and check again.",
     "55P03": f"Another transaction holds a lock: {_QUIETER}",
     "57014": f"It took longer than the trial may, so give it more (--trial-seconds), or {_QUIETER}",
     "P0001": "The function refuses the row on purpose: let it pass what the worker writes.",

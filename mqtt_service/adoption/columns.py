@@ -143,12 +143,12 @@ class _Difference:
             self._add(f"{what}: its own words are written")
             return
         lines = (f"alter type {self._theirs.type} add value if not exists '{word}';" for word in missing)
-        self._add(
-            f"{what}, and lacks {listed(missing)}: the nearest word that it has is written, or nothing, and"
-            " the log warns of it",
-            Level.LOOK,
-            "\n".join(lines),
+        then = (
+            "the migrations add them, but the trial can use only those that were there before"
+            if self._ours.is_widened
+            else "the nearest word that it has is written, or nothing, and the log warns of it"
         )
+        self._add(f"{what}, and lacks {listed(missing)}: {then}", Level.LOOK, "\n".join(lines))
 
     def _compare_nulls(self) -> None:
         if not self._theirs.is_required or self._ours.required:

@@ -17,7 +17,8 @@ class Column:
     """A column of ours, in the words of the files.
 
     `required`: NOT NULL where the files make the table. `definition`: what they add to a table that lacks the
-    column; None: they do not add it. `words`: what its check lets through.
+    column; None: they do not add it. `words`: what it must be able to hold; `is_widened`: the files see to it
+    that a column which was there before can.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Column:
     default: str | None
     definition: str | None
     words: tuple[str, ...] = ()
+    is_widened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Intended:
     """All that the files want to be there, by names with the schema.
 
     `files`: their own names. `keys`: the column that a table which was there before must have. `written`: the
-    tables that our functions insert into. `dropped`: functions that the files remove, each as its name and the
-    types of its parameters. `text`: all files without comments.
+    tables that our functions insert into. `dropped`: functions that the files remove, each by its name and
+    the types of its parameters. `text`: all of it without comments.
     """
 
     files: tuple[str, ...]
@@ -139,7 +141,7 @@ def _tables(text: str) -> dict[str, dict[str, Column]]:
     words = _allowed_words(text)
     return {
         table: {
-            column.name: replace(column, words=_distinct(column.words + words.get((table, column.name), ())))
+            column.name: _widened(column, words.get((table, column.name), ()))
             for column in _merged(columns, added.get(table, {}))
         }
         for table, columns in made.items()
@@ -162,8 +164,8 @@ def _allowed_words(text: str) -> dict[tuple[str, str], tuple[str, ...]]:
     return allowed
 
 
-def _distinct(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words))
+def _widened(column: Column, words: Sequence[str]) -> Column:
+    return replace(column, words=tuple(dict.fromkeys((*column.words, *words))), is_widened=bool(words))
 
 
 def _column(name: str, rest: str, *, is_added: bool) -> Column:

@@ -7,6 +7,7 @@ While it runs, the tables that the migrations alter are locked: the project's cl
 lock longer than LOCK_WAIT, and is cancelled as a whole after the seconds that it is given.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,7 @@ STEPS: Sequence[tuple[str, Act]] = (
 _APPLY = "the migrations are applied"
 _REGISTER = "a device that nobody knows says HELLO"
 _NOT_NULL = "23502"
+_CODE = re.compile(r"\(([0-9A-Z]{5})\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,8 @@ class _Run:
                 self._connection.execute("set constraints all immediate")
         except psycopg.Error as error:
             return Raised.of(error)
-        return Raised(None, str(refusal))
+        code = _CODE.search(str(refusal))  # our functions name it where they can
+        return Raised(code[1] if code else None, str(refusal))
 
     def _relations(self, *kinds: str) -> list[int]:
         return values(self._connection, _RELATIONS, kinds=list(kinds))

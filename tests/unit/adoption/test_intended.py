@@ -37,6 +37,7 @@ def test_columns_are_added_with_the_words_of_their_check_and_of_later_calls() ->
     )
     columns = intended.tables["public.things"]
     assert columns["state"].words == ("a, b", "c", "d")
+    assert columns["state"].is_widened
     assert columns["state"].default == "'a, b'"
     assert columns["state"].definition == "text not null default 'a, b' check (state in ('a, b', 'c'))"
     assert columns["size"] == Column(

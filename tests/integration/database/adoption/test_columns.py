@@ -64,6 +64,16 @@ def test_an_enum_that_lacks_words_of_ours_is_said_with_how_to_add_them(node_owne
     )
 
 
+def test_an_enum_that_the_migrations_widen_is_said_to_need_the_words_for_the_trial(node_owner: Owner) -> None:
+    node_owner.run(
+        "create type states as enum ('pending', 'receiving', 'complete')",
+        "alter table device_images add column status states not null default 'pending'",
+    )
+    finding = node_owner.find("column_differs", "device_images.status")
+    assert "lacks failed: the migrations add them" in finding.text
+    assert finding.sql == "alter type public.states add value if not exists 'failed';"
+
+
 def test_a_column_that_must_not_be_empty_where_ours_may_is_said_with_a_default(node_owner: Owner) -> None:
     node_owner.run("alter table device_images add column captured_at timestamptz not null")
     finding = node_owner.find("column_differs", "device_images.captured_at")
