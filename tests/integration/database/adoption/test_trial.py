@@ -144,6 +144,29 @@ def test_without_the_trial_no_table_is_locked(existing_owner: Owner) -> None:
     assert report.no_trial == "as asked for"
 
 
+def test_an_owner_who_is_no_superuser_can_try_them(owner: Owner) -> None:
+    database = owner.connection.info.dbname
+    user = f"owner_of_{database}"
+    owner.run(
+        f"create role {user} login createrole bypassrls",
+        f"grant anon, authenticated, service_role to {user}",
+        f"alter database {database} owner to {user}",
+        f"alter schema public owner to {user}",
+        f"alter publication supabase_realtime owner to {user}",
+        f"alter table storage.buckets owner to {user}",
+        f"alter table storage.objects owner to {user}",
+        f"grant usage on schema auth, storage to {user}",
+        f"grant select, references on auth.users to {user}",
+    )
+    try:
+        report = owner.check(user=user)
+    finally:
+        owner.run(f"reassign owned by {user} to postgres", f"drop owned by {user}", f"drop role {user}")
+    assert report.place.user == user
+    assert report.failures == ()
+    assert report.is_fine
+
+
 # It fails ---------------------------------------------------------------------------------------------------
 
 
