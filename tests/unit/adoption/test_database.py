@@ -1,5 +1,6 @@
 """The way to the database: each fault is one line that says what to do, and none shows the password."""
 
+import psycopg
 import pytest
 
 from mqtt_service.adoption.database import connect, listed
@@ -39,7 +40,7 @@ def test_what_is_no_connection_string_is_said(url: str) -> None:
 
 
 def test_the_pooler_in_transaction_mode_is_refused_with_the_one_to_take() -> None:
-    fault = fault_of(f"postgresql://postgres.ref:{SECRET}@aws-0-eu.pooler.supabase.com:6543/postgres")
+    fault = fault_of(f"postgresql://postgres.ref:{SECRET}@pooler.example.test:6543/postgres")
     assert "transaction mode" in fault
     assert "Session pooler, port 5432" in fault
 
@@ -49,8 +50,33 @@ def test_a_host_where_nothing_listens_is_named() -> None:
     assert fault == "no connection to 127.0.0.1:1: nothing listens there: check host and port"
 
 
-def test_a_host_that_is_not_there_is_named() -> None:
-    assert "no such host" in fault_of(f"postgresql://postgres:{SECRET}@db.project.invalid/postgres")
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (
+            'could not translate host name "db.example.test" to address: Name or service not known',
+            "no such host",
+        ),
+        ("failed to resolve host 'db.example.test': [Errno -2] Name or service not known", "IPv6 alone"),
+        ("connection is bad: Network is unreachable", "this machine does not reach it"),
+        ("connection timeout expired", "no answer: check the host, and whether a firewall is between"),
+        ('FATAL:  password authentication failed for user "postgres"', "the password or the user is wrong"),
+        ("FATAL:  Tenant or user not found", "it is postgres.<project ref>"),
+        ('FATAL:  database "x" does not exist', "there is no such database or user"),
+        ("FATAL:  sorry, too many clients already", "no connection left"),
+        ("some error\nof another kind", "of another kind"),
+    ],
+)
+def test_what_a_server_or_the_network_says_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, words: str, advice: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError(words)
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    fault = fault_of(f"postgresql://postgres:{SECRET}@db.example.test:5432/postgres")
+    assert fault.startswith("no connection to db.example.test:5432: ")
+    assert advice in fault
 
 
 def test_a_long_list_is_cut() -> None:
