@@ -165,7 +165,7 @@ def test_the_functions_that_will_be_made_are_named(node_owner: Owner) -> None:
 
 def test_a_table_of_another_owner_is_said_to_stop_the_migrations(node_owner: Owner) -> None:
     database = node_owner.connection.info.dbname
-    user = f"helper_{database}"
+    user = f"stranger_{database}"
     node_owner.run(
         f"create role {user} login",
         f"grant create on database {database} to {user}",
