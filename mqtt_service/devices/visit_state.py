@@ -394,7 +394,7 @@ class VisitState:
     def reply_to_metadata(
         self, name: str, recorded: ImageRecorded, assembly: Assembly | None
     ) -> SendImage | AckOk | None:
-        """What a device that announced a picture is told at once (PROTOCOL.md, "The upload", 1 and 5).
+        """What a device that announced a picture is told at once (docs/protocol.md, "Uploading a picture").
 
         Not SendImage where we had requested the picture, and it is coming.
         """

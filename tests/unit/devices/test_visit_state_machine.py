@@ -83,7 +83,6 @@ class Machine(RuleBasedStateMachine):
 
     def begin_picture(self, name: str, size: int) -> None:
         self.finished.discard(name)
-        self.stored.discard(name)
         self.requests.clear()
         self.buffer.metadata(metadata(name, size=size), self.now)
 
@@ -190,12 +189,12 @@ class Machine(RuleBasedStateMachine):
     def tell(self, reply: Reply, *, nobody_listens: bool) -> None:
         """Only the holder of the lease says anything; ACK_OK for what is stored, and sleep last of all."""
         assert self.visit.holds_lease
-        if isinstance(reply, AckOk) and self.buffer.get(DEVICE, reply.name) is not None:
-            return  # another picture of that name is coming: visit.py withholds it
-        self.visit.published(self.now, nobody_listens=nobody_listens)
         if isinstance(reply, AckOk):
             assert reply.name in self.stored
+            if self.buffer.get(DEVICE, reply.name) is not None:
+                return  # another picture of that name is coming: visit.py withholds this
             self.visit.told_ack_ok()
+        self.visit.published(self.now, nobody_listens=nobody_listens)
         if isinstance(reply, NextWake):
             assert not self.pictures.unfinished
             assert not self.visit.expected_names
