@@ -45,7 +45,7 @@ class InboundRouter:
                 return
             if self.handover is not None:
                 await self.handover.submit(message)
-            if self.handover is None or not self.handover.alone:
+            if self.handover is None or not self.handover.exclusive:
                 await self._from_device(topic, message.payload)
         except RemoteProtocolError as error:
             DROPPED_MESSAGES.labels("malformed").inc()

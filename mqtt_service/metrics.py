@@ -28,7 +28,7 @@ FOREIGN_IDS = Counter(
     "Messages whose device_id names another device than their topic; the topic was used.",
     registry=REGISTRY,
 )
-HELLOS = Counter(
+HEARTBEATS = Counter(
     "mqtt_service_hellos",
     "Devices' HELLOs: known, created (registered itself), refused (registration is off or over its limit).",
     ["result"],
@@ -66,7 +66,7 @@ for _outcome in ("sent", "failed", "released", "expired"):
 for _result in ("acknowledged", "failed", "rejected", "reply", "duplicate"):
     ACKNOWLEDGEMENTS.labels(_result)
 for _result in ("known", "created", "refused"):
-    HELLOS.labels(_result)
+    HEARTBEATS.labels(_result)
 for _result in ("complete", "failed", "duplicate", "refused"):
     IMAGES.labels(_result)
 for _kind in ("reading", "time"):

@@ -148,7 +148,7 @@ class Worker:
             "visits": self.visits.run,
         }
         if self.handover is not None:
-            devices = {**({} if self.handover.alone else devices), "hand-over": self.handover.run}
+            devices = {**({} if self.handover.exclusive else devices), "hand-over": self.handover.run}
         return {
             "command queue": self.queue.run,
             "settling": self.queue.run_settler,
