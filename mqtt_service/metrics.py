@@ -19,7 +19,8 @@ ACKNOWLEDGEMENTS = Counter(
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
     "Inbound messages that were not used: malformed, own (sent by this service), reply (its id has "
-    "no row in device_commands), refused (by the database), late (for a picture that was stored or failed).",
+    "no row in device_commands), refused (by the database), late (for a picture that was stored or failed), "
+    "standby (another service answers them).",
     ["reason"],
     registry=REGISTRY,
 )
@@ -73,5 +74,5 @@ for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
-for _reason in ("malformed", "own", "reply", "refused", "late"):
+for _reason in ("malformed", "own", "reply", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)

@@ -115,9 +115,11 @@ begin
   set status = 'pending', due_at = p_now, redelivery_count = redelivery_count + 1
   where command_id = any (array(
     select c.command_id from public.device_commands c
-    where c.device_id = p_device_id and c.status = 'sent' and c.redelivery_count < p_limit
+    where c.device_id = p_device_id and c.in_queue and c.status = 'sent' and c.redelivery_count < p_limit
       and (c.no_listener
-        or c.command_type in ('send_image', 'set_wake_schedule', 'update_config')
+        or (c.command_type in ('send_image', 'set_wake_schedule', 'update_config')
+            or c.command_type::text = any (array(
+              select t.command_type::text from public.device_command_types t where t.repeatable)))
           and coalesce(c.delivered_at, '-infinity') < p_now - interval '10 seconds')
       and not mqtt_private.fn_is_outdated(c)
     for update of c skip locked));
