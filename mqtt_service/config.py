@@ -35,7 +35,7 @@ _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
 
 class Settings(BaseSettings):
-    """What an operator can set; README.md's configuration table says the same in words.
+    """What an operator can set; the table in docs/operations.md says the same in words.
 
     Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
     """

@@ -1,4 +1,4 @@
-"""Log lines: SEED.md's "Service Logs" as text, or one JSON object a line.
+"""Log lines: those of the Node service as text, or one JSON object a line.
 
 A record may carry `command`, `device` and `worker` (see `context`): text shows them after the message, JSON
 as fields of their own.

@@ -193,6 +193,8 @@ class Worker:
             worker=self._worker_id,
             uptime=now - self._started,
             failing=self._failing(),
+            refused_count=self.queue.refused[0],
+            refused_example=self.queue.refused[1],
         )
 
     def _supabase_error(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The hand-over of inbound messages to an edge function (SEED.md, "Edge Function Integration").
+"""The hand-over of inbound messages to an edge function (docs/operations.md, "The edge function").
 
 Messages of one device go one after another, those of several devices side by side; a device whose message is
 tried again holds up no other. What waits is bounded.

@@ -18,9 +18,6 @@ WakeFormat = Literal["12h", "iso"]
 
 LARGEST_COMMAND = 128 * 1024
 
-# Doing these twice leaves the device as doing them once; a picture or a reboot too many is noticed.
-REPEATABLE = frozenset({"send_image", "set_wake_schedule", "update_config"})
-
 _LONGEST_NAME = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HTTPS_URL = re.compile(r"https://[^\s/?#]+[^\s\x00-\x1f\x7f]*")

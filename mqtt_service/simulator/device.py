@@ -1,4 +1,4 @@
-"""A simulated ESP32-CAM that speaks PROTOCOL.md over a real MQTT connection.
+"""A simulated ESP32-CAM with a real MQTT connection, as docs/protocol.md describes devices.
 
 It reads and writes JSON on its own, without the service's parsers and encoders: so what both sides agree on
 is the wire, not a common mistake. What breaks the protocol, it notes in `complaints`.

@@ -1,4 +1,4 @@
-"""What a simulated device says of itself and of commands, in each form that PROTOCOL.md names."""
+"""What a simulated device says of itself and of commands, in each form that docs/protocol.md names."""
 
 from collections.abc import Sequence
 from random import Random

@@ -1,6 +1,6 @@
 """Pictures as a simulated device takes and sends them: bytes, readings, and the JSON of metadata and chunks.
 
-Written from PROTOCOL.md alone, in every spelling that was seen in the field.
+Written from docs/protocol.md alone, in every spelling that was seen in the field.
 """
 
 import base64

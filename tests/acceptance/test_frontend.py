@@ -1,4 +1,4 @@
-"""SEED.md's "Frontend Integration": both snippets, with supabase-js, a worker and a device."""
+"""What a dashboard of the Node service does: both snippets, with supabase-js, a worker and a device."""
 
 from pathlib import Path
 

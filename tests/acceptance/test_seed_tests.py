@@ -1,4 +1,4 @@
-"""The four tests of the service that this one ports, with the SQL as it stands there (SEED.md).
+"""The four tests of the service that this one ports, with the SQL as it stands there.
 
 Only the intervals in which they wait are shorter.
 """

@@ -46,7 +46,7 @@ class Bench:
     async def worker(
         self, name: str = "worker", *, ready: bool = True, **settings: str
     ) -> AsyncIterator[WorkerProcess]:
-        """`mqtt-service run`, healthy when handed over (`ready`); settings as in the README's table.
+        """`mqtt-service run`, healthy when handed over (`ready`); settings as in docs/operations.md.
 
         Its MQTT client id is its name, unless MQTT_CLIENT_ID says otherwise. A test may end it itself.
         """

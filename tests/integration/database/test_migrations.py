@@ -14,6 +14,9 @@ from tests.integration.database.conftest import SUPABASE
 from tests.integration.database.migration_objects import Found, columns_of_new_tables, created_in
 
 MIGRATIONS = sorted((SUPABASE / "migrations").glob("*.sql"))
+# These say each thing once. What has landed is not edited: a later migration replaces what it changes.
+FIRST_SET = [file for file in MIGRATIONS if file.stem < "20261127084624"]
+LATER = [file for file in MIGRATIONS if file not in FIRST_SET]
 
 OLD_DEFAULT_PRIVILEGES = """
 alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
@@ -55,7 +58,8 @@ def apply(connection: psycopg.Connection) -> None:
 
 
 def test_each_object_is_created_in_one_place() -> None:
-    places: Counter[Found] = Counter(found for file in MIGRATIONS for found in created_in(file))
+    assert FIRST_SET
+    places: Counter[Found] = Counter(found for file in FIRST_SET for found in created_in(file))
     assert {found: times for found, times in places.items() if times > 1} == {}
 
 
@@ -124,7 +128,7 @@ def test_a_second_application_changes_nothing(database: psycopg.Connection) -> N
 
 def test_each_migration_can_be_applied_again_on_its_own(database: psycopg.Connection) -> None:
     before = structure(database), grants(database)
-    for file in reversed(MIGRATIONS):
+    for file in [*reversed(FIRST_SET), *LATER]:
         database.execute(file.read_bytes())
     assert (structure(database), grants(database)) == before
 

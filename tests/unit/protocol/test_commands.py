@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtt_service.errors import LocalProtocolError
-from mqtt_service.protocol.commands import LARGEST_COMMAND, REPEATABLE, Command, encode_command, wire_time
+from mqtt_service.protocol.commands import LARGEST_COMMAND, Command, encode_command, wire_time
 
 COMMAND_ID = UUID("0f9c0000-0000-4000-8000-000000000001")
 DEVICE_ID = UUID("a0000000-0000-4000-8000-000000000031")
@@ -174,7 +174,3 @@ def test_a_configuration_comes_back_as_it_was_sent(payload: dict[str, Any]) -> N
         return
     ours = {"device_id": SPELLED, "command_id": str(COMMAND_ID)}
     assert sent == {**payload, **ours}
-
-
-def test_a_picture_or_a_reboot_too_many_is_noticed() -> None:
-    assert {"send_image", "set_wake_schedule", "update_config"} == REPEATABLE
