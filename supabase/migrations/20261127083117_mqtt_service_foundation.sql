@@ -282,11 +282,12 @@ call mqtt_private.grant_execute('mqtt_private.fn_explain_refusal', 'authenticate
 create or replace function mqtt_private.fn_check_deferred_constraints(p_table text default null) returns void
 language plpgsql volatile set search_path = public, extensions as $$
 declare
-  v_deferred constant text := (
-    select string_agg(format('%I.%I', n.nspname, c.conname), ', ')
-    from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace
-    where c.condeferred and (p_table is null or c.conrelid = to_regclass(format('public.%I', p_table))));
+  v_deferred text;
 begin
+  if not exists (select from pg_catalog.pg_constraint where condeferred) then return; end if;
+  select string_agg(format('%I.%I', n.nspname, c.conname), ', ') into v_deferred
+  from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace
+  where c.condeferred and (p_table is null or c.conrelid = to_regclass(format('public.%I', p_table)));
   if v_deferred is not null then
     execute format('set constraints %s immediate', v_deferred);
     execute format('set constraints %s deferred', v_deferred);
@@ -311,31 +312,37 @@ language sql stable set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_nearest_word', 'authenticated', 'service_role');
 
--- The expression that makes a value of this type out of $1 ->> p_column. Decimals are rounded where the type is whole, a
--- time is the session's where the type has no zone. p_cut: a text may lose what does not fit.
-create or replace function mqtt_private.fn_value_expression(p_column text, p_type oid, p_typmod int, p_cut boolean)
-returns text
+-- Those of these columns that p_table has and that can be written, each with the expression that makes a value of its
+-- type out of $1 ->> column: decimals are rounded where the type is whole, a time is the session's where the type has no
+-- zone, a word of an enum is the nearest. p_cut: the columns whose text may lose what does not fit.
+create or replace function mqtt_private.fn_column_expressions(p_table regclass, p_columns text[], p_cut text[])
+returns table (name text, place smallint, expression text)
 language plpgsql stable set search_path = '' as $$
-declare
-  v_type pg_catalog.pg_type;
-  v_name text;
 begin
-  select * into v_type from pg_catalog.pg_type where oid = p_type;
-  v_name := pg_catalog.format_type(p_type, case when p_cut or v_type.typcategory <> 'S' then p_typmod end);
-  return case
-    when v_type.typtype = 'd' then format('(%s)::%s',
-      mqtt_private.fn_value_expression(p_column, v_type.typbasetype, v_type.typtypmod, p_cut), v_name)
-    when v_type.typtype = 'e' then format('mqtt_private.fn_nearest_word(%L, $1 ->> %L)::%s', v_name, p_column, v_name)
-    when p_type in ('json'::regtype, 'jsonb'::regtype) then format('($1 -> %L)::%s', p_column, v_name)
-    when p_type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) then
-      format('round(($1 ->> %L)::numeric)::%s', p_column, v_name)
-    when v_type.typcategory = 'N' then format('($1 ->> %L)::numeric::%s', p_column, v_name)
-    when p_type in ('timestamp'::regtype, 'date'::regtype, 'time'::regtype) then
-      format('($1 ->> %L)::timestamptz::%s', p_column, v_name)
-    else format('($1 ->> %L)::%s', p_column, v_name) end;
+  return query
+  with recursive typed as (
+    select a.attname, a.attnum, a.atttypid as column_type, a.atttypid as base, a.atttypmod as typmod
+    from pg_catalog.pg_attribute a
+    where a.attrelid = p_table and a.attname = any (p_columns) and a.attnum > 0 and not a.attisdropped
+      and a.attgenerated = '' and a.attidentity <> 'a'
+    union all
+    select c.attname, c.attnum, c.column_type, d.typbasetype, d.typtypmod
+    from typed c join pg_catalog.pg_type d on d.oid = c.base and d.typtype = 'd'
+  )
+  select c.attname::text, c.attnum, case
+      when b.typtype = 'e' then format('mqtt_private.fn_nearest_word(%L, $1 ->> %L)', b.oid::regtype, c.attname)
+      when b.typname in ('json', 'jsonb') then format('($1 -> %L)', c.attname)
+      when b.typname in ('int2', 'int4', 'int8') then format('round(($1 ->> %L)::numeric)', c.attname)
+      when b.typcategory = 'N' then format('($1 ->> %L)::numeric', c.attname)
+      when b.typname in ('timestamp', 'date', 'time') then format('($1 ->> %L)::timestamptz', c.attname)
+      else format('($1 ->> %L)', c.attname)
+    end
+    || '::' || pg_catalog.format_type(b.oid, case when b.typcategory <> 'S' or c.attname = any (p_cut) then c.typmod end)
+    || case when c.column_type <> b.oid then '::' || c.column_type::regtype else '' end
+  from typed c join pg_catalog.pg_type b on b.oid = c.base and b.typtype <> 'd';
 end
 $$;
-call mqtt_private.grant_execute('mqtt_private.fn_value_expression', 'authenticated', 'service_role');
+call mqtt_private.grant_execute('mqtt_private.fn_column_expressions', 'authenticated', 'service_role');
 
 -- Writes these columns of one row, those of them that the table has and that are not generated: of a new row, or of the
 -- row that p_key names (p_required has its value). Raises what the project raises, deferred constraints too.
@@ -349,16 +356,12 @@ declare
   v_sets text;
   v_where text;
 begin
-  select string_agg(column_name, ', ' order by place), string_agg(expression, ', ' order by place),
-    string_agg(format('%s = %s', column_name, expression), ', ' order by place) filter (where not is_key),
-    string_agg(format('%s = %s', column_name, expression), '') filter (where is_key)
+  select string_agg(format('%I', name), ', ' order by place), string_agg(expression, ', ' order by place),
+    string_agg(format('%I = %s', name, expression), ', ' order by place) filter (where name is distinct from p_key),
+    string_agg(format('%I = %s', name, expression), '') filter (where name = p_key)
   into v_columns, v_values, v_sets, v_where
-  from (
-    select format('%I', a.attname) as column_name, a.attnum as place, a.attname is not distinct from p_key as is_key,
-      mqtt_private.fn_value_expression(a.attname, a.atttypid, a.atttypmod, p_optional ? a.attname::text) as expression
-    from pg_catalog.pg_attribute a
-    where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-      and a.attidentity <> 'a' and (p_required || p_optional) ? a.attname::text) written;
+  from mqtt_private.fn_column_expressions(v_table, array(select jsonb_object_keys(p_required || p_optional)),
+    array(select jsonb_object_keys(p_optional)));
   if p_key is null then
     execute format('insert into %s (%s) select %s', v_table, v_columns, v_values) using p_required || p_optional;
   elsif v_sets is not null then
@@ -376,6 +379,7 @@ create or replace function mqtt_private.fn_find_culprits(
 language plpgsql stable set search_path = '' as $$
 declare
   v_table constant regclass := format('public.%I', p_table);
+  v_names constant text[] := array(select jsonb_object_keys(p_optional));
   v_culprits text[];
   v_column record;
 begin
@@ -391,11 +395,11 @@ begin
     return coalesce(v_culprits, '{}');
   end if;
   for v_column in
-    select a.attname::text as name, mqtt_private.fn_value_expression(a.attname, a.atttypid, a.atttypmod, true) as value
-    from pg_catalog.pg_attribute a where a.attrelid = v_table and p_optional ? a.attname::text
+    select name, expression
+    from mqtt_private.fn_column_expressions(v_table, v_names, v_names)
   loop
     begin
-      execute format('select %s', v_column.value) using p_optional;
+      execute format('select %s', v_column.expression) using p_optional;
     exception when data_exception or integrity_constraint_violation or syntax_error_or_access_rule_violation then
       v_culprits := v_culprits || v_column.name;
     end;
@@ -444,8 +448,8 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_culprits_by_trying', 'authenticated', 'service_role');
 
--- Writes a row as fn_try_row does, without those of the columns p_optional that the table refuses. Returns what was left
--- out, {column: why}. Raises what refuses p_required.
+-- Writes a row as fn_try_row does, without those of the columns p_optional that the table refuses. Returns what was
+-- left out, {column: why}. Raises what refuses p_required.
 create or replace function mqtt_private.fn_write_row(p_table text, p_key text, p_required jsonb, p_optional jsonb)
 returns jsonb
 language plpgsql volatile set search_path = public, extensions as $$
@@ -483,20 +487,26 @@ call mqtt_private.grant_execute('mqtt_private.fn_write_row', 'authenticated', 's
 
 -- What was left out of a row, {column: why}, as one text; null: nothing.
 create or replace function mqtt_private.fn_describe_left_out(p_table text, p_left_out jsonb) returns text
-language sql immutable set search_path = '' as $$
-  select left(string_agg(format('public.%s does not take %s: %s', p_table, columns, why), '; '), 2000)
-  from (
-    select string_agg(key, ', ' order by key) as columns, value as why
-    from jsonb_each_text(p_left_out) group by value) reasons
+language plpgsql immutable set search_path = '' as $$
+begin
+  if p_left_out = '{}' then return null; end if;
+  return (
+    select left(string_agg(format('public.%s does not take %s: %s', p_table, columns, why), '; '), 2000)
+    from (
+      select string_agg(key, ', ' order by key) as columns, value as why
+      from jsonb_each_text(p_left_out) group by value) reasons);
+end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_describe_left_out', 'authenticated', 'service_role');
 
 -- Whether the project's table demands a value in this column.
 create or replace function mqtt_private.fn_is_demanded(p_table text, p_column text) returns boolean
-language sql stable set search_path = '' as $$
-  select exists (
+language plpgsql stable set search_path = '' as $$
+begin
+  return exists (
     select from pg_catalog.pg_attribute
-    where attrelid = format('public.%I', p_table)::regclass and attname = p_column and attnotnull and not attisdropped)
+    where attrelid = format('public.%I', p_table)::regclass and attname = p_column and attnotnull and not attisdropped);
+end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_is_demanded', 'authenticated', 'service_role');
 

@@ -130,8 +130,8 @@ language sql immutable parallel safe set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_category_of_event', 'service_role');
 
--- Adds an event; also to the columns of the Node service, where they are there. History stands beside what happens: what
--- refuses it gives a warning, and stops nothing.
+-- Adds an event; also to the columns of the Node service, where they are there. History stands beside what happens:
+-- what refuses it gives a warning, and stops nothing.
 create or replace function mqtt_private.fn_log_event(
   p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
 language plpgsql volatile set search_path = public, extensions as $$

@@ -349,8 +349,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_queue_welcomes_or_pass_over', '
 -- the command, under a lock on the device; so each mapping is welcomed exactly once, however many workers call, and
 -- however often. A device that another call holds is left to that call. A schedule that does not parse is left out, and
 -- next_wake_time is 12 hours from now.
--- Returns [{command_id, device_id, device_code, site_id, next_wake_at, error?}] of the devices welcomed by this call, and
--- of those whose welcome the project refuses: command_id is null then, and error says why.
+-- Returns [{command_id, device_id, device_code, site_id, next_wake_at, error?}] of the devices welcomed by this call,
+-- and of those whose welcome the project refuses: command_id is null then, and error says why.
 create or replace function public.fn_queue_welcome_commands(p_device_ids uuid[] default null, p_limit int default 500)
 returns jsonb
 language sql volatile security invoker set search_path = '' as $$
@@ -400,8 +400,8 @@ returns table (
   site_id uuid, program_id uuid, company_id uuid,
   assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issue text, fixable boolean)
 language sql stable security invoker set search_path = public, extensions as $$
-  select d.device_id, d.device_code::text, d.device_name::text, d.device_mac::text, d.provisioning_status::text, d.is_active,
-    d.site_id, d.program_id, d.company_id,
+  select d.device_id, d.device_code::text, d.device_name::text, d.device_mac::text, d.provisioning_status::text,
+    d.is_active, d.site_id, d.program_id, d.company_id,
     l.assignment_id, l.assigned_site_id, l.assigned_program_id, l.issues[1], l.fixable
   from mqtt_private.fn_check_lineage(null) l join public.devices d on d.device_id = l.device_id
   where l.issues <> '{}' and d.provisioning_status::text <> 'inactive'

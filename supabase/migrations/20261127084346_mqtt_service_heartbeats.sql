@@ -136,7 +136,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_redeliver_commands', 'service_role');
 
--- The same, past what the project refuses: then they stay as they are, and the result says why; null: nothing is refused.
+-- The same, past what the project refuses: then they stay as they are, and the result says why; null: nothing is.
 create or replace function mqtt_private.fn_redeliver_commands_or_pass_over(
   p_device_id uuid, p_limit int, p_now timestamptz) returns text
 language plpgsql volatile set search_path = '' as $$
@@ -199,7 +199,8 @@ begin
     jsonb_build_object('device_id', p_device_id), jsonb_strip_nulls(jsonb_build_object(
       'last_seen_at', p_now, 'last_wake_at', p_now, 'next_wake_at', p_next_wake_at,
       'mqtt_id', p_heartbeat -> 'topic_id',
-      'mqtt_root', case when p_heartbeat ->> 'topic_root' in ('device', 'ESP32CAM') then p_heartbeat -> 'topic_root' end,
+      'mqtt_root',
+        case when p_heartbeat ->> 'topic_root' in ('device', 'ESP32CAM') then p_heartbeat -> 'topic_root' end,
       'firmware_version', p_heartbeat -> 'firmware_version', 'battery_voltage', p_heartbeat -> 'battery_voltage',
       'wifi_rssi', p_heartbeat -> 'wifi_rssi', 'reported_location', p_heartbeat -> 'location'))));
 end

@@ -99,10 +99,12 @@ call mqtt_private.grant_execute('mqtt_private.fn_image_path', 'service_role');
 -- What a picture's row has in metadata: what the device sent, and its readings beside that under the names by which the
 -- Node service had them there, in the unit in which they are recorded.
 create or replace function mqtt_private.fn_image_metadata(p_image jsonb) returns jsonb
-language sql immutable set search_path = '' as $$
-  select coalesce(nullif(p_image -> 'metadata', 'null'), '{}') || jsonb_strip_nulls(jsonb_build_object(
+language plpgsql immutable set search_path = '' as $$
+begin
+  return coalesce(nullif(p_image -> 'metadata', 'null'), '{}') || jsonb_strip_nulls(jsonb_build_object(
     'temperature', p_image -> 'temperature', 'humidity', p_image -> 'humidity', 'pressure', p_image -> 'pressure',
-    'gas_resistance', p_image -> 'gas_resistance'))
+    'gas_resistance', p_image -> 'gas_resistance'));
+end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_image_metadata', 'service_role');
 
@@ -134,7 +136,8 @@ declare
   v_is_new constant boolean := p_old.image_id is null;
   v_id constant uuid := coalesce(p_old.image_id, gen_random_uuid());
   v_captured_at constant timestamptz := coalesce(p_captured_at, p_old.captured_at);
-  v_needs_time constant boolean := v_captured_at is null and mqtt_private.fn_is_demanded('device_images', 'captured_at');
+  v_needs_time constant boolean := v_captured_at is null
+    and mqtt_private.fn_is_demanded('device_images', 'captured_at');
   v_metadata constant jsonb := mqtt_private.fn_image_metadata(p_image);
   v_left_out jsonb;
 begin
@@ -314,7 +317,7 @@ call mqtt_private.grant_execute('public.fn_record_images(text, jsonb, boolean, i
 
 -- Settling -----------------------------------------------------------------------------------------------------
 
--- Where a picture can be seen, for device_images.image_url of the Node service. p_api_url: the project's; null: unknown.
+-- Where a picture can be seen, for the Node service's device_images.image_url. p_api_url: the project's; null: unknown.
 create or replace function mqtt_private.fn_image_url(p_api_url text, p_path text) returns text
 language plpgsql stable set search_path = '' as $$
 declare
@@ -334,18 +337,23 @@ call mqtt_private.grant_execute('mqtt_private.fn_image_url', 'service_role');
 -- What a report says of how many chunks came and how often missing ones were asked for; retry_count is the Node
 -- service's word for that.
 create or replace function mqtt_private.fn_image_progress(p_image public.device_images, p_result jsonb) returns jsonb
-language sql stable set search_path = '' as $$
-  select jsonb_strip_nulls(jsonb_build_object('received_chunks', p_result -> 'received_chunks'))
-    || jsonb_build_object('missing_requests', asked, 'retry_count', asked)
-  from (select greatest((p_image).missing_requests, (p_result ->> 'missing_requests')::int)) as x (asked)
+language plpgsql stable set search_path = '' as $$
+declare
+  v_asked constant int := greatest((p_image).missing_requests, (p_result ->> 'missing_requests')::int);
+begin
+  return jsonb_strip_nulls(jsonb_build_object('received_chunks', p_result -> 'received_chunks'))
+    || jsonb_build_object('missing_requests', v_asked, 'retry_count', v_asked);
+end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_image_progress', 'service_role');
 
--- Writes an outcome to a picture's row. Returns what the table does not take of p_optional; raises where it refuses more.
+-- Writes an outcome to a picture's row. Returns what the table does not take of p_optional; raises what refuses more.
 create or replace function mqtt_private.fn_write_image(p_image_id uuid, p_required jsonb, p_optional jsonb) returns text
-language sql volatile set search_path = public, extensions as $$
-  select mqtt_private.fn_describe_left_out('device_images', mqtt_private.fn_write_row('device_images', 'image_id',
-    jsonb_build_object('image_id', p_image_id) || p_required, p_optional))
+language plpgsql volatile set search_path = public, extensions as $$
+begin
+  return mqtt_private.fn_describe_left_out('device_images', mqtt_private.fn_write_row('device_images', 'image_id',
+    jsonb_build_object('image_id', p_image_id) || p_required, p_optional));
+end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_write_image', 'service_role');
 
