@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     command_ttl: Seconds = 86_400.0
     lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
     wake_format: Literal["12h", "iso"] = "12h"
+    standby: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     register_devices: bool = True
     registrations_per_minute: Count = 60

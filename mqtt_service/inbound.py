@@ -1,6 +1,7 @@
 """Routes what devices send: acknowledgements, HELLOs and pictures each to their handler.
 
-HELLOs and pictures can also, or only, go to an edge function; acknowledgements always go to the queue.
+HELLOs and pictures can also, or only, go to an edge function; acknowledgements always go to the queue. A
+stand-by leaves HELLOs and pictures to the service beside it.
 
 The link acknowledges a message to the broker only after `handle` has returned, and so after what it changed
 is committed. A message that cannot be read is logged, counted and dropped; it never stops the service.
@@ -28,13 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InboundRouter:
-    """Takes each message from MQTT to its handler."""
+    """Takes each message from MQTT to its handler; `standby`: another service answers the devices."""
 
     acknowledgements: AcknowledgementHandler
     heartbeats: HeartbeatHandler
     pictures: Pictures
     visits: Visits
     handover: Handover | None = None
+    standby: bool = False
 
     async def handle(self, message: InboundMessage) -> None:
         """Handle one message; return once what it changed is committed."""
@@ -43,9 +45,12 @@ class InboundRouter:
             if topic.channel == "ack":
                 await self.acknowledgements.handle(topic, message)
                 return
+            if self.standby:
+                DROPPED_MESSAGES.labels("standby").inc()
+                return
             if self.handover is not None:
                 await self.handover.submit(message)
-            if self.handover is None or not self.handover.alone:
+            if self.handover is None or not self.handover.exclusive:
                 await self._from_device(topic, message.payload)
         except RemoteProtocolError as error:
             DROPPED_MESSAGES.labels("malformed").inc()

@@ -19,7 +19,8 @@ ACKNOWLEDGEMENTS = Counter(
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
     "Inbound messages that were not used: malformed, own (sent by this service), reply (its id has "
-    "no row in device_commands), refused (by the database), late (for a picture that was stored or failed).",
+    "no row in device_commands), refused (by the database), late (for a picture that was stored or failed), "
+    "standby (another service answers them).",
     ["reason"],
     registry=REGISTRY,
 )
@@ -28,7 +29,7 @@ FOREIGN_IDS = Counter(
     "Messages whose device_id names another device than their topic; the topic was used.",
     registry=REGISTRY,
 )
-HELLOS = Counter(
+HEARTBEATS = Counter(
     "mqtt_service_hellos",
     "Devices' HELLOs: known, created (registered itself), refused (registration is off or over its limit).",
     ["result"],
@@ -66,12 +67,12 @@ for _outcome in ("sent", "failed", "released", "expired"):
 for _result in ("acknowledged", "failed", "rejected", "reply", "duplicate"):
     ACKNOWLEDGEMENTS.labels(_result)
 for _result in ("known", "created", "refused"):
-    HELLOS.labels(_result)
+    HEARTBEATS.labels(_result)
 for _result in ("complete", "failed", "duplicate", "refused"):
     IMAGES.labels(_result)
 for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
-for _reason in ("malformed", "own", "reply", "refused", "late"):
+for _reason in ("malformed", "own", "reply", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)

@@ -84,7 +84,9 @@ class Worker:
             on_connected=self._wake,
             has_newer_process=self._takeover.has_newer_process,
         )
-        self.provisioner = Provisioner(ProvisioningGateway(database), on_queued=self._wake)
+        self.provisioner = Provisioner(
+            ProvisioningGateway(database, standby=settings.standby), on_queued=self._wake
+        )
         self.doorbell = Doorbell(
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
@@ -133,11 +135,21 @@ class Worker:
             AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
             self._worker_id,
             shared=self._settings.mqtt_shared_group is not None,
+            standby=self._stands_by,
             session_started_at=self.link.session_started_at,
         )
         self.inbound = InboundRouter(
-            self.acknowledgements, self.heartbeats, self.pictures, self.visits, self.handover
+            self.acknowledgements,
+            self.heartbeats,
+            self.pictures,
+            self.visits,
+            self.handover,
+            standby=self._stands_by,
         )
+
+    @property
+    def _stands_by(self) -> bool:
+        return self._settings.standby > 0
 
     def parts(self) -> dict[str, Part]:
         """What runs side by side until the worker stops; the queue itself is first."""
@@ -147,8 +159,10 @@ class Worker:
             "replies": self.replies.run,
             "visits": self.visits.run,
         }
-        if self.handover is not None:
-            devices = {**({} if self.handover.alone else devices), "hand-over": self.handover.run}
+        if self._stands_by:
+            devices = {}
+        elif self.handover is not None:
+            devices = {**({} if self.handover.exclusive else devices), "hand-over": self.handover.run}
         return {
             "command queue": self.queue.run,
             "settling": self.queue.run_settler,
@@ -265,7 +279,7 @@ def _mqtt_options(settings: Settings) -> MqttOptions:
 
 
 def _retry_policy(settings: Settings) -> RetryPolicy:
-    return RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl)
+    return RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl, settings.standby)
 
 
 def _visit_policy(settings: Settings, lease: float) -> VisitPolicy:

@@ -48,6 +48,12 @@ async def _run(settings: Settings, worker_id: str) -> int:
     client = await connect(settings.supabase_url, key, settings.supabase_timeout)
     with http_server.listening(settings.port) as listener:
         log.info("[SERVICE] mqtt-service %s on port %d", __version__, listener.getsockname()[1])
+        if settings.standby:
+            log.info(
+                "[SERVICE] Standing by beside another service (STANDBY): it has %g s for each command; "
+                "HELLOs and pictures are not answered",
+                settings.standby,
+            )
         return await _supervise(Worker(settings, client, worker_id), listener, stopping)
 
 

@@ -14,7 +14,7 @@ from mqtt_service.demo.dashboard import CommandRow
 from mqtt_service.demo.pictures import PictureSummary
 from mqtt_service.simulator.device import SimulatedDevice
 
-# The six command types, and what the operator writes into command_payload for each.
+# The built-in command types, and what the operator writes into command_payload for each.
 PAYLOADS: Mapping[str, Mapping[str, Any]] = {
     "capture_image": {},
     "send_image": {"image_name": "image_001.jpg"},
@@ -22,6 +22,7 @@ PAYLOADS: Mapping[str, Mapping[str, Any]] = {
     "update_config": {"jpeg_quality": 12, "frame_size": "SVGA"},
     "reboot": {},
     "update_firmware": {"firmware_url": "https://firmware.example/esp32-cam-1.4.2.bin", "version": "1.4.2"},
+    "ping": {},
 }
 
 FINAL = frozenset({"acknowledged", "rejected", "expired", "cancelled"})

@@ -1,6 +1,6 @@
 """`mqtt-service demo`: the embedded stack, the worker as a process of its own, and simulated devices.
 
-Devices announce themselves, are mapped and welcomed; an operator queues each of the six commands for each;
+Devices announce themselves, are mapped and welcomed; an operator queues each built-in command for each;
 pictures arrive over a bad network (see pictures). What happens is shown as it happens; the verdict comes at
 the end (see report).
 """

@@ -1,7 +1,7 @@
 """Completes the lineage (site, program, company, next wake) of devices that were mapped before the triggers.
 
-Find, initialise each, find again. Every step is safe to repeat: the database skips what is complete, and it
-owes a welcome for a new mapping only, so a second run changes nothing and welcomes nobody twice.
+Find them, initialise each, find again what is left. Every step is safe to repeat: the database skips what is
+complete and welcomes a device once for each mapping, so a second run changes nothing and welcomes nobody.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from mqtt_service.errors import PermanentError, RetryableError, SupabaseUnavaila
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_PAGE = 500  # rows; the API cuts an answer at its own limit (1,000, or less) without a word
-_AT_ONCE = 8  # devices; a hosted project answers one call in some 100 ms
+_PAGE = 500  # rows; the API cuts an answer at its own limit (1,000, or less) and does not say so
+_DEVICES_AT_ONCE = 8  # a hosted project answers one call in some 100 ms
 _ATTEMPTS = 5
 _LONGEST_DELAY = 8.0  # seconds; someone is watching
 
@@ -39,9 +39,9 @@ class Outcome:
 
 @dataclass(slots=True)
 class Backfill:
-    """The run so far; it is filled in as the work goes on, so an interrupted run can be reported too.
+    """The run so far; it is filled in as the work goes on, so that an interrupted run can be reported too.
 
-    `remaining` is the second look at the database: None until there was one.
+    `remaining`: what was still incomplete at the end; None until that was asked.
     """
 
     found: list[IncompleteDevice] = field(default_factory=list)
@@ -62,25 +62,25 @@ async def find_incomplete(gateway: ProvisioningGateway) -> list[IncompleteDevice
     """Every device whose lineage is incomplete, however many there are, grouped by issue."""
     devices: list[IncompleteDevice] = []
     after: UUID | None = None
-    while page := await _persistently(gateway.find_incomplete_lineage, after, _PAGE):
+    while page := await _with_retries(gateway.find_incomplete_lineage, after, _PAGE):
         devices += page
         after = page[-1].device_id
     return sorted(devices, key=lambda device: device.issue)  # stable: by device_id within an issue
 
 
 async def complete_lineage(
-    gateway: ProvisioningGateway, backfill: Backfill, advance: Callable[[Outcome], None]
+    gateway: ProvisioningGateway, backfill: Backfill, on_outcome: Callable[[Outcome], None]
 ) -> None:
-    """Initialise the devices of `backfill.found` and look again; `advance` hears of each outcome.
+    """Initialise the devices of `backfill.found`, then find again; `on_outcome` is called for each device.
 
     Raises SupabaseUnavailableError where the database stopped answering: to fail the other devices one by
     one would take hours and tell nothing.
     """
-    for batch in _batches(backfill.found, _AT_ONCE):
+    for batch in _batches(backfill.found, _DEVICES_AT_ONCE):
         outcomes = await asyncio.gather(*(_initialize(gateway, device) for device in batch))
         for outcome in outcomes:
             backfill.outcomes.append(outcome)
-            advance(outcome)
+            on_outcome(outcome)
         if all(outcome.unavailable for outcome in outcomes):
             raise SupabaseUnavailableError(f"stopped, run it again later: {outcomes[0].reason}")
     backfill.remaining = await find_incomplete(gateway)
@@ -101,7 +101,7 @@ async def _initialize(gateway: ProvisioningGateway, device: IncompleteDevice) ->
     if not is_fixable(device) or site_id is None:
         return Outcome(device, "skipped", _skip_reason(device))
     try:
-        answer = await _persistently(
+        answer = await _with_retries(
             gateway.initialize_device, device.device_id, site_id, device.assigned_program_id
         )
     except RetryableError as error:
@@ -122,7 +122,7 @@ def _skip_reason(device: IncompleteDevice) -> str:
     )
 
 
-async def _persistently(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _with_retries(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of `call`, tried again a few times where waiting can help."""
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(RetryableError),

@@ -32,7 +32,7 @@ def run_backfill(settings: Settings, *, dry_run: bool, as_json: bool) -> int:
 
     0: nothing that can be fixed remains (or `dry_run`, which changes nothing). 1: a device failed, or the
     database stopped answering. 2: the key or the migrations are not right. 130: interrupted; what was done
-    by then is reported, and the next run goes on from there.
+    by then is reported, and the next run continues from there.
     """
     progress_console = Console(stderr=True)
     backfill = Backfill()
@@ -112,7 +112,7 @@ def _print_tables(backfill: Backfill, *, dry_run: bool) -> None:
 
 
 def _issue_table(backfill: Backfill, *, dry_run: bool) -> Table:
-    """One row an issue: how many devices had it, what became of them, how many have it now."""
+    """One row for each issue: how many devices had it, what became of them, how many have it now."""
     table = Table(title="Devices with incomplete lineage" + (" (dry run)" if dry_run else ""))
     table.add_column("issue", no_wrap=True)
     fixable = count_issues([device for device in backfill.found if is_fixable(device)])

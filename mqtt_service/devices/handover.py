@@ -1,7 +1,7 @@
-"""The hand-over of inbound messages to an edge function (docs/operations.md, "The edge function").
+"""Hands inbound messages to an edge function of the project (docs/operations.md, "The edge function").
 
 Messages of one device go one after another, those of several devices side by side; a device whose message is
-tried again holds up no other. What waits is bounded.
+tried again delays no other. How many messages wait is bounded.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 Mode = Literal["also", "only"]
 Outcome = Literal["taken", "refused", "given_up"]
 
-_CALLS = 8
-# With their pauses about a minute, unless the function wishes for more.
+_CALLS_AT_ONCE = 8
+# About a minute with the pauses between them, unless the function asks for longer ones.
 _ATTEMPTS = 8
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A message that waits; `done` is cancelled when nobody wants it handed over any longer."""
+    """A message that waits; `done` is cancelled when its submitter no longer wants it handed over."""
 
     message: InboundMessage
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -43,10 +43,10 @@ class _Entry:
 class Handover:
     """Hands every message submitted to it to `function`, at least once.
 
-    Mode `only`: `submit` returns when the function has taken the message, so that the broker repeats it
-    should this process die; beyond `limit` messages it waits for room. Mode `also`: `submit` returns at once,
-    and beyond `limit` the newest messages are dropped. A message that the function refuses, or does not take
-    in several attempts, is given up.
+    Mode `only`: `submit` returns when the function has taken the message, so that the broker delivers it
+    again should this process die; beyond `limit` messages it waits until there is room. Mode `also`: `submit`
+    returns at once, and beyond `limit` the newest messages are dropped. A message that the function refuses,
+    or does not take in several attempts, is given up.
     """
 
     def __init__(
@@ -60,20 +60,20 @@ class Handover:
         self.last_error: str | None = None
         self._function = function
         self._mode = mode
-        self._room = asyncio.Semaphore(limit)
-        self._calls = asyncio.Semaphore(_CALLS)
-        # Only a device with messages is in here; the first of them is the one in hand.
+        self._free_places = asyncio.Semaphore(limit)
+        self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
+        # The messages of each device that has some; the first is the one being handed over.
         self._waiting: dict[str, deque[_Entry]] = {}
         self._devices: asyncio.Queue[str] = asyncio.Queue()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._drops = RateLimitedWarning(log, clock)
-        self._delays = RateLimitedWarning(log, clock)
-        self._losses = RateLimitedWarning(log, clock)
+        self._drop_notice = RateLimitedWarning(log, clock)
+        self._retry_notice = RateLimitedWarning(log, clock)
+        self._loss_notice = RateLimitedWarning(log, clock)
 
     @property
-    def alone(self) -> bool:
-        """Whether the function alone sees to what devices say."""
+    def exclusive(self) -> bool:
+        """Whether the function handles these messages instead of the worker, not beside it."""
         return self._mode == "only"
 
     @property
@@ -82,21 +82,21 @@ class Handover:
         return sum(len(entries) for entries in self._waiting.values())
 
     async def submit(self, message: InboundMessage) -> None:
-        """Have a message handed over behind what this device said before; see the class for when it returns.
+        """Have a message handed over after the device's earlier ones; the class says when this returns.
 
-        In mode `only`, a message whose caller is cancelled is withdrawn: the broker delivers it again. It is
-        handed over all the same if that is happening at that moment.
+        In mode `only`, a message whose caller is cancelled is withdrawn: the broker delivers it again. One
+        that is being handed over at that moment goes on.
         """
-        if self._mode == "also" and self._room.locked():
+        if self._mode == "also" and self._free_places.locked():
             HANDOVER.labels("dropped").inc()
-            self._drops.write(
+            self._drop_notice.write(
                 "[EDGE] The buffer (EDGE_BUFFER) is full; new messages do not reach the edge function"
             )
             return
-        await self._room.acquire()
+        await self._free_places.acquire()
         device = _device_of(message)
         entry = _Entry(message)
-        self._add(device, entry)
+        self._enqueue(device, entry)
         if self._mode == "also":
             return
         try:
@@ -110,7 +110,7 @@ class Handover:
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Hand over until cancelled, as one task; what is in hand then comes first in a next run."""
+        """Hand over until cancelled, as one task; what is unfinished then comes first in a next run."""
         self._devices = asyncio.Queue()
         for device in self._waiting:
             self._devices.put_nowait(device)
@@ -118,7 +118,7 @@ class Handover:
             while True:
                 group.create_task(self._hand_over_all(await self._devices.get()))
 
-    def _add(self, device: str, entry: _Entry) -> None:
+    def _enqueue(self, device: str, entry: _Entry) -> None:
         self._empty.clear()
         if device not in self._waiting:
             self._waiting[device] = deque()
@@ -129,17 +129,17 @@ class Handover:
         entries = self._waiting.get(device, deque())
         if entry in entries and entry is not entries[0]:
             entries.remove(entry)
-            self._room.release()
+            self._free_places.release()
 
     async def _hand_over_all(self, device: str) -> None:
-        """Hand over what this device said, until nothing of it waits."""
+        """Hand over the messages of this device until none waits."""
         entries = self._waiting[device]
         while entries:
             entry = entries[0]
             if not entry.done.cancelled():
                 await self._hand_over(device, entry)
             entries.popleft()
-            self._room.release()
+            self._free_places.release()
             if not entry.done.done():
                 entry.done.set_result(None)
         del self._waiting[device]
@@ -149,15 +149,15 @@ class Handover:
     async def _hand_over(self, device: str, entry: _Entry) -> None:
         outcome: Outcome = "given_up"
         try:
-            await self._hand_over_patiently(entry)
+            await self._hand_over_with_retries(entry)
             outcome, self.last_error = "taken", None
         except RetryableError as error:
             if entry.done.cancelled():
                 return
-            self._lost(device, entry, error, f"given up after {_ATTEMPTS} attempts")
+            self._log_loss(device, entry, error, f"given up after {_ATTEMPTS} attempts")
         except PermanentError as error:
             outcome = "refused"
-            self._lost(device, entry, error, "refused")
+            self._log_loss(device, entry, error, "refused")
         except Exception:
             log.exception(
                 "[EDGE] Handing over a message on %r failed; it is GIVEN UP, report this as a fault",
@@ -165,15 +165,15 @@ class Handover:
             )
         HANDOVER.labels(outcome).inc()
 
-    async def _hand_over_patiently(self, entry: _Entry) -> None:
-        def worth_another(error: BaseException) -> bool:
+    async def _hand_over_with_retries(self, entry: _Entry) -> None:
+        def may_succeed_later(error: BaseException) -> bool:
             return isinstance(error, RetryableError) and not entry.done.cancelled()
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(worth_another),
+            retry=retry_if_exception(may_succeed_later),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=Backoff(),
-            before_sleep=self._note_delay,
+            before_sleep=self._log_retry,
             reraise=True,
         )
         await retrying(self._call, entry.message)
@@ -182,21 +182,21 @@ class Handover:
         async with self._calls:
             await self._function.hand_over(message.topic, message.payload)
 
-    def _note_delay(self, state: RetryCallState) -> None:
+    def _log_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self.last_error = str(error)
-        self._delays.write(
+        self._retry_notice.write(
             f"[EDGE] {error}; {self.waiting} waiting, next try in {state.upcoming_sleep:.1f} s"
         )
 
-    def _lost(self, device: str, entry: _Entry, error: Exception, how: str) -> None:
+    def _log_loss(self, device: str, entry: _Entry, error: Exception, how: str) -> None:
         self.last_error = str(error)
         log.debug("[EDGE] %r was %s", entry.message.topic, how, extra=context(device=device))
-        self._losses.write(f"[EDGE] A message on {entry.message.topic!r} was {how}: {error}")
+        self._loss_notice.write(f"[EDGE] A message on {entry.message.topic!r} was {how}: {error}")
 
 
 def _device_of(message: InboundMessage) -> str:
-    """Whose order the message belongs to, whatever spelling and root its topic has."""
+    """The device whose messages keep their order, whatever spelling and root the topic has."""
     try:
         return device_key(parse_topic(message.topic).device)
     except RemoteProtocolError:

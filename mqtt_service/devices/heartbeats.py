@@ -1,4 +1,4 @@
-"""HELLOs: a device that wakes is written down, many in a call, and its visit begins."""
+"""Heartbeats: a device that says HELLO is recorded, many in a call, and its visit begins."""
 
 import logging
 from itertools import count
@@ -8,7 +8,7 @@ from mqtt_service.batching import Batcher
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
-from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HELLOS
+from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HEARTBEATS
 from mqtt_service.protocol.messages import Heartbeat, parse_heartbeat
 from mqtt_service.protocol.topics import Topic, device_key
 
@@ -18,7 +18,10 @@ _BATCH = 200
 
 
 class HeartbeatHandler:
-    """Takes HELLOs to the devices' rows; a device that nobody knows registers itself that way."""
+    """Takes heartbeats to the devices' rows; a device that nobody knows registers itself that way.
+
+    `shared`: the subscription is shared, so no other worker receives these.
+    """
 
     def __init__(
         self, gateway: HeartbeatGateway, visits: Visits, worker: str, *, shared: bool = False
@@ -32,20 +35,20 @@ class HeartbeatHandler:
         self._refs = count(1)
 
     async def run(self) -> None:
-        """Write HELLOs until cancelled."""
+        """Write heartbeats until cancelled."""
         await self._batcher.run()
 
     async def drained(self) -> None:
-        """Wait until every HELLO received so far is in the database."""
+        """Wait until every heartbeat received so far is in the database."""
         await self._batcher.drained()
 
     @property
     def longest_wait(self) -> float:
-        """For how many seconds the oldest HELLO has waited for the database."""
+        """For how many seconds the oldest heartbeat has waited for the database."""
         return self._batcher.longest_wait
 
     async def handle(self, topic: Topic, payload: bytes) -> None:
-        """Write one HELLO and begin the visit; raises RemoteProtocolError for one that cannot be read."""
+        """Record a heartbeat and begin the visit; raises RemoteProtocolError for one that cannot be read."""
         heartbeat = parse_heartbeat(topic, payload)
         if heartbeat.claimed_device is not None:
             FOREIGN_IDS.inc()
@@ -56,8 +59,8 @@ class HeartbeatHandler:
             DROPPED_MESSAGES.labels("refused").inc()
             log.warning("[HELLO] Dropped: %s", error, extra=context(device=heartbeat.device))
             return
-        HELLOS.labels(recorded.result).inc()
-        _tell(heartbeat, recorded)
+        HEARTBEATS.labels(recorded.result).inc()
+        _log_heartbeat(heartbeat, recorded)
         await self._visits.begin(heartbeat, recorded)
 
     def _row(self, heartbeat: Heartbeat) -> HeartbeatRow:
@@ -75,7 +78,7 @@ class HeartbeatHandler:
         )
 
 
-def _tell(heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
+def _log_heartbeat(heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
     extra = context(device=recorded.device_code or heartbeat.device)
     if recorded.result == "refused":
         reason = recorded.error or "registration is off (REGISTER_DEVICES), or over REGISTRATIONS_PER_MINUTE"

@@ -75,7 +75,7 @@ class Pictures:
 
     def unfinished(self, device: str) -> list[Assembly]:
         """The unfinished pictures of a device_key, the first begun first."""
-        return self._buffer.of_device(device)
+        return self._buffer.unfinished(device)
 
     def is_finished(self, key: PictureKey) -> bool:
         """Whether the picture was stored, given up or refused, and nothing more is expected of it."""
@@ -96,7 +96,7 @@ class Pictures:
         if (device_key(chunk.device), chunk.name) in self._finished:
             DROPPED_MESSAGES.labels("late").inc()
             return None
-        assembly = self._buffer.chunk(chunk, _loop_time())
+        assembly = self._buffer.add_chunk(chunk, _loop_time())
         CHUNKS.inc()
         BUFFERED_BYTES.set(self._buffer.buffered_bytes)
         return assembly
@@ -108,7 +108,7 @@ class Pictures:
         if stored is not None:
             return stored
         self._finished.remove(key)
-        assembly = self._buffer.metadata(metadata, _loop_time())
+        assembly = self._buffer.add_metadata(metadata, _loop_time())
         before = self._row_of(key, assembly)
         if before is not None and before.with_metadata:
             return before.row
@@ -166,7 +166,7 @@ class Pictures:
             claimed_device=None,
             document={},
         )
-        return self._buffer.metadata(metadata, assembly.last_heard)
+        return self._buffer.add_metadata(metadata, assembly.last_heard)
 
     async def chunks_requested(
         self, recorded: ImageRecorded, assembly: Assembly | None, requests: int
@@ -276,7 +276,7 @@ class Pictures:
 
     def discard_device(self, device: str) -> None:
         """Free the memory of a device's unfinished pictures."""
-        for assembly in self._buffer.of_device(device):
+        for assembly in self._buffer.unfinished(device):
             self.discard((device, assembly.name))
 
     def expire(self, age: float) -> None:

@@ -1,4 +1,4 @@
-"""Welcomes newly mapped devices: Realtime rings, the database decides, and the poll finds what rang unheard.
+"""Welcomes newly mapped devices: Realtime announces them at once, and the poll finds those that it missed.
 
 The database marks a device `welcome_due` when it is mapped and clears the mark in the transaction that queues
 the welcome. So each mapping is welcomed once, whoever asks and however often.
@@ -16,7 +16,7 @@ from mqtt_service.log import context
 
 log = logging.getLogger(__name__)
 
-# Queued in one call; what is left is found by the next poll.
+# In one call; the next poll finds the rest.
 _BATCH = 500
 
 
@@ -26,19 +26,19 @@ class Provisioner:
     def __init__(self, gateway: ProvisioningGateway, on_queued: Callable[[], None]) -> None:
         self._gateway = gateway
         self._on_queued = on_queued
-        self._rung: set[UUID] = set()
-        self._sweep = True  # devices may have been mapped while no worker ran
+        self._announced: set[UUID] = set()
+        self._look_for_all = True  # devices may have been mapped while no worker ran
         self._wanted = asyncio.Event()
         self._wanted.set()
 
     def device_mapped(self, device_id: UUID) -> None:
         """Realtime announced that this device awaits its welcome."""
-        self._rung.add(device_id)
+        self._announced.add(device_id)
         self._wanted.set()
 
     def welcome_due(self) -> None:
         """A query found that some device awaits its welcome, or events may have been missed."""
-        self._sweep = True
+        self._look_for_all = True
         self._wanted.set()
 
     async def run(self) -> None:
@@ -46,13 +46,14 @@ class Provisioner:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            sweep, rung = self._sweep, list(self._rung)
-            self._sweep = False
-            self._rung.clear()
+            look_for_all, announced = self._look_for_all, list(self._announced)
+            self._look_for_all = False
+            self._announced.clear()
+            device_ids = None if look_for_all or len(announced) > _BATCH else announced
             try:
-                async for attempt in retry_forever(self._announce):
+                async for attempt in retry_forever(self._log_retry):
                     with attempt:
-                        await self.send_welcome_command(None if sweep or len(rung) > _BATCH else rung)
+                        await self.send_welcome_command(device_ids)
             except PermanentError as error:
                 log.error("[PROVISIONING] %s; tried again at the next poll", error)  # noqa: TRY400 - one line
 
@@ -73,5 +74,5 @@ class Provisioner:
         return queued
 
     @staticmethod
-    def _announce(error: BaseException, delay: float) -> None:
+    def _log_retry(error: BaseException, delay: float) -> None:
         log.warning("[PROVISIONING] Welcomes wait: %s; next try in %.1f s", error, delay)

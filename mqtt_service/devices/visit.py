@@ -20,24 +20,10 @@ from mqtt_service.adapters.supabase.visits import VisitRow
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.reply_publisher import LeaseLostError, ReplyPublisher
-from mqtt_service.devices.visit_state import MOST_REQUESTS, DevicePictures, VisitState
-from mqtt_service.devices.visit_steps import (
-    AckOk,
-    BeginVisit,
-    End,
-    FailPicture,
-    MissingChunks,
-    NextWake,
-    ReadPictureRow,
-    Reply,
-    Step,
-    StorePicture,
-    Wait,
-    WatchCommands,
-)
+from mqtt_service.devices.visit_actions import VisitActions
+from mqtt_service.devices.visit_state import DevicePictures, VisitState
+from mqtt_service.devices.visit_steps import End, Step, Wait, WatchCommands
 from mqtt_service.errors import ServiceError
-from mqtt_service.log import context
-from mqtt_service.protocol.assembly import Assembly
 from mqtt_service.protocol.commands import WakeFormat
 from mqtt_service.protocol.images import ImageMetadata
 from mqtt_service.protocol.topics import Root, device_key
@@ -48,9 +34,6 @@ log = logging.getLogger(__name__)
 # Seconds.
 _COMMAND_CHECK_INTERVAL = 2.0
 _METADATA_REPLY_TIMEOUT = 5.0
-_RECORD_FAILURES_TIMEOUT = 10.0
-
-_MOST_CHUNKS_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +84,17 @@ class Visit:
             silence=options.silence,
             command_patience=options.command_patience,
         )
-        self._publisher = ReplyPublisher(
+        publisher = ReplyPublisher(
             services.link, services.reply_log, self._state, options.wake_format, self._clock
         )
+        self._actions = VisitActions(self._state, services.pictures, publisher)
         self._services = services
         self._pictures = services.pictures
         self._news = asyncio.Event()
         self._row_arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.key = device_key(device)
+        # When the database last said who holds the lease.
         self.row_read_at = self._clock()
 
     @property
@@ -185,11 +170,12 @@ class Visit:
             return
         try:
             async with asyncio.timeout(_METADATA_REPLY_TIMEOUT):
-                await self._tell(reply)
+                await self._actions.tell(reply)
         except (LeaseLostError, TimeoutError):
             pass
         except ServiceError as error:
-            log.warning("[VISIT] %s was not answered: %s", metadata.name, error, extra=self._context())
+            extra = self._actions.log_context()
+            log.warning("[VISIT] %s was not answered: %s", metadata.name, error, extra=extra)
 
     # What it does ------------------------------------------------------------------------------------------
 
@@ -199,157 +185,45 @@ class Visit:
             async with asyncio.timeout(longest):
                 await self._follow_state()
         except TimeoutError:
-            await self._give_up(f"it took longer than {longest:.0f} s")
+            await self._actions.give_up(f"it took longer than {longest:.0f} s")
         except ServiceError as error:
-            await self._give_up(str(error))
+            await self._actions.give_up(str(error))
         except Exception as error:
-            log.exception("[VISIT] A fault of this service; the visit is given up", extra=self._context())
-            await self._give_up(f"a fault of this service, please report it: {error!r}")
+            log.exception("[VISIT] A fault of this service", extra=self._actions.log_context())
+            await self._actions.give_up(f"a fault of this service, please report it: {error!r}")
         self._services.on_end(self)
 
     async def _follow_state(self) -> None:
         step = self._next_step()
         while not isinstance(step, End):
             with suppress(LeaseLostError):  # the state knows, and goes on with listening
-                await self._perform(step)
+                await self._take(step)
             step = self._next_step()
         if step.device_gone:
-            log.info("[VISIT] The device no longer listens; its visit ends", extra=self._context())
+            extra = self._actions.log_context()
+            log.info("[VISIT] The device no longer listens; its visit ends", extra=extra)
 
     def _next_step(self) -> Step | End:
-        return self._state.next_step(self._clock(), self._device_pictures())
-
-    def _device_pictures(self) -> DevicePictures:
         unfinished = self._pictures.unfinished(self.key)
-        names = set(self._state.expected_names) - {assembly.name for assembly in unfinished}
-        return DevicePictures(
-            unfinished, {name for name in names if self._pictures.is_finished((self.key, name))}
-        )
+        finished = {
+            name for name in self._state.expected_names if self._pictures.is_finished((self.key, name))
+        }
+        return self._state.next_step(self._clock(), DevicePictures(unfinished, finished))
 
-    async def _perform(self, step: Step) -> None:
+    async def _take(self, step: Step) -> None:
         match step:
             case Wait(until):
                 await self._wait_for_news(until)
             case WatchCommands():
-                await self._watch_commands()
-            case BeginVisit(name):
-                await self._begin_in_database(name)
-            case ReadPictureRow(name):
-                await self._read_picture_row(name)
-            case StorePicture(name):
-                await self._store(name)
-            case FailPicture(name, requests):
-                await self._fail(name, requests)
+                await self._wait_for_news(self._clock() + _COMMAND_CHECK_INTERVAL)
+                self._row_arrived.clear()
+                self._services.request_row(self)
+                await self._row_arrived.wait()
             case _:
-                await self._tell(step)
+                await self._actions.take(step)
 
     async def _wait_for_news(self, until: float | None) -> None:
         self._news.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._news.wait()
-
-    async def _watch_commands(self) -> None:
-        await self._wait_for_news(self._clock() + _COMMAND_CHECK_INTERVAL)
-        self._row_arrived.clear()
-        self._services.request_row(self)
-        await self._row_arrived.wait()
-
-    async def _begin_in_database(self, name: str) -> None:
-        recorded = await self._pictures.record(self._state.device, name)
-        if recorded.result in {"unknown_device", "refused"}:
-            reason = recorded.error or "the device is not registered and may not register itself"
-            log.warning("[VISIT] Chunks dropped: %s", reason, extra=self._context())
-            self._state.visit_refused()
-        else:
-            self.picture_recorded(recorded)
-
-    async def _read_picture_row(self, name: str) -> None:
-        recorded = await self._record(name)
-        if recorded.result == "complete":
-            self._pictures.mark_finished((self.key, name))
-            self._state.picture_stored(name, recorded.next_wake_at)
-
-    async def _store(self, name: str) -> None:
-        recorded = await self._record(name)
-        if recorded.result == "complete":
-            self._state.picture_stored(name, recorded.next_wake_at)
-            return
-        settled = await self._pictures.store((self.key, name), recorded)
-        if settled is None:
-            self._state.picture_failed(name)
-        else:
-            self._state.picture_stored(name, settled.next_wake_at)
-
-    async def _fail(self, name: str, requests: int) -> None:
-        assembly = self._pictures.get((self.key, name))
-        recorded = await self._record(name)
-        if recorded.result == "complete":  # another worker stored it in this visit
-            self._state.picture_stored(name, recorded.next_wake_at)
-            return
-        await self._pictures.fail((self.key, name), recorded, _describe_missing(assembly), requests)
-        self._state.picture_failed(name)
-
-    async def _record(self, name: str) -> ImageRecorded:
-        recorded = await self._pictures.record(self._state.device, name)
-        if recorded.result == "silent":
-            self._state.lease_lost()
-            raise LeaseLostError
-        return recorded
-
-    async def _tell(self, reply: Reply) -> None:
-        match reply:
-            case AckOk(name):
-                # What is there under that name again is another picture, which is not stored.
-                if await self._publisher.publish(
-                    reply, unless=lambda: self._pictures.get((self.key, name)) is not None
-                ):
-                    self._state.told_ack_ok()
-            case MissingChunks(name):
-                await self._request_chunks(reply)
-            case NextWake():
-                await self._publisher.publish(reply)
-                self._state.told_next_wake()
-            case _:
-                await self._publisher.publish(reply)
-
-    async def _request_chunks(self, request: MissingChunks) -> None:
-        log.info(
-            "[IMAGE] %s is missing %d chunk(s): requesting them (%d of %d)",
-            request.name,
-            len(request.chunks),
-            request.requests,
-            MOST_REQUESTS,
-            extra=self._context(),
-        )
-        assembly = self._pictures.get((self.key, request.name))
-        await self._publisher.publish(request)
-        recorded = await self._record(request.name)
-        await self._pictures.chunks_requested(recorded, assembly, request.requests)
-
-    async def _give_up(self, reason: str) -> None:
-        """Nothing more can be done: the device is told to sleep, and its pictures' rows say why."""
-        log.warning("[VISIT] Given up: %s", reason, extra=self._context())
-        with suppress(LeaseLostError, ServiceError):
-            await self._publisher.publish(NextWake(self._state.row.next_wake_at))
-        with suppress(LeaseLostError, ServiceError, TimeoutError):
-            async with asyncio.timeout(_RECORD_FAILURES_TIMEOUT):
-                for assembly in self._pictures.unfinished(self.key) if self.holds_lease else ():
-                    recorded = await self._record(assembly.name)
-                    await self._pictures.fail((self.key, assembly.name), recorded, f"not finished: {reason}")
-
-    def _context(self) -> dict[str, object]:
-        return context(device=self._state.row.device_code or self._state.device)
-
-
-def _describe_missing(assembly: Assembly | None) -> str:
-    if assembly is None or (assembly.metadata is None and not assembly.received):
-        return f"the device sent nothing of it, asked {MOST_REQUESTS} times"
-    if assembly.metadata is None:
-        return f"its metadata did not come, asked {MOST_REQUESTS} times"
-    missing = assembly.missing()
-    named = ", ".join(str(chunk) for chunk in missing[:_MOST_CHUNKS_NAMED])
-    more = ", …" if len(missing) > _MOST_CHUNKS_NAMED else ""
-    return (
-        f"{len(missing)} of {assembly.total} chunks did not come, asked {MOST_REQUESTS} times: {named}{more}"
-    )

@@ -47,15 +47,24 @@ class Command:
     next_wake_at: datetime | None = None
 
 
-def encode_command(command: Command, *, wake_format: WakeFormat = "12h") -> bytes:
-    """UTF-8 JSON for the wire; raises LocalProtocolError for a row that cannot be sent as it stands."""
-    encode = _ENCODERS.get(command.command_type)
-    if encode is None:
-        known = ", ".join(_ENCODERS)
-        raise LocalProtocolError(f"command_type {command.command_type!r} is unknown; use one of {known}")
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """How and when a command is sent; `now` has a time zone."""
+
+    wake_format: WakeFormat
+    now: datetime
+
+
+def encode_command(command: Command, *, now: datetime, wake_format: WakeFormat = "12h") -> bytes:
+    """UTF-8 JSON for the wire; raises LocalProtocolError for a row that cannot be sent as it stands.
+
+    `now` has a time zone. A type that is not built in is one that the project lists in
+    `device_command_types`: its payload's keys go to the device as they are, like those of `update_config`.
+    """
+    encode = _ENCODERS.get(command.command_type, _update_config)
     # Ours go first, so that a reader sees them first, and again last, so that nothing overwrites them.
     identity = {"device_id": command.topic_id, "command_id": str(command.command_id)}
-    encoded = _to_json({**identity, **encode(command, wake_format), **identity})
+    encoded = _to_json({**identity, **encode(command, _Sending(wake_format, now)), **identity})
     if len(encoded) > LARGEST_COMMAND:
         raise LocalProtocolError(
             f"the command is {len(encoded)} bytes on the wire; shorten command_payload to {LARGEST_COMMAND}"
@@ -83,15 +92,21 @@ def wire_time(moment: datetime, wake_format: WakeFormat) -> str:
     return f"{hour or 12}:{minute.minute:02}{('AM', 'PM')[half]}"
 
 
-def _capture_image(_: Command, __: WakeFormat) -> dict[str, Any]:
+def _capture_image(_: Command, __: _Sending) -> dict[str, Any]:
     return {"capture_image": True}
 
 
-def _reboot(_: Command, __: WakeFormat) -> dict[str, Any]:
+def _reboot(_: Command, __: _Sending) -> dict[str, Any]:
     return {"reboot": True}
 
 
-def _send_image(command: Command, _: WakeFormat) -> dict[str, Any]:
+def _ping(command: Command, sending: _Sending) -> dict[str, Any]:
+    given = command.payload.get("timestamp")
+    sent_at = sending.now.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    return {"ping": True, "timestamp": sent_at if given is None else given}
+
+
+def _send_image(command: Command, _: _Sending) -> dict[str, Any]:
     name = command.payload.get("image_name")
     if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME or _CONTROL.search(name):
         raise LocalProtocolError(
@@ -100,19 +115,19 @@ def _send_image(command: Command, _: WakeFormat) -> dict[str, Any]:
     return {"send_image": name}
 
 
-def _set_wake_schedule(command: Command, wake_format: WakeFormat) -> dict[str, Any]:
+def _set_wake_schedule(command: Command, sending: _Sending) -> dict[str, Any]:
     if command.next_wake_at is None:
         raise LocalProtocolError(
             "set_wake_schedule has no next wake; give command_payload next_wake_time or wake_schedule_cron"
         )
-    return {"next_wake": wire_time(command.next_wake_at, wake_format)}
+    return {"next_wake": wire_time(command.next_wake_at, sending.wake_format)}
 
 
-def _update_config(command: Command, _: WakeFormat) -> dict[str, Any]:
+def _update_config(command: Command, _: _Sending) -> dict[str, Any]:
     return dict(command.payload)
 
 
-def _update_firmware(command: Command, _: WakeFormat) -> dict[str, Any]:
+def _update_firmware(command: Command, _: _Sending) -> dict[str, Any]:
     url, version, sha256 = (command.payload.get(key) for key in ("firmware_url", "version", "sha256"))
     if not isinstance(url, str) or not _HTTPS_URL.fullmatch(url):
         raise LocalProtocolError("update_firmware needs command_payload.firmware_url, an https:// URL")
@@ -122,13 +137,14 @@ def _update_firmware(command: Command, _: WakeFormat) -> dict[str, Any]:
     return {"firmware_url": url, **{key: value for key, value in optional.items() if value is not None}}
 
 
-_ENCODERS: dict[str, Callable[[Command, WakeFormat], dict[str, Any]]] = {
+_ENCODERS: dict[str, Callable[[Command, _Sending], dict[str, Any]]] = {
     "capture_image": _capture_image,
     "send_image": _send_image,
     "set_wake_schedule": _set_wake_schedule,
     "update_config": _update_config,
     "reboot": _reboot,
     "update_firmware": _update_firmware,
+    "ping": _ping,
 }
 
 
@@ -137,5 +153,5 @@ def _to_json(document: dict[str, Any]) -> bytes:
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalProtocolError(
-            f"command_payload is no plain JSON ({error}); use finite numbers, valid text and shallow nesting"
+            f"command_payload is not plain JSON ({error}); use finite numbers, valid text and shallow nesting"
         ) from error

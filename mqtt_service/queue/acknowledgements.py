@@ -47,7 +47,8 @@ class AnswerListeners:
 class AcknowledgementHandler:
     """Takes devices' acknowledgements from `…/ack` to their rows, in the order in which they came.
 
-    `shared`: the subscription is shared, so no other worker receives these. `session_started_at` is the
+    `shared`: the subscription is shared, so no other worker receives these. `standby`: another service beside
+    the workers receives and uses them. `session_started_at` is the
     monotonic time at which the broker's session began, None where it is older than this process.
     """
 
@@ -59,12 +60,14 @@ class AcknowledgementHandler:
         worker: str,
         *,
         shared: bool = False,
+        standby: bool = False,
         session_started_at: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._queue = queue
         self._listeners = listeners
         self._worker = worker
         self._shared = shared
+        self._standby = standby
         self._session_started_at = session_started_at
         self._refs = MessageRefs(worker, session_started_at)
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher(
@@ -135,6 +138,7 @@ class AcknowledgementHandler:
             message=answer.message,
             response=answer.response,
             shared=self._shared,
+            standby=self._standby,
             delivery=delivery_id(self._worker, message),
             redelivered=message.duplicate,
             received_at=message.received_at,

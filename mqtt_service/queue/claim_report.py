@@ -23,6 +23,7 @@ class ClaimReport:
         self._refused: dict[UUID, None] = {}  # the oldest first
         self.refused_count = 0
         self.refused_example: str | None = None
+        self._unknown_types: set[str] = set()
 
     def write(self, claim: Claim) -> None:
         """Write one line for each."""
@@ -38,6 +39,17 @@ class ClaimReport:
         for expired in claim.expired:
             _log_expired(expired)
         self._write_refused(claim)
+        for unknown in claim.unknown_types:
+            self._write_unknown(unknown)
+
+    def _write_unknown(self, command_type: str) -> None:
+        if command_type not in self._unknown_types:
+            self._unknown_types.add(command_type)
+            log.warning(
+                "[CommandQueue] Commands of the type %r are left alone: it is not known. To have them sent, "
+                "list it in device_command_types",
+                command_type,
+            )
 
     def _write_refused(self, claim: Claim) -> None:
         self.refused_count = claim.refused_count

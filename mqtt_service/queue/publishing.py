@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 
 from mqtt_service.adapters.supabase.commands import Settlement
@@ -167,7 +168,7 @@ class CommandPublisher:
             return Settlement(*key, "released", "the lease is ending")
         try:
             topic = command_topic(command.topic_root, command.topic_id)
-            payload = encode_command(command, wake_format=self._wake_format)
+            payload = encode_command(command, now=datetime.now(UTC), wake_format=self._wake_format)
         except LocalProtocolError as error:
             return Settlement(*key, "failed", f"not sent: {error}", retry=False)
         return await self._send(command, topic, payload, batch, lease_left)

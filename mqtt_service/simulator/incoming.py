@@ -51,11 +51,13 @@ def _delivery_faults(message: ReceivedMessage, fields: Mapping[str, Any], device
 
 
 def command_type(fields: Mapping[str, Any]) -> str:
-    """Return which of the six commands this is, as firmware tells them apart: by their keys."""
+    """Return which of the built-in commands this is, as firmware tells them apart: by their keys."""
     if fields.get("capture_image") is True:
         return "capture_image"
     if fields.get("reboot") is True:
         return "reboot"
+    if fields.get("ping") is True:
+        return "ping"
     for key, name in (
         ("send_image", "send_image"),
         ("next_wake", "set_wake_schedule"),

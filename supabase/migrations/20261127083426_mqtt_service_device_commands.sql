@@ -10,6 +10,25 @@
 -- While a worker publishes a command, the row is pending and leased: lease_worker, lease_until, and due_at =
 -- lease_until, so that a lease that runs out is found like any other due command. attempt numbers the leases.
 
+-- The types that the service knows by itself, and checks (…_command_rules.sql).
+create or replace function mqtt_private.fn_built_in_command_types() returns text[]
+language sql immutable parallel safe set search_path = '' as $$
+  select '{capture_image,send_image,set_wake_schedule,update_config,reboot,update_firmware,ping}'::text[]
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_built_in_command_types', 'authenticated', 'service_role');
+
+-- Further types, listed by the project's owner: each is sent as update_config is, its payload's keys as they are.
+call mqtt_private.create_table('public.device_command_types', 'command_type', $$
+  command_type text primary key
+    check (command_type <> '' and command_type <> all (mqtt_private.fn_built_in_command_types()))
+$$);
+
+alter table public.device_command_types
+  add column if not exists description text,
+  -- doing it twice leaves the device as doing it once: it is redelivered when the device wakes
+  add column if not exists repeatable boolean not null default false,
+  add column if not exists created_at timestamptz not null default now();
+
 call mqtt_private.create_table('public.device_commands', 'command_id', $$
   command_id uuid primary key default gen_random_uuid(),
   device_id uuid not null references public.devices (device_id) on delete cascade,
@@ -38,6 +57,8 @@ alter table public.device_commands
   add column if not exists idempotency_key text,
   add column if not exists created_by_user_id uuid,
   add column if not exists due_at timestamptz,
+  -- The queue looks after this row. Not so: rows from before adoption, and types that it does not know. Trigger-kept.
+  add column if not exists in_queue boolean not null default false,
   add column if not exists lease_worker text,
   add column if not exists lease_until timestamptz,
   add column if not exists attempt bigint not null default 0,           -- only grows
@@ -46,22 +67,11 @@ alter table public.device_commands
 call mqtt_private.allow_values(
   'public.device_commands', 'status', '{pending,sent,failed,acknowledged,rejected,expired,cancelled}');
 call mqtt_private.allow_values(
-  'public.device_commands', 'command_type',
-  '{capture_image,send_image,set_wake_schedule,update_config,reboot,update_firmware}');
-
--- Commands that waited in an adopted table would otherwise never be due. An update would fire the project's own
--- triggers; changing the column's type, to the one that it has, does not.
-do $$
-begin
-  if exists (select from public.device_commands where status = 'pending' and due_at is null) then
-    alter table public.device_commands alter column due_at type timestamptz
-      using coalesce(due_at, case when status = 'pending' then coalesce(scheduled_for, issued_at, now()) end);
-  end if;
-end
-$$;
+  'public.device_commands', 'command_type', mqtt_private.fn_built_in_command_types());
 
 -- Indexes ------------------------------------------------------------------------------------------------------
--- Most are partial on what waits, so finished rows, and rows scheduled for later, cost a claim nothing.
+-- Most are partial on what waits, so finished rows, rows scheduled for later and rows from before adoption cost a claim
+-- nothing.
 
 -- a device's commands, the latest first: dashboards and policies
 create index if not exists device_commands_device_id_idx on public.device_commands (device_id, issued_at desc);
@@ -72,23 +82,23 @@ create index if not exists device_commands_leased_idx
   on public.device_commands (device_id) where lease_until is not null;
 -- the claim: what has expired, at its own time or after its time to live
 create index if not exists device_commands_expires_at_idx on public.device_commands (expires_at)
-  where expires_at is not null and (status in ('pending', 'sent') or due_at is not null);
+  where in_queue and expires_at is not null and (status in ('pending', 'sent') or due_at is not null);
 create index if not exists device_commands_time_to_live_idx
   on public.device_commands (greatest(issued_at, nullif(scheduled_for, 'infinity')))
-  where expires_at is null and (status in ('pending', 'sent') or due_at is not null);
+  where in_queue and expires_at is null and (status in ('pending', 'sent') or due_at is not null);
 -- heartbeats and visits: what waits for a device that is awake
 create index if not exists device_commands_waiting_idx
   on public.device_commands (device_id, due_at) where due_at is not null;
 -- heartbeats and visits: what the device was sent and has not answered
 create index if not exists device_commands_sent_idx
-  on public.device_commands (device_id, delivered_at desc) where status = 'sent';
+  on public.device_commands (device_id, delivered_at desc) where in_queue and status = 'sent';
 -- visits: whether the device has confirmed a schedule
 create index if not exists device_commands_schedule_acknowledged_idx
   on public.device_commands (device_id, acknowledged_at desc)
   where command_type = 'set_wake_schedule' and status = 'acknowledged';
 -- acknowledgements: what the device was sent last
 create index if not exists device_commands_delivered_idx
-  on public.device_commands (device_id, delivered_at desc) where delivered_at is not null;
+  on public.device_commands (device_id, delivered_at desc) where in_queue and delivered_at is not null;
 -- a command with this key is queued once; the welcome of a device depends on it
 call mqtt_private.add_unique_index(
   'device_commands_idempotency_key_key',

@@ -72,6 +72,7 @@ begin
     ('device_history', null, null),
     ('device_images', null, null),
     ('device_telemetry', null, null),
+    ('device_command_types', null, null),
     ('device_commands', 'command_id, device_id, command_type, command_payload, status, priority, scheduled_for, '
       'expires_at, created_by_user_id', 'status'),
     ('device_site_assignments', 'device_id, site_id, program_id, is_active, assigned_by_user_id, notes',
@@ -132,6 +133,10 @@ drop policy if exists mqtt_members_read on public.device_commands;
 create policy mqtt_members_read on public.device_commands for select to authenticated
   using (exists (select from public.devices d where d.device_id = device_commands.device_id
     and d.company_id in (select mqtt_private.fn_my_companies('viewer'))));
+
+drop policy if exists mqtt_members_read on public.device_command_types;
+create policy mqtt_members_read on public.device_command_types for select to authenticated
+  using (exists (select mqtt_private.fn_my_companies('viewer')));
 
 drop policy if exists mqtt_members_read on public.device_images;
 create policy mqtt_members_read on public.device_images for select to authenticated

@@ -2,6 +2,9 @@
 --
 -- What can never work is refused when it is inserted or edited, with a message that says what to write (23514).
 -- Triggers apply the rules for whoever writes a row, so everybody who may write one may execute these functions.
+--
+-- A table that was there before has clients from before: they can insert what they could. There, what can never work is
+-- taken and fails at its first claim, and a type that is not known may be another service's: its rows are left alone.
 
 -- Which commands can work --------------------------------------------------------------------------------------
 
@@ -31,7 +34,9 @@ language plpgsql stable set search_path = '' as $$
 declare
   v_bytes constant int := octet_length(p_payload::text);
 begin
-  if v_bytes > 131072 then
+  if jsonb_typeof(p_payload) <> 'object' then
+    return 'command_payload is not an object: write {} where a command has no parameters';
+  elsif v_bytes > 131072 then
     return format('command_payload has %s bytes, more than 131072', v_bytes);
   elsif jsonb_path_exists(p_payload, 'strict $.**{33}') then
     return 'command_payload is nested deeper than 32';
@@ -45,7 +50,16 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_problem_of_payload', 'authenticated', 'service_role');
 
--- Raises 23514 where a command of this type and payload can never work. A new command type gets its line here.
+-- Whether a type is built in or listed.
+-- Security definer: who may queue a command need not be able to read the list.
+create or replace function mqtt_private.fn_knows_command_type(p_type text) returns boolean
+language sql stable security definer set search_path = '' as $$
+  select coalesce(p_type = any (mqtt_private.fn_built_in_command_types()), false)
+    or exists (select from public.device_command_types where command_type::text = p_type)
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_knows_command_type', 'authenticated', 'service_role');
+
+-- Raises 23514 where a command of this type and payload can never work. A new built-in type gets its line here.
 create or replace function mqtt_private.fn_check_command(p_type text, p_payload jsonb) returns void
 language plpgsql stable set search_path = '' as $$
 declare
@@ -60,13 +74,17 @@ begin
     perform mqtt_private.fn_raise_check_violation(v_problem, 'Put large content behind a URL and send the URL.');
   end if;
   case p_type
-    when 'capture_image', 'reboot', 'update_config' then null;
+    when 'capture_image', 'reboot', 'update_config', 'ping' then null;
     when 'send_image' then perform mqtt_private.fn_check_send_image(p_payload);
     when 'set_wake_schedule' then perform mqtt_private.fn_check_wake_schedule(p_payload);
     when 'update_firmware' then perform mqtt_private.fn_check_firmware(p_payload);
-    else perform mqtt_private.fn_raise_check_violation(
-      format('command_type %s is not known', coalesce(quote_literal(p_type), 'null')),
-      'Use capture_image, send_image, set_wake_schedule, update_config, reboot or update_firmware.');
+    else
+      if not mqtt_private.fn_knows_command_type(p_type) then
+        perform mqtt_private.fn_raise_check_violation(
+          format('command_type %s is not known', coalesce(quote_literal(p_type), 'null')),
+          format('Use %s, or list the type in device_command_types.',
+            array_to_string(mqtt_private.fn_built_in_command_types(), ', ')));
+      end if;
   end case;
 end
 $$;
@@ -92,7 +110,7 @@ create or replace function mqtt_private.fn_check_wake_schedule(p_payload jsonb) 
 language plpgsql stable set search_path = '' as $$
 declare
   v_time jsonb := nullif(p_payload -> 'next_wake_time', 'null');
-  v_cron jsonb := nullif(p_payload -> 'wake_schedule_cron', 'null');
+  v_cron jsonb := coalesce(nullif(p_payload -> 'wake_schedule_cron', 'null'), nullif(p_payload -> 'cron', 'null'));
   v_problem text;
 begin
   if v_time is not null
@@ -147,6 +165,44 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_check_firmware', 'authenticated', 'service_role');
 
+-- Types that are not known ------------------------------------------------------------------------------------
+
+-- Types that somebody inserted into an adopted table and nobody listed; the claim's answer names them.
+call mqtt_private.create_table('mqtt_private.unknown_command_types', null, $$
+  command_type text primary key,
+  first_seen_at timestamptz not null default now()
+$$);
+grant select, insert, update, delete on table mqtt_private.unknown_command_types to service_role;
+
+-- Remembers such a type, up to 100 of them.
+-- Security definer: it is called for whoever inserts a command, and nobody else may write this table.
+create or replace function mqtt_private.fn_note_unknown_command_type(p_type text) returns void
+language sql volatile security definer set search_path = '' as $$
+  insert into mqtt_private.unknown_command_types (command_type)
+  select left(p_type, 100)
+  where p_type is not null
+    and not exists (select from mqtt_private.unknown_command_types where command_type = left(p_type, 100))
+    and (select count(*) from mqtt_private.unknown_command_types) < 100
+  on conflict (command_type) do nothing
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_note_unknown_command_type', 'authenticated', 'service_role');
+
+-- Whether the queue looks after a command of this type and payload. Raises 23514 for one that can never work, unless the
+-- table was there before.
+create or replace function mqtt_private.fn_admit_command(p_type text, p_payload jsonb) returns boolean
+language plpgsql volatile set search_path = '' as $$
+begin
+  if not mqtt_private.fn_was_adopted('public.device_commands') then
+    perform mqtt_private.fn_check_command(p_type, p_payload);
+  elsif not mqtt_private.fn_knows_command_type(p_type) then
+    perform mqtt_private.fn_note_unknown_command_type(p_type);
+    return false;
+  end if;
+  return true;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_admit_command', 'authenticated', 'service_role');
+
 -- Which moves are allowed --------------------------------------------------------------------------------------
 
 -- Whether a command may go from one status to another; …_device_commands.sql draws it. Any move from or to a status
@@ -197,7 +253,7 @@ create or replace function mqtt_private.fn_guard_command_insert() returns trigge
 language plpgsql set search_path = '' as $$
 begin
   new.command_payload := coalesce(new.command_payload, '{}');
-  perform mqtt_private.fn_check_command(new.command_type, new.command_payload);
+  new.in_queue := mqtt_private.fn_admit_command(new.command_type::text, new.command_payload);
   new.status := coalesce(new.status, 'pending');
   new.issued_at := coalesce(nullif(new.issued_at, 'infinity'), now());
   new.expires_at := nullif(new.expires_at, 'infinity');
@@ -210,9 +266,9 @@ begin
     new.created_by_user_id := auth.uid();  -- who is signed in, whatever the client says
   end if;
   new.created_by_user_id := coalesce(new.created_by_user_id, auth.uid());
-  if new.status = 'pending' then
+  if new.status = 'pending' and new.in_queue then
     new.due_at := coalesce(new.due_at, new.scheduled_for, new.issued_at);
-  elsif new.status <> 'failed' then
+  elsif new.status <> 'failed' or not new.in_queue then
     new.due_at := null;
   end if;
   return new;
@@ -228,22 +284,35 @@ begin
   new.updated_at := now();
   new.expires_at := nullif(new.expires_at, 'infinity');
   new.retry_count := coalesce(new.retry_count, 0);
-  if new.command_type is distinct from old.command_type
-    or new.command_payload is distinct from old.command_payload
-  then
-    perform mqtt_private.fn_check_command(new.command_type, new.command_payload);
+  new.in_queue := old.in_queue;
+  if new.command_type is distinct from old.command_type then
+    new.in_queue := mqtt_private.fn_admit_command(new.command_type::text, new.command_payload);
+  elsif new.command_payload is distinct from old.command_payload then
+    perform mqtt_private.fn_admit_command(new.command_type::text, new.command_payload);
   end if;
   if v_moved then
-    perform mqtt_private.fn_check_command_move(old.status, new.status);
+    perform mqtt_private.fn_check_command_move(old.status::text, new.status::text);
   end if;
-  if new.status is null or new.status not in ('pending', 'failed') then
-    -- done, or a status that is not ours: it leaves the queue, and no longer delays the other commands of its device
+  if v_moved and new.status = 'pending' and not new.in_queue then
+    -- somebody tries a row from before adoption again
+    new.in_queue := mqtt_private.fn_knows_command_type(new.command_type::text);
+  elsif v_moved and new.status = 'sent' then
+    -- another service sent it, and need not say when
+    new.delivered_at := coalesce(new.delivered_at, now());
+  end if;
+  if not new.in_queue or new.status is null or new.status not in ('pending', 'failed') then
+    -- done, or not ours: it leaves the queue, and no longer delays the other commands of its device
     new.due_at := null;
     new.lease_worker := null;
     new.lease_until := null;
-  elsif v_moved and new.status = 'pending' and new.due_at is not distinct from old.due_at then
+  elsif new.status = 'pending' and new.due_at is not distinct from old.due_at and (v_moved or not old.in_queue) then
     -- a person's "try again", which names no time
     new.due_at := now();
+    new.lease_worker := null;
+    new.lease_until := null;
+  elsif new.status = 'failed' and new.due_at = old.due_at and (v_moved or new.retry_count > old.retry_count) then
+    -- another service failed at it, and names no time: it tries again by itself after 30 s, and else we do
+    new.due_at := now() + interval '30 seconds';
     new.lease_worker := null;
     new.lease_until := null;
   elsif new.status = 'pending' and new.lease_worker is null and new.scheduled_for is distinct from old.scheduled_for
@@ -262,3 +331,35 @@ create or replace trigger mqtt_guard_command_insert before insert on public.devi
 
 create or replace trigger mqtt_guard_command_update before update on public.device_commands
   for each row execute function mqtt_private.fn_guard_command_update();
+
+-- Rows from before adoption --------------------------------------------------------------------------------------
+
+-- Once, when the table is met first: commands of the last 24 hours (the default of COMMAND_TTL; a migration cannot know
+-- the worker's setting) join the queue, and those of them that wait are due. Older rows are left alone for ever: not
+-- sent, not expired, not redelivered, not taken for what an answer without a command_id means. From here on, every new
+-- row joins. In the transaction that makes the guards, so that no row comes between.
+-- An update would fire the project's own triggers; changing a column's type, to the one that it has, does not.
+do $$
+declare
+  v_since constant timestamptz := (
+    select applied_at - interval '24 hours' from mqtt_private.adoption where table_name = 'public.device_commands');
+begin
+  if (select pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d
+      join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+      where d.adrelid = 'public.device_commands'::regclass and a.attname = 'in_queue') = 'true'
+  then
+    return;
+  end if;
+  if exists (select from public.device_commands where greatest(issued_at, scheduled_for) > v_since) then
+    execute format($alter$
+      alter table public.device_commands
+        alter column in_queue type boolean using coalesce(greatest(issued_at, scheduled_for) > %1$L, false)
+          and coalesce(command_type::text = any (mqtt_private.fn_built_in_command_types()), false),
+        alter column due_at type timestamptz using coalesce(due_at, case
+          when status = 'pending' and greatest(issued_at, scheduled_for) > %1$L
+            and command_type::text = any (mqtt_private.fn_built_in_command_types())
+          then coalesce(scheduled_for, issued_at) end)$alter$, v_since);
+  end if;
+  alter table public.device_commands alter column in_queue set default true;
+end
+$$;

@@ -445,10 +445,11 @@ call mqtt_private.grant_execute('mqtt_private.fn_next_wake_for_topic_id', 'servi
 create or replace function mqtt_private.fn_next_wake_of_command(
   p_payload jsonb, p_now timestamptz, p_timezone text, out next_wake_at timestamptz, out fault text)
 language plpgsql stable set search_path = '' as $$
+declare
+  v_cron constant text := coalesce(nullif(trim(p_payload ->> 'wake_schedule_cron'), ''), p_payload ->> 'cron');
 begin
-  if nullif(trim(p_payload ->> 'wake_schedule_cron'), '') is not null then
-    next_wake_at := public.fn_calculate_next_wake(
-      p_payload ->> 'wake_schedule_cron', p_now, coalesce(p_timezone, 'UTC'));
+  if nullif(trim(v_cron), '') is not null then
+    next_wake_at := public.fn_calculate_next_wake(v_cron, p_now, coalesce(p_timezone, 'UTC'));
   else
     next_wake_at := (p_payload ->> 'next_wake_time')::timestamptz;
   end if;

@@ -251,8 +251,8 @@ begin
   return v_answer;
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-      v_fault.column_name = column_name;
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
   if v_error is null then raise; end if;
   return jsonb_build_object('success', false, 'error', v_error, 'message', 'the device was not mapped: ' || v_error,
@@ -264,13 +264,20 @@ call mqtt_private.grant_execute('public.fn_initialize_device_after_mapping(uuid,
 -- The welcome --------------------------------------------------------------------------------------------------
 
 -- Queues the welcome of mapped devices, all in one statement. As fn_queue_welcome_commands.
-create or replace function mqtt_private.fn_queue_welcomes(p_device_ids uuid[], p_limit int) returns jsonb
+create or replace function mqtt_private.fn_queue_welcomes(
+  p_device_ids uuid[], p_limit int, p_standby_seconds double precision) returns jsonb
 language sql volatile set search_path = public, extensions as $$
   with due as materialized (
-    select device_id from public.devices
-    where welcome_due and is_active and (p_device_ids is null or device_id = any (p_device_ids))
-    order by device_id limit greatest(p_limit, 0)
-    for no key update skip locked
+    select d.device_id, others.welcomed from public.devices d
+    cross join lateral (
+      select exists (
+        select from public.device_commands c
+        where c.device_id = d.device_id and c.command_type = 'set_wake_schedule' and c.issued_at > d.mapped_at
+          and c.status in ('pending', 'sent', 'acknowledged')) as welcomed) others
+    where d.welcome_due and d.is_active and (p_device_ids is null or d.device_id = any (p_device_ids))
+      and (others.welcomed or coalesce(d.mapped_at, '-infinity') <= now() - make_interval(secs => p_standby_seconds))
+    order by d.device_id limit greatest(p_limit, 0)
+    for no key update of d skip locked
   ), welcome as materialized (
     select d.device_id, d.device_code, d.site_id, wake.next_wake_at,
       -- One mapping, one key: an assignment that is ended and begun again begins a new mapping.
@@ -285,7 +292,7 @@ language sql volatile set search_path = public, extensions as $$
         'program_id', d.program_id, 'program_name', p.name,
         'company_id', d.company_id)) as payload
     from due
-    join public.devices d on d.device_id = due.device_id
+    join public.devices d on d.device_id = due.device_id and not due.welcomed
     left join public.sites s on s.site_id = d.site_id
     left join public.pilot_programs p on p.program_id = d.program_id
     left join lateral (
@@ -293,8 +300,9 @@ language sql volatile set search_path = public, extensions as $$
       where x.device_id = d.device_id and x.is_active order by x.assigned_at desc limit 1) a on true
     cross join lateral mqtt_private.fn_next_wake_of_device(d.device_id, now()) wake
   ), cleared as (
-    update public.devices d set welcome_due = false, next_wake_at = w.next_wake_at
-    from welcome w where d.device_id = w.device_id
+    update public.devices d set welcome_due = false, next_wake_at = coalesce(w.next_wake_at, d.next_wake_at)
+    from due left join welcome w on w.device_id = due.device_id
+    where d.device_id = due.device_id
   ), queued as (
     insert into public.device_commands (device_id, command_type, command_payload, idempotency_key)
     select device_id, 'set_wake_schedule', payload, idempotency_key from welcome order by device_id
@@ -309,7 +317,8 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_queue_welcomes', 'service_role');
 
 -- The same past what the project refuses: then the device awaits its welcome still, and its element has the key error.
-create or replace function mqtt_private.fn_queue_welcomes_or_pass_over(p_device_ids uuid[], p_limit int) returns jsonb
+create or replace function mqtt_private.fn_queue_welcomes_or_pass_over(
+  p_device_ids uuid[], p_limit int, p_standby_seconds double precision) returns jsonb
 language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_answer jsonb;
@@ -317,13 +326,13 @@ declare
   v_fault mqtt_private.fault;
   v_error text;
 begin
-  v_answer := mqtt_private.fn_queue_welcomes(p_device_ids, p_limit);
+  v_answer := mqtt_private.fn_queue_welcomes(p_device_ids, p_limit, p_standby_seconds);
   perform mqtt_private.fn_check_deferred_constraints();
   return v_answer;
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-      v_fault.column_name = column_name;
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_commands');
   if v_error is null then raise; end if;
   v_due := array(
@@ -334,7 +343,8 @@ exception when others then
     return (
       select coalesce(jsonb_agg(element), '[]')
       from unnest(v_due) as d (device_id),
-        jsonb_array_elements(mqtt_private.fn_queue_welcomes_or_pass_over(array[device_id], 1)) as e (element));
+        jsonb_array_elements(
+          mqtt_private.fn_queue_welcomes_or_pass_over(array[device_id], 1, p_standby_seconds)) as e (element));
   end if;
   return coalesce((
     select jsonb_agg(jsonb_build_object('command_id', null, 'device_id', device_id, 'device_code', device_code,
@@ -349,14 +359,17 @@ call mqtt_private.grant_execute('mqtt_private.fn_queue_welcomes_or_pass_over', '
 -- the command, under a lock on the device; so each mapping is welcomed exactly once, however many workers call, and
 -- however often. A device that another call holds is left to that call. A schedule that does not parse is left out, and
 -- next_wake_time is 12 hours from now.
+-- A set_wake_schedule that somebody else queued since the mapping is the device's welcome: then none is added. Beside
+-- another service that welcomes devices, p_standby_seconds is how long it gets to do so.
 -- Returns [{command_id, device_id, device_code, site_id, next_wake_at, error?}] of the devices welcomed by this call,
 -- and of those whose welcome the project refuses: command_id is null then, and error says why.
-create or replace function public.fn_queue_welcome_commands(p_device_ids uuid[] default null, p_limit int default 500)
+create or replace function public.fn_queue_welcome_commands(
+  p_device_ids uuid[] default null, p_limit int default 500, p_standby_seconds double precision default 0)
 returns jsonb
 language sql volatile security invoker set search_path = '' as $$
-  select mqtt_private.fn_queue_welcomes_or_pass_over(p_device_ids, p_limit)
+  select mqtt_private.fn_queue_welcomes_or_pass_over(p_device_ids, p_limit, p_standby_seconds)
 $$;
-call mqtt_private.grant_execute('public.fn_queue_welcome_commands(uuid[], int)', 'service_role');
+call mqtt_private.grant_execute('public.fn_queue_welcome_commands(uuid[], int, double precision)', 'service_role');
 
 -- Checks -------------------------------------------------------------------------------------------------------
 

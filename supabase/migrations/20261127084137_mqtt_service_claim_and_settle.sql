@@ -29,6 +29,7 @@ begin
     create type mqtt_private.claim as (
       worker text,
       now timestamptz,
+      due_before timestamptz, -- what was due, or over, by then is ours: now, and earlier for a stand-by
       lease_until timestamptz,
       held uuid[],            -- commands that are not to be leased: the worker still has them in hand
       time_to_live interval,  -- of commands without expires_at
@@ -48,14 +49,14 @@ language plpgsql stable set search_path = public, extensions as $$
 begin
   return array(
     (select command_id from public.device_commands
-     where expires_at is not null and expires_at <= p_claim.now
+     where in_queue and expires_at is not null and expires_at <= p_claim.due_before
        and (status in ('pending', 'sent') or due_at is not null)
        and (lease_until is null or lease_until <= p_claim.now)
      order by expires_at limit 500)
     union all
     (select command_id from public.device_commands
-     where expires_at is null
-       and greatest(issued_at, nullif(scheduled_for, 'infinity')) <= p_claim.now - p_claim.time_to_live
+     where in_queue and expires_at is null
+       and greatest(issued_at, nullif(scheduled_for, 'infinity')) <= p_claim.due_before - p_claim.time_to_live
        and (status in ('pending', 'sent') or due_at is not null)
        and (lease_until is null or lease_until <= p_claim.now)
      order by greatest(issued_at, nullif(scheduled_for, 'infinity')) limit 500));
@@ -70,7 +71,7 @@ language plpgsql volatile set search_path = public, extensions as $$
 begin
   with locked as materialized (
     select command_id from public.device_commands
-    where command_id = any (p_ids)
+    where command_id = any (p_ids) and in_queue
       and (status in ('pending', 'sent') or due_at is not null)
       and (lease_until is null or lease_until <= p_claim.now)
     for update skip locked
@@ -102,13 +103,13 @@ begin
   return array(
     with waiting as materialized (
       select distinct device_id from public.device_commands
-      where due_at <= p_claim.now and (lease_until is null or lease_until <= p_claim.now)
+      where due_at <= p_claim.due_before and (lease_until is null or lease_until <= p_claim.now)
     ), inactive as materialized (
       select d.device_id from waiting join public.devices d on d.device_id = waiting.device_id
       where d.is_active is not true
     )
     select command_id from public.device_commands
-    where due_at <= p_claim.now and (lease_until is null or lease_until <= p_claim.now)
+    where due_at <= p_claim.due_before and (lease_until is null or lease_until <= p_claim.now)
       and (device_id in (select device_id from inactive)
         or (status = 'failed' and retry_count >= p_claim.max_retries))
     order by due_at limit 1000);
@@ -127,7 +128,7 @@ begin
       format('device %s is not active: map it to a site', coalesce(d.device_code, d.device_mac)) as error
     from public.device_commands c join public.devices d on d.device_id = c.device_id
     where c.command_id = any (p_ids)
-      and c.due_at <= p_claim.now and (c.lease_until is null or c.lease_until <= p_claim.now)
+      and c.due_at <= p_claim.due_before and (c.lease_until is null or c.lease_until <= p_claim.now)
       and (d.is_active is not true or (c.status = 'failed' and c.retry_count >= p_claim.max_retries))
     for update of c skip locked
   ), changed as (
@@ -183,7 +184,7 @@ begin
     select c.command_id, c.device_id, c.priority, c.issued_at, c.issue_number,
       row_number() over (partition by c.device_id order by c.priority desc, c.issued_at, c.issue_number) as turn
     from public.device_commands c
-    where c.due_at <= p_claim.now and (c.lease_until is null or c.lease_until <= p_claim.now)
+    where c.due_at <= p_claim.due_before and (c.lease_until is null or c.lease_until <= p_claim.now)
       and c.device_id not in (select device_id from busy)
       and c.command_id not in (select unnest(p_claim.held))
   ), next_ones as materialized (
@@ -194,7 +195,7 @@ begin
   ), free_devices as materialized (
     select device_id from public.device_commands
     where command_id = any (array(select command_id from next_ones))
-      and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_claim.now
+      and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_claim.due_before
     order by priority desc, issued_at, issue_number limit p_devices
     for update skip locked
   ), chosen as materialized (
@@ -222,7 +223,7 @@ begin
       case when lease_until <= p_claim.now and lease_worker <> p_claim.worker then lease_worker end as rescued_from
     from public.device_commands
     where command_id = any (p_ids)
-      and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_claim.now -- still so, now it is ours
+      and status in ('pending', 'failed') and coalesce(due_at, 'infinity') <= p_claim.due_before -- still so, now it is ours
     for update skip locked
   ), turns as materialized (
     select w.command_id, l.rescued_from,
@@ -253,7 +254,8 @@ create or replace function mqtt_private.fn_hand_out_commands(
 language plpgsql volatile set search_path = public, extensions as $$
 begin
   with leased as materialized (
-    select c.command_id, c.device_id, c.command_type, c.command_payload, c.attempt, c.retry_count, c.priority,
+    select c.command_id, c.device_id, c.command_type, coalesce(c.command_payload, '{}') as command_payload,
+      c.attempt, c.retry_count, c.priority,
       c.issued_at, c.issue_number, d.device_code, d.device_name, d.device_mac,
       coalesce(d.mqtt_root, 'device') as topic_root, coalesce(d.mqtt_id, d.device_mac) as topic_id,
       wake.next_wake_at, life.is_over,
@@ -460,16 +462,20 @@ call mqtt_private.grant_execute('mqtt_private.fn_name_refused_commands', 'servic
 -- Takes up to p_limit due commands for p_worker and leases them for p_lease_seconds; also expires and fails what is
 -- due for that, and fails pictures that were never finished. p_held are the commands that this worker still has in
 -- hand; what is leased to it and not held is handed out again at once, under the same attempt.
--- Returns {now, commands, failed, expired, refused, refused_count, rescued, welcome_due, visits_due, more,
--- seconds_to_next_due}.
+-- p_standby_seconds: the worker stands by beside another service that sends commands as they come; it takes, fails and
+-- expires only what has been due, or over, for longer than that, and so what the other did not take.
+-- Returns {now, commands, failed, expired, refused, refused_count, rescued, unknown_types, welcome_due, visits_due,
+-- more, seconds_to_next_due}.
 --   refused     the first 20 commands that were passed over: [{command_id, device_code, error, waiting}]
 --   rescued     the workers whose leases ran out on some of these commands: {worker: how many}
+--   unknown_types  types of rows that are left alone, since nobody listed them in device_command_types
 --   visits_due  a device is awake whose worker is gone (fn_take_over_visits)
 --   more        another claim, at once, would take more
 create or replace function public.fn_claim_commands(
   p_worker text, p_limit int default 200, p_lease_seconds double precision default 30,
   p_max_retries int default 3, p_retry_delay_seconds double precision default 30,
-  p_command_ttl_seconds double precision default 86400, p_held uuid[] default '{}'
+  p_command_ttl_seconds double precision default 86400, p_held uuid[] default '{}',
+  p_standby_seconds double precision default 0
 ) returns jsonb
 language plpgsql volatile security invoker set search_path = public, extensions
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -485,6 +491,7 @@ begin
   perform mqtt_private.fn_require_worker(p_worker);
   perform pg_advisory_xact_lock(7205759401);  -- claims are serial, so no two take one device
   v_claim.now := clock_timestamp();           -- now that we have the lock: the wait must not shorten the leases
+  v_claim.due_before := v_claim.now - make_interval(secs => p_standby_seconds);
   v_claim.worker := p_worker;
   v_claim.lease_until := v_claim.now + make_interval(secs => p_lease_seconds);
   v_claim.held := coalesce(p_held, '{}');
@@ -504,7 +511,9 @@ begin
     select (element ->> 'command_id')::uuid from jsonb_array_elements(v_leased.done) as e (element));
   v_handed := mqtt_private.fn_run_step_or_pass_over('hand out', v_ids, v_claim);
   v_refused := v_handed.refused || v_leased.refused || v_failed.refused || v_expired.refused;
-  perform mqtt_private.fn_fail_stale_images(v_claim.now);
+  if v_claim.due_before = v_claim.now then -- the other service sees to pictures
+    perform mqtt_private.fn_fail_stale_images(v_claim.now);
+  end if;
 
   return jsonb_build_object(
     'now', v_claim.now,
@@ -518,17 +527,20 @@ begin
         select element ->> 'rescued_from' as worker, count(*) as commands
         from jsonb_array_elements(v_leased.done) as e (element)
         where element ->> 'rescued_from' is not null group by 1) rescued), '{}'),
+    'unknown_types', array(
+      select command_type from mqtt_private.unknown_command_types
+      where not mqtt_private.fn_knows_command_type(command_type) order by command_type),
     'more', v_leased.remain and cardinality(v_ids) > 0, -- else asking again at once would gain nothing
     'welcome_due', exists (select from public.devices where welcome_due and is_active),
     'visits_due', mqtt_private.fn_are_visits_due(v_claim.now),
     'seconds_to_next_due', (
-      select extract(epoch from due_at - v_claim.now) from public.device_commands
-      where due_at > v_claim.now and due_at < 'infinity' order by due_at limit 1));
+      select extract(epoch from due_at - v_claim.due_before) from public.device_commands
+      where due_at > v_claim.due_before and due_at < 'infinity' order by due_at limit 1));
 end
 $$;
 call mqtt_private.grant_execute(
-  'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[])',
-  'service_role');
+  'public.fn_claim_commands(text, int, double precision, int, double precision, double precision, uuid[], '
+  'double precision)', 'service_role');
 
 -- Settle -------------------------------------------------------------------------------------------------------
 

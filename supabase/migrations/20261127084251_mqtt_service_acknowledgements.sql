@@ -65,7 +65,8 @@ grant select, insert, update, delete on table mqtt_private.replies to service_ro
 
 -- The command that an answer without an id means, of the type that is named, if one is: the one delivered last, also
 -- where it is due again or expired meanwhile; once that has had its answer, the one before it that waits for one.
-create or replace function mqtt_private.fn_find_command_sent_last(p_device_id uuid, p_type text)
+-- p_standby: another service uses the device's answers too. One that it has used is not for an earlier command.
+create or replace function mqtt_private.fn_find_command_sent_last(p_device_id uuid, p_type text, p_standby boolean)
 returns public.device_commands
 language plpgsql stable set search_path = public, extensions as $$
 declare
@@ -73,12 +74,12 @@ declare
   v_command public.device_commands;
 begin
   select * into v_last from public.device_commands
-  where device_id = p_device_id and delivered_at is not null and (p_type is null or command_type = p_type)
+  where device_id = p_device_id and in_queue and delivered_at is not null and (p_type is null or command_type = p_type)
   order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1;
-  if v_last.status in ('sent', 'pending', 'expired', 'cancelled') then return v_last; end if;
+  if v_last.status in ('sent', 'pending', 'expired', 'cancelled') or p_standby then return v_last; end if;
 
   select * into v_command from public.device_commands
-  where device_id = p_device_id and delivered_at is not null and status in ('sent', 'pending')
+  where device_id = p_device_id and in_queue and delivered_at is not null and status in ('sent', 'pending')
     and (p_type is null or command_type = p_type)
   order by delivered_at desc, priority, issued_at desc, issue_number desc limit 1;
   if found then return v_command; end if;
@@ -102,7 +103,10 @@ declare
   v_command public.device_commands;
   v_id constant text := p_ack ->> 'command_id';
 begin
-  if v_id is null then return mqtt_private.fn_find_command_sent_last(p_device_id, p_ack ->> 'command_type'); end if;
+  if v_id is null then
+    return mqtt_private.fn_find_command_sent_last(
+      p_device_id, p_ack ->> 'command_type', coalesce((p_ack ->> 'standby')::boolean, false));
+  end if;
   if v_id ~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
     select * into v_command from public.device_commands where command_id = v_id::uuid;
   end if;
@@ -327,12 +331,13 @@ call mqtt_private.grant_execute('mqtt_private.fn_acknowledge_once', 'service_rol
 
 -- Writes devices' answers into their commands, in the order given.
 -- p_acks: [{ref, topic_root, topic_id, command_id?, command_type?, outcome: success|failed|rejected, message?,
--- response, shared?, delivery?, redelivered?, received_seconds_ago?, session_seconds?}].
+-- response, shared?, standby?, delivery?, redelivered?, received_seconds_ago?, session_seconds?}].
 --   ref                   one message in one process ("<worker>:<n>"); the same ref gets the same result and changes
 --                         nothing
 --   command_id            may be any text
 --   outcome               failed counts and is tried again like any failure
 --   shared                true if one worker alone received it
+--   standby               true if another service beside the workers uses answers too
 --   delivery, redelivered see the head of this file
 --   received_seconds_ago  since its worker received it
 --   session_seconds       for which the worker's session has subscribed, where that is known

@@ -85,8 +85,8 @@ begin
       v_left := v_left - 1;
     exception when others then
       get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-          v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-          v_fault.column_name = column_name;
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
       v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
       if v_error is null then raise; end if;
       errors := errors || jsonb_build_object(v_id, v_error);
@@ -125,9 +125,11 @@ begin
   set status = 'pending', due_at = p_now, redelivery_count = redelivery_count + 1
   where command_id = any (array(
     select c.command_id from public.device_commands c
-    where c.device_id = p_device_id and c.status = 'sent' and c.redelivery_count < p_limit
+    where c.device_id = p_device_id and c.in_queue and c.status = 'sent' and c.redelivery_count < p_limit
       and (c.no_listener
-        or c.command_type in ('send_image', 'set_wake_schedule', 'update_config')
+        or (c.command_type in ('send_image', 'set_wake_schedule', 'update_config')
+            or c.command_type::text = any (array(
+              select t.command_type::text from public.device_command_types t where t.repeatable)))
           and coalesce(c.delivered_at, '-infinity') < p_now - interval '10 seconds')
       and not mqtt_private.fn_is_outdated(c)
     for update of c skip locked));
@@ -148,8 +150,8 @@ begin
   return null;
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-      v_fault.column_name = column_name;
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_commands');
   if v_error is null then raise; end if;
   return 'commands that it did not answer are not sent again: ' || v_error;
@@ -191,8 +193,8 @@ begin
     return null;
   exception when others then
     get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-        v_fault.column_name = column_name;
+      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+      v_fault.column_name = column_name;
     if mqtt_private.fn_explain_refusal(v_fault, 'devices') is null then raise; end if;
   end;
   return mqtt_private.fn_describe_left_out('devices', mqtt_private.fn_write_row('devices', 'device_id',
@@ -246,8 +248,8 @@ begin
   return null;
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-      v_fault.column_name = column_name;
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
   if v_error is null then raise; end if;
   return 'the pictures that it has are not listed as pending: ' || v_error;
@@ -369,8 +371,8 @@ begin
       v_created := array_remove(v_created, v_device_id);
     exception when others then
       get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-          v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-          v_fault.column_name = column_name;
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
       v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
       if v_error is null then raise; end if;
       v_answers := v_answers || mqtt_private.fn_refuse_heartbeat(v_heartbeat, v_error, v_now);

@@ -150,7 +150,7 @@ begin
     where device_id = p_device_id and due_at is not null and (due_at <= p_now or lease_until > p_now)
   ) + (
     select count(*) from public.device_commands
-    where device_id = p_device_id and status = 'sent' and delivered_at >= p_since);
+    where device_id = p_device_id and in_queue and status = 'sent' and delivered_at >= p_since);
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_count_open_commands', 'service_role');
@@ -161,7 +161,7 @@ language plpgsql stable set search_path = public, extensions as $$
 begin
   return exists (
     select from public.device_commands
-    where device_id = p_device_id and status = 'sent' and delivered_at >= p_since
+    where device_id = p_device_id and in_queue and status = 'sent' and delivered_at >= p_since
       and command_type = 'set_wake_schedule'
   ) or exists (
     select from public.device_commands

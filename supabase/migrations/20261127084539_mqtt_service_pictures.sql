@@ -188,8 +188,8 @@ begin
       'site_id', p_device.site_id, 'program_id', p_device.program_id, 'company_id', p_device.company_id))));
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-      v_fault.column_name = column_name;
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_telemetry');
   if v_error is null then raise; end if;
   return 'its readings are not recorded: ' || v_error;
@@ -303,8 +303,8 @@ begin
           v_device_id, v_image, p_worker, make_interval(secs => p_lease_seconds), v_now) end;
     exception when others then
       get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-          v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-          v_fault.column_name = column_name;
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
       v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
       if v_error is null then raise; end if;
       v_answers := v_answers || mqtt_private.fn_refuse_image(v_image, 'refused', v_error, v_now);
@@ -459,8 +459,8 @@ begin
   return mqtt_private.fn_settle_image(p_result, p_worker, p_api_url, p_now);
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-      v_fault.column_name = column_name;
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
   if v_error is null then raise; end if;
   return jsonb_build_object('result', 'refused', 'storage_path', null, 'next_wake_at', null, 'error', v_error);
@@ -525,8 +525,8 @@ begin
       perform mqtt_private.fn_fail_image(v_image, '{"error": "the upload was not finished"}');
     exception when others then
       get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
-          v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
-          v_fault.column_name = column_name;
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
       v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
       if v_error is null then raise; end if;
       raise warning 'image % was not finished, and its row does not say so: %', v_image.image_id, v_error;

@@ -73,12 +73,13 @@ def test_every_command_is_acknowledged_and_every_device_welcomed_once(tmp_path: 
     assert (done.returncode, document["ok"], document["problems"]) == (0, True, []), done.stderr
     assert list(document["commands"]) == [
         "capture_image", "send_image", "set_wake_schedule", "update_config", "reboot", "update_firmware",
+        "ping",
     ]  # fmt: skip
     for counts in document["commands"].values():
         assert (counts["queued"], counts["sent"], counts["acknowledged"]) == (6, 6, 6)
         assert 0 < counts["latency_ms"] <= counts["slowest_ms"]
     assert [device["welcomed"] for device in document["devices"]] == [1] * 6
-    assert [device["obeyed"] for device in document["devices"]] == [6] * 6
+    assert [device["obeyed"] for device in document["devices"]] == [7] * 6
     assert [device["device_code"] for device in document["devices"]] == [
         f"DEVICE-ESP32S3-{number:03}" for number in range(4, 10)
     ]

@@ -11,18 +11,20 @@ from tests.integration.worker.harness import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _LIMIT = 7
-_SIGNATURE = "text, int, double precision, int, double precision, double precision, uuid[]"
+_SIGNATURE = "text, int, double precision, int, double precision, double precision, uuid[], double precision"
 # The worker's claim as it would be if it came as rows: the API stops after so many of them.
 _CUT = f"""
 alter function public.fn_claim_commands({_SIGNATURE}) rename to fn_claim_all_commands;
 create function public.fn_claim_commands(
   p_worker text, p_limit int, p_lease_seconds double precision, p_max_retries int,
-  p_retry_delay_seconds double precision, p_command_ttl_seconds double precision, p_held uuid[]) returns jsonb
+  p_retry_delay_seconds double precision, p_command_ttl_seconds double precision, p_held uuid[],
+  p_standby_seconds double precision) returns jsonb
 language plpgsql volatile set search_path = ''
 as $$
 declare
   v_claim constant jsonb := public.fn_claim_all_commands(
-    p_worker, p_limit, p_lease_seconds, p_max_retries, p_retry_delay_seconds, p_command_ttl_seconds, p_held);
+    p_worker, p_limit, p_lease_seconds, p_max_retries, p_retry_delay_seconds, p_command_ttl_seconds, p_held,
+    p_standby_seconds);
 begin
   return jsonb_set(v_claim, '{{commands}}', coalesce((
     select jsonb_agg(command order by place)

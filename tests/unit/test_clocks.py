@@ -5,12 +5,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_service"
 
-# What they do with it: show it (/health), or judge whether a device's own clock can be right, within days.
+# What they do with it: show it (/health), send it (ping), or judge whether a device's own clock can be right,
+# within days.
 OUTSIDE = ("devstack", "simulator", "demo", "bench")
 READERS = {
     "service.py": "when the last poll was, for /health",
     "adapters/mqtt/link.py": "since when the link is up or down, for people",
     "adapters/supabase/realtime.py": "since when the doorbell works or not, for people",
+    "queue/publishing.py": "when a ping is sent, for its device",
     "devices/pictures.py": "whether the time on a picture is years or days away from now",
 }
 _CLOCKS = {

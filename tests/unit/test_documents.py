@@ -31,7 +31,7 @@ DOCUMENTS = [
 OPERATIONS = ROOT / "docs" / "operations.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 # Not the worker: these stand beside it, and have a line each.
-OUTSIDE = {"devstack", "simulator", "demo", "bench"}
+OUTSIDE = {"adoption", "devstack", "simulator", "demo", "bench"}
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)

@@ -17,9 +17,10 @@ class AcknowledgementRow:
     """A device's answer: the input of `fn_acknowledge_commands`.
 
     `ref` names this message to this process: the database uses an answer with the same ref once. `shared`: no
-    other worker receives it. `delivery` names it over all processes with this MQTT client id, where that is
-    possible; `redelivered`: one of them may have received it before. Monotonic times: `received_at`, and
-    `session_started_at` of the broker's session, None where that is older than this process.
+    other worker receives it. `standby`: another service beside the workers uses it too. `delivery` names it
+    over all processes with this MQTT client id, where that is possible; `redelivered`: one of them may have
+    received it before. Monotonic times: `received_at`, and `session_started_at` of the broker's session, None
+    where that is older than this process.
     """
 
     ref: str
@@ -31,6 +32,7 @@ class AcknowledgementRow:
     message: str | None
     response: Mapping[str, Any]
     shared: bool = False
+    standby: bool = False
     delivery: str | None = None
     redelivered: bool = False
     received_at: float | None = None

@@ -18,11 +18,15 @@ from mqtt_service.protocol.commands import Command
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When failed commands are tried again, and how long a command lives; seconds."""
+    """When failed commands are tried again, and how long a command lives; seconds.
+
+    `standby`: how long a command is left to another service that sends commands too; 0: there is none.
+    """
 
     max_retries: int
     retry_delay: float
     command_ttl: float
+    standby: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Claim:
     `refused`: the first of those that the database refuses to change; the claim passes over all
     `refused_count` of them.
     `rescued`: by worker, how many of the commands were leased to it before and not settled in time.
+    `unknown_types`: types of commands that are left alone, since nobody listed them.
     `visits_due`: some device is awake and the lease of its visit has run out.
     `newest_age`: the seconds since the newest of the commands that were never claimed before was inserted.
     """
@@ -89,6 +94,7 @@ class Claim:
     refused: list[RefusedCommand] = field(default_factory=list)
     refused_count: int = 0
     rescued: Mapping[str, int] = field(default_factory=dict)
+    unknown_types: Sequence[str] = ()
     welcome_due: bool = False
     visits_due: bool = False
     more: bool = False
@@ -134,6 +140,7 @@ _FAILED = TypeAdapter(list[FailedCommand])
 _EXPIRED = TypeAdapter(list[ExpiredCommand])
 _REFUSED = TypeAdapter(list[RefusedCommand])
 _RESCUED: TypeAdapter[Mapping[str, int]] = TypeAdapter(dict[str, int])
+_WORDS: TypeAdapter[Sequence[str]] = TypeAdapter(list[str])
 _SECONDS = TypeAdapter(float | None)
 _COUNT = TypeAdapter(int)
 _SETTLED = TypeAdapter(list[Settled])
@@ -163,6 +170,7 @@ class CommandGateway:
             p_held=[str(command_id) for command_id in held],
             p_max_retries=self._policy.max_retries,
             p_retry_delay_seconds=self._policy.retry_delay,
+            p_standby_seconds=self._policy.standby,
         )
         return _claim(document)
 
@@ -188,6 +196,7 @@ def _claim(document: dict[str, Any]) -> Claim:
         refused=validated(_REFUSED, document.get("refused", []), _CLAIM),
         refused_count=validated(_COUNT, document.get("refused_count", 0), _CLAIM),
         rescued=validated(_RESCUED, document.get("rescued", {}), _CLAIM),
+        unknown_types=validated(_WORDS, document.get("unknown_types", []), _CLAIM),
         welcome_due=document.get("welcome_due") is True,
         visits_due=document.get("visits_due") is True,
         more=document.get("more") is True,

@@ -113,16 +113,22 @@ class HeartbeatGateway:
 class ProvisioningGateway:
     """Queues the welcome of mapped devices and completes their lineage."""
 
-    def __init__(self, database: DatabaseFunctions) -> None:
+    def __init__(self, database: DatabaseFunctions, *, standby: float = 0.0) -> None:
+        """`standby`: for how many seconds after a mapping the welcome is left to another service."""
         self._database = database
+        self._standby = standby
 
     async def queue_welcomes(self, device_ids: Sequence[UUID] | None, *, limit: int) -> list[Welcome]:
-        """Queue the welcome of these devices (None: of all that await one) and return those queued now."""
+        """Queue the welcome of these devices (None: of all that await one) and return those queued now.
+
+        A device that was sent a schedule by somebody else since it was mapped awaits none.
+        """
         return await self._database.call(
             "fn_queue_welcome_commands",
             _WELCOMES,
             p_device_ids=None if device_ids is None else [str(device_id) for device_id in device_ids],
             p_limit=limit,
+            p_standby_seconds=self._standby,
         )
 
     async def find_incomplete_lineage(self, after: UUID | None, limit: int) -> list[IncompleteDevice]:

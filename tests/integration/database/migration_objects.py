@@ -47,6 +47,9 @@ def columns_of_new_tables(file: Path) -> Iterator[str]:
     for table, short, long in re.findall(tables, text, re.DOTALL):
         for definition in _split(short or long):
             yield f"{table}.{definition.split()[0]}"
+    for match in re.finditer(r"create table if not exists ([\w.]+) \(", text):
+        for definition in _split(_until_closed(text, match.end())):
+            yield f"{match[1]}.{definition.split()[0]}"
 
 
 def _until_closed(text: str, start: int) -> str:

@@ -153,5 +153,5 @@ def test_five_hundred_devices_have_ids_of_their_own() -> None:
     assert len({options.device_id.replace(":", "").upper() for options in fleet}) == 500
 
 
-def test_there_is_a_payload_for_each_of_the_six_commands() -> None:
-    assert len(PAYLOADS) == 6
+def test_there_is_a_payload_for_each_built_in_command() -> None:
+    assert len(PAYLOADS) == 7

@@ -14,7 +14,7 @@ from mqtt_service.devices import reply_publisher
 from mqtt_service.devices import visit as module
 from mqtt_service.errors import BrokerUnavailableError, PermanentError
 from mqtt_service.protocol.assembly import ImageRefusedError
-from tests.unit.devices.awake import (
+from tests.unit.devices.visit_fakes import (
     CAPTURED,
     DEVICE,
     DEVICE_ID,

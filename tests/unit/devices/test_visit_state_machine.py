@@ -31,7 +31,7 @@ from mqtt_service.devices.visit_steps import (
     WatchCommands,
 )
 from mqtt_service.protocol.assembly import ImageBuffer, Limits
-from tests.unit.devices.awake import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
+from tests.unit.devices.visit_fakes import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
 
 SILENCE, PATIENCE, COMMAND_CHECK = 5.0, 15.0, 2.0
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
@@ -71,7 +71,7 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def pictures(self) -> DevicePictures:
-        unfinished = self.buffer.of_device(DEVICE)
+        unfinished = self.buffer.unfinished(DEVICE)
         return DevicePictures(unfinished, self.finished - {assembly.name for assembly in unfinished})
 
     def finish(self, name: str, *, stored: bool) -> None:
@@ -83,9 +83,8 @@ class Machine(RuleBasedStateMachine):
 
     def begin_picture(self, name: str, size: int) -> None:
         self.finished.discard(name)
-        self.stored.discard(name)
         self.requests.clear()
-        self.buffer.metadata(metadata(name, size=size), self.now)
+        self.buffer.add_metadata(metadata(name, size=size), self.now)
 
     def lease_follows(self, *, had_lease: bool) -> None:
         """After whatever may have told this worker who holds the lease."""
@@ -106,7 +105,7 @@ class Machine(RuleBasedStateMachine):
     def chunks_come(self, name: str, numbers: set[int]) -> None:
         if name not in self.finished:
             for number in numbers:
-                self.buffer.chunk(chunk(number, name), self.now)
+                self.buffer.add_chunk(chunk(number, name), self.now)
             self.visit.heard(self.now)
 
     @rule(
@@ -190,12 +189,12 @@ class Machine(RuleBasedStateMachine):
     def tell(self, reply: Reply, *, nobody_listens: bool) -> None:
         """Only the holder of the lease says anything; ACK_OK for what is stored, and sleep last of all."""
         assert self.visit.holds_lease
-        if isinstance(reply, AckOk) and self.buffer.get(DEVICE, reply.name) is not None:
-            return  # another picture of that name is coming: visit.py withholds it
-        self.visit.published(self.now, nobody_listens=nobody_listens)
         if isinstance(reply, AckOk):
             assert reply.name in self.stored
+            if self.buffer.get(DEVICE, reply.name) is not None:
+                return  # another picture of that name is coming: visit.py withholds this
             self.visit.told_ack_ok()
+        self.visit.published(self.now, nobody_listens=nobody_listens)
         if isinstance(reply, NextWake):
             assert not self.pictures.unfinished
             assert not self.visit.expected_names

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtt_service.errors import LocalProtocolError
-from mqtt_service.protocol.commands import LARGEST_COMMAND, Command, encode_command, wire_time
+from mqtt_service.protocol.commands import (
+    LARGEST_COMMAND,
+    Command,
+    WakeFormat,
+    wire_time,
+)
+from mqtt_service.protocol.commands import encode_command as encode_at
 
 COMMAND_ID = UUID("0f9c0000-0000-4000-8000-000000000001")
 DEVICE_ID = UUID("a0000000-0000-4000-8000-000000000031")
@@ -24,13 +30,19 @@ KIND_OF_TYPES = [
     "update_config",
     "reboot",
     "update_firmware",
+    "ping",
 ]
+NOW = datetime(2025, 8, 29, 14, 30, 0, 999, tzinfo=UTC)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
+
+
+def encode_command(row: Command, wake_format: WakeFormat = "12h") -> bytes:
+    return encode_at(row, now=NOW, wake_format=wake_format)
 
 
 def command(command_type: str, payload: dict[str, Any] | None = None, **changes: Any) -> Command:
@@ -60,6 +72,9 @@ def command(command_type: str, payload: dict[str, Any] | None = None, **changes:
         (command("set_wake_schedule", next_wake_at=FOUR_PM), '"next_wake": "4:00PM"'),
         (command("update_config", {"interval": 5, "name": "é"}), '"interval": 5, "name": "é"'),
         (command("reboot", {"reboot": True}), '"reboot": true'),
+        (command("ping", {"ping": True}), '"ping": true, "timestamp": "2025-08-29T14:30:00Z"'),
+        (command("ping", {"timestamp": 17}), '"ping": true, "timestamp": 17'),
+        (command("water_plants", {"litres": 2}), '"litres": 2'),
         (
             command(
                 "update_firmware", {"firmware_url": "https://f.example/1.bin", "version": "1.2", "note": "-"}
@@ -87,6 +102,18 @@ def test_a_configuration_cannot_overwrite_who_and_which() -> None:
     payload = {"device_id": "another", "command_id": "forged", "interval": 5}
     sent = json.loads(encode_command(command("update_config", payload)))
     assert sent == {"device_id": SPELLED, "command_id": str(COMMAND_ID), "interval": 5}
+
+
+def test_a_type_that_is_not_built_in_is_sent_as_a_configuration_is() -> None:
+    payload = {"device_id": "another", "litres": 2}
+    sent = json.loads(encode_command(command("water_plants", payload)))
+    assert sent == {"device_id": SPELLED, "command_id": str(COMMAND_ID), "litres": 2}
+
+
+def test_a_ping_without_a_time_has_the_time_of_sending_in_utc() -> None:
+    here = NOW.astimezone(timezone(timedelta(hours=2)))
+    sent = json.loads(encode_at(command("ping", {"timestamp": None}), now=here))
+    assert sent["timestamp"] == "2025-08-29T14:30:00Z"
 
 
 def test_wake_times_can_be_iso() -> None:
@@ -121,7 +148,6 @@ def test_a_wire_time_names_the_minute_at_or_after_the_wake(milliseconds: int) ->
 @pytest.mark.parametrize(
     ("row", "advice"),
     [
-        (command("dance"), "use one of capture_image, send_image"),
         (command("send_image"), "needs command_payload.image_name"),
         (command("send_image", {"image_name": 7}), "needs command_payload.image_name"),
         (command("send_image", {"image_name": "a\nb"}), "needs command_payload.image_name"),
@@ -137,7 +163,7 @@ def test_a_wire_time_names_the_minute_at_or_after_the_wake(milliseconds: int) ->
         (command("update_config", {"a": math.nan}), "finite numbers"),
         (command("update_config", {"a": [math.inf]}), "finite numbers"),
         (command("update_config", {"a": "\ud800"}), "valid text"),
-        (command("update_config", {"a": FOUR_PM}), "no plain JSON"),
+        (command("update_config", {"a": FOUR_PM}), "not plain JSON"),
         (
             command("update_config", {"a": "x" * LARGEST_COMMAND}),
             f"shorten command_payload to {LARGEST_COMMAND}",

@@ -47,6 +47,22 @@ def refused(number: int, code: str | None = "DEVICE-1") -> RefusedCommand:
     return RefusedCommand(UUID(int=number), code, "not this one")
 
 
+async def test_a_type_that_is_left_alone_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    gateway = ScriptedGateway(
+        [Claim([], unknown_types=["selfie"]), Claim([], unknown_types=["dance", "selfie"])]
+    )
+    queue = CommandQueueProcessor(
+        cast("CommandGateway", gateway), cast("Publisher", NoLink()), QueueOptions(poll_interval=0.001)
+    )
+    running = asyncio.create_task(queue.run())
+    async with asyncio.timeout(10):
+        await gateway.exhausted.wait()
+    await queue.stop(1)
+    await running
+    named = [record.args for record in caplog.records if "are left alone" in record.message]
+    assert named == [("selfie",), ("dance",)]
+
+
 async def lines(caplog: pytest.LogCaptureFixture, *claims: Claim) -> list[str]:
     """What the queue logs of refused commands in these claims."""
     gateway = ScriptedGateway(claims)

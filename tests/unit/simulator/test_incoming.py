@@ -15,6 +15,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "set_wake_schedule": {"next_wake": "5:30PM"},
     "update_config": {"interval": 5},
     "reboot": {"reboot": True},
+    "ping": {"ping": True, "timestamp": "2025-08-29T14:30:00Z"},
     "update_firmware": {"firmware_url": "https://example.test/1.bin", "version": "2"},
 }
 
