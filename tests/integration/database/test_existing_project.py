@@ -1,4 +1,4 @@
-"""A project with triggers, types, checks and rows of its own takes the migrations; then every flow runs on it."""
+"""A project with triggers, types, checks and rows of its own takes the migrations; every flow runs on it."""
 
 from collections.abc import Iterator
 from datetime import UTC
