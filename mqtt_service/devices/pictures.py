@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from mqtt_service.adapters.supabase.images import ImageGateway, ImageRecorded, ImageSettled
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.devices.finished_pictures import FinishedPictures, PictureKey
-from mqtt_service.devices.picture_rows import PictureRows
+from mqtt_service.devices.picture_rows import PictureRows, TemperatureUnit
 from mqtt_service.devices.picture_uploads import PictureUploader
 from mqtt_service.errors import RemoteProtocolError, ServiceError
 from mqtt_service.log import context
@@ -50,9 +50,10 @@ class Pictures:
         limits: Limits,
         worker: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        temperature_unit: TemperatureUnit = "celsius",
     ) -> None:
         self.now = now
-        self._rows = PictureRows(gateway, worker)
+        self._rows = PictureRows(gateway, worker, temperature_unit)
         self._uploader = PictureUploader(store)
         self._buffer = ImageBuffer(limits)
         self._finished = FinishedPictures()
@@ -200,8 +201,10 @@ class Pictures:
         settled = await self._rows.complete(recorded.image_id, assembly, picture)
         if settled.result in {"unknown", "duplicate"}:
             await self._uploader.remove(recorded.storage_path)
-        if settled.result == "unknown":
-            self._give_up(key, assembly, recorded, "its row was deleted meanwhile")
+        if settled.result in {"unknown", "refused"}:
+            deleted = "its row was deleted meanwhile"
+            refused = f"it is in Storage, but its row cannot say so: {settled.error}"
+            self._give_up(key, assembly, recorded, deleted if settled.result == "unknown" else refused)
             return None
         return self._after_storing(key, assembly, recorded, settled)
 

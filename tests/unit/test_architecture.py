@@ -35,7 +35,7 @@ STOREYS = (
         "watchdog",
     },
     {"adapters"},
-    {"queue", "devices", "session_takeover", "health"},
+    {"queue", "devices", "session_takeover", "project_check", "health"},
     {"inbound"},
     {"service"},
     {"worker_process"},
