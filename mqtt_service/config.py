@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     command_ttl: Seconds = 86_400.0
     lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
     wake_format: Literal["12h", "iso"] = "12h"
+    temperature_unit: Literal["celsius", "fahrenheit"] = "celsius"
     standby: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     register_devices: bool = True
@@ -107,7 +108,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "wake_format", "edge_handover", mode="before")
+    @field_validator("log_format", "wake_format", "temperature_unit", "edge_handover", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -29,7 +29,8 @@ _MAX_ANSWER_TIME = 15.0
 class Snapshot:
     """The worker at one moment; durations in seconds, `seconds_since_poll` None before the first success.
 
-    `failing`: the parts that failed lately and were started again, by name, and why.
+    `failing`: the parts that failed lately and were started again, by name, and why. `refused_count`: the
+    commands that the project's database refuses to change, with one of them and its reason as an example.
     """
 
     mqtt_connected: bool
@@ -47,6 +48,8 @@ class Snapshot:
     worker: str
     uptime: float
     failing: Mapping[str, str] = field(default_factory=dict)
+    refused_count: int = 0
+    refused_example: str | None = None
 
     @property
     def polling(self) -> bool:
@@ -68,8 +71,8 @@ class Snapshot:
         """`unhealthy`: no commands flow. `degraded`: only at the pace of the poll, or another part fails."""
         if not self.ready:
             return "unhealthy"
-        all_works = self.realtime_connected and not self.edge_error and not self.failing
-        return "healthy" if all_works else "degraded"
+        troubled = self.edge_error or self.failing or self.refused_count
+        return "healthy" if self.realtime_connected and not troubled else "degraded"
 
 
 def health_document(snapshot: Snapshot) -> dict[str, object]:
@@ -96,6 +99,7 @@ def health_document(snapshot: Snapshot) -> dict[str, object]:
             "pollInterval": round(snapshot.poll_interval * 1000),
         },
         "failing": dict(snapshot.failing),
+        "refused": {"count": snapshot.refused_count, "example": snapshot.refused_example},
         "uptime": int(snapshot.uptime),
     }
 

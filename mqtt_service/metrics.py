@@ -41,6 +41,12 @@ IMAGES = Counter(
     ["result"],
     registry=REGISTRY,
 )
+REFUSED_WRITES = Counter(
+    "mqtt_service_refused_writes",
+    "What the project's tables did not take, by what was written: HELLO, picture, welcome. The log says why.",
+    ["kind"],
+    registry=REGISTRY,
+)
 CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were received.", registry=REGISTRY)
 BUFFERED_BYTES = Gauge(
     "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
@@ -70,6 +76,8 @@ for _result in ("known", "created", "refused"):
     HEARTBEATS.labels(_result)
 for _result in ("complete", "failed", "duplicate", "refused"):
     IMAGES.labels(_result)
+for _kind in ("HELLO", "picture", "welcome"):
+    REFUSED_WRITES.labels(_kind)
 for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):

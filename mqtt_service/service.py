@@ -22,6 +22,7 @@ from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.adapters.supabase.images import ImageGateway
+from mqtt_service.adapters.supabase.project import ProjectGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.adapters.supabase.storage import PictureStore
@@ -38,6 +39,7 @@ from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
+from mqtt_service.project_check import check_project
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
@@ -114,7 +116,11 @@ class Worker:
         policy = _visit_policy(settings, visit_lease)
         visits = VisitGateway(database, worker_id, policy)
         self.pictures = Pictures(
-            ImageGateway(database, worker_id, policy), PictureStore(client), _limits(settings), worker_id
+            ImageGateway(database, worker_id, policy, settings.supabase_url),
+            PictureStore(client),
+            _limits(settings),
+            worker_id,
+            temperature_unit=settings.temperature_unit,
         )
         self.replies = ReplyLog(visits)
         self.visits = Visits(
@@ -169,6 +175,7 @@ class Worker:
             "acknowledgements": self.acknowledgements.run,
             **devices,
             "provisioning": self.provisioner.run,
+            "look at the project": self._check_project,
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
         }
@@ -207,6 +214,8 @@ class Worker:
             worker=self._worker_id,
             uptime=now - self._started,
             failing=self._failing(),
+            refused_count=self.queue.refused[0],
+            refused_example=self.queue.refused[1],
         )
 
     def _supabase_error(self) -> str | None:
@@ -234,6 +243,9 @@ class Worker:
         await wait_until_stalled(
             "A call to Supabase", lambda: self._database.oldest_call or object(), longest
         )
+
+    async def _check_project(self) -> None:
+        await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
 
     async def _run_link(self) -> None:
         # Announced before the broker disconnects another process with our client id, so that it finds us.

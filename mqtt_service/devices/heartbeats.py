@@ -5,6 +5,7 @@ from itertools import count
 
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, HeartbeatRecorded, HeartbeatRow
 from mqtt_service.batching import Batcher
+from mqtt_service.devices.refusals import Refusals
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
@@ -31,6 +32,7 @@ class HeartbeatHandler:
         self._batcher: Batcher[HeartbeatRow, HeartbeatRecorded] = Batcher(
             "HELLO", gateway.record_heartbeats, _BATCH, key=lambda row: device_key(row.topic_id)
         )
+        self._refusals = Refusals("HELLO")
         self._worker = worker
         self._refs = count(1)
 
@@ -61,6 +63,7 @@ class HeartbeatHandler:
             return
         HEARTBEATS.labels(recorded.result).inc()
         _log_heartbeat(heartbeat, recorded)
+        self._refusals.report(recorded.device_code or heartbeat.device, recorded.warnings)
         await self._visits.begin(heartbeat, recorded)
 
     def _row(self, heartbeat: Heartbeat) -> HeartbeatRow:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from itertools import count
+from typing import Literal
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.images import (
@@ -13,9 +14,12 @@ from mqtt_service.adapters.supabase.images import (
     ImageSettled,
 )
 from mqtt_service.batching import Batcher
+from mqtt_service.devices.refusals import Refusals
 from mqtt_service.protocol.assembly import Assembly
 from mqtt_service.protocol.images import ImageMetadata
 from mqtt_service.protocol.topics import device_key
+
+TemperatureUnit = Literal["celsius", "fahrenheit"]
 
 _BATCH = 200
 
@@ -26,8 +30,10 @@ class PictureRows:
     Each method returns once its write is committed, and raises PermanentError where the database refuses it.
     """
 
-    def __init__(self, gateway: ImageGateway, worker: str) -> None:
+    def __init__(self, gateway: ImageGateway, worker: str, temperature_unit: TemperatureUnit) -> None:
         self._worker = worker
+        self._temperature_unit = temperature_unit
+        self._refusals = Refusals("picture")
         self._refs = count(1)
         self._rows: Batcher[ImageRow, ImageRecorded] = Batcher(
             "IMAGE", gateway.record_images, _BATCH, key=lambda row: device_key(row.topic_id)
@@ -49,7 +55,7 @@ class PictureRows:
 
     async def record(self, device: str, name: str) -> ImageRecorded:
         """The row of a picture of which no metadata came; a new one if there is none."""
-        return await self._rows.submit(ImageRow(self._next_ref(), device, name))
+        return await self._record(ImageRow(self._next_ref(), device, name))
 
     async def record_metadata(self, metadata: ImageMetadata) -> ImageRecorded:
         """The row of a picture that was announced, and its readings."""
@@ -64,13 +70,13 @@ class PictureRows:
             total_chunks=metadata.total_chunks,
             error_code=metadata.error_code,
             location=metadata.location,
-            temperature=readings.temperature,
+            temperature=in_unit(readings.temperature, self._temperature_unit),
             humidity=readings.humidity,
             pressure=readings.pressure,
             gas_resistance=readings.gas_resistance,
             metadata=metadata.document,
         )
-        return await self._rows.submit(row)
+        return await self._record(row)
 
     async def chunks_requested(
         self, recorded: ImageRecorded, assembly: Assembly | None, requests: int
@@ -79,7 +85,7 @@ class PictureRows:
         if recorded.image_id is not None:
             received = assembly.received if assembly else 0
             outcome = ImageOutcome(recorded.image_id, "asked", received, missing_requests=requests)
-            await self._outcomes.submit(outcome)
+            await self._settle(outcome)
 
     async def complete(self, image_id: UUID, assembly: Assembly, picture: bytes) -> ImageSettled:
         """The picture is in Storage, put together to these bytes; its row says so from now on."""
@@ -90,7 +96,7 @@ class PictureRows:
             image_size=len(picture),
             sha256=hashlib.sha256(picture).hexdigest(),
         )
-        return await self._outcomes.submit(outcome)
+        return await self._settle(outcome)
 
     async def failed(
         self, recorded: ImageRecorded, assembly: Assembly | None, reason: str, requests: int = 0
@@ -106,7 +112,25 @@ class PictureRows:
             error=reason,
             missing=assembly.missing() if assembly and assembly.metadata else (),
         )
-        await self._outcomes.submit(outcome)
+        await self._settle(outcome)
+
+    async def _record(self, row: ImageRow) -> ImageRecorded:
+        recorded = await self._rows.submit(row)
+        self._refusals.report(recorded.device_code or row.topic_id, recorded.warnings)
+        return recorded
+
+    async def _settle(self, outcome: ImageOutcome) -> ImageSettled:
+        settled = await self._outcomes.submit(outcome)
+        reasons = [reason for reason in (settled.error, settled.warning) if reason is not None]
+        self._refusals.report(f"picture {outcome.image_id}", reasons)
+        return settled
 
     def _next_ref(self) -> str:
         return f"{self._worker}:{next(self._refs)}"
+
+
+def in_unit(celsius: float | None, unit: TemperatureUnit) -> float | None:
+    """A temperature as a device sends it, in the unit in which the project keeps it."""
+    if celsius is None or unit == "celsius":
+        return celsius
+    return round(celsius * 9 / 5 + 32, 2)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from mqtt_service.adapters.supabase.images import ImageGateway, ImageRecorded, ImageSettled
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.devices.finished_pictures import FinishedPictures, PictureKey
-from mqtt_service.devices.picture_rows import PictureRows
+from mqtt_service.devices.picture_rows import PictureRows, TemperatureUnit
 from mqtt_service.devices.picture_uploads import PictureUploader
 from mqtt_service.errors import RemoteProtocolError, ServiceError
 from mqtt_service.log import context
@@ -50,9 +50,10 @@ class Pictures:
         limits: Limits,
         worker: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        temperature_unit: TemperatureUnit = "celsius",
     ) -> None:
         self.now = now
-        self._rows = PictureRows(gateway, worker)
+        self._rows = PictureRows(gateway, worker, temperature_unit)
         self._uploader = PictureUploader(store)
         self._buffer = ImageBuffer(limits)
         self._finished = FinishedPictures()
@@ -75,7 +76,7 @@ class Pictures:
 
     def unfinished(self, device: str) -> list[Assembly]:
         """The unfinished pictures of a device_key, the first begun first."""
-        return self._buffer.of_device(device)
+        return self._buffer.unfinished(device)
 
     def is_finished(self, key: PictureKey) -> bool:
         """Whether the picture was stored, given up or refused, and nothing more is expected of it."""
@@ -96,7 +97,7 @@ class Pictures:
         if (device_key(chunk.device), chunk.name) in self._finished:
             DROPPED_MESSAGES.labels("late").inc()
             return None
-        assembly = self._buffer.chunk(chunk, _loop_time())
+        assembly = self._buffer.add_chunk(chunk, _loop_time())
         CHUNKS.inc()
         BUFFERED_BYTES.set(self._buffer.buffered_bytes)
         return assembly
@@ -108,7 +109,7 @@ class Pictures:
         if stored is not None:
             return stored
         self._finished.remove(key)
-        assembly = self._buffer.metadata(metadata, _loop_time())
+        assembly = self._buffer.add_metadata(metadata, _loop_time())
         before = self._row_of(key, assembly)
         if before is not None and before.with_metadata:
             return before.row
@@ -166,7 +167,7 @@ class Pictures:
             claimed_device=None,
             document={},
         )
-        return self._buffer.metadata(metadata, assembly.last_heard)
+        return self._buffer.add_metadata(metadata, assembly.last_heard)
 
     async def chunks_requested(
         self, recorded: ImageRecorded, assembly: Assembly | None, requests: int
@@ -200,8 +201,10 @@ class Pictures:
         settled = await self._rows.complete(recorded.image_id, assembly, picture)
         if settled.result in {"unknown", "duplicate"}:
             await self._uploader.remove(recorded.storage_path)
-        if settled.result == "unknown":
-            self._give_up(key, assembly, recorded, "its row was deleted meanwhile")
+        if settled.result in {"unknown", "refused"}:
+            deleted = "its row was deleted meanwhile"
+            refused = f"it is in Storage, but its row cannot say so: {settled.error}"
+            self._give_up(key, assembly, recorded, deleted if settled.result == "unknown" else refused)
             return None
         return self._after_storing(key, assembly, recorded, settled)
 
@@ -276,7 +279,7 @@ class Pictures:
 
     def discard_device(self, device: str) -> None:
         """Free the memory of a device's unfinished pictures."""
-        for assembly in self._buffer.of_device(device):
+        for assembly in self._buffer.unfinished(device):
             self.discard((device, assembly.name))
 
     def expire(self, age: float) -> None:

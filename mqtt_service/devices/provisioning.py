@@ -11,6 +11,7 @@ from uuid import UUID
 
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway, Welcome
 from mqtt_service.backoff import retry_forever
+from mqtt_service.devices.refusals import Refusals
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
 
@@ -26,6 +27,7 @@ class Provisioner:
     def __init__(self, gateway: ProvisioningGateway, on_queued: Callable[[], None]) -> None:
         self._gateway = gateway
         self._on_queued = on_queued
+        self._refusals = Refusals("welcome")
         self._announced: set[UUID] = set()
         self._look_for_all = True  # devices may have been mapped while no worker ran
         self._wanted = asyncio.Event()
@@ -62,7 +64,11 @@ class Provisioner:
 
         Returns those queued by this call. Raises the gateway's errors.
         """
-        queued = await self._gateway.queue_welcomes(device_ids, limit=_BATCH)
+        answer = await self._gateway.queue_welcomes(device_ids, limit=_BATCH)
+        for welcome in answer:
+            if welcome.error is not None:
+                self._refusals.report(welcome.device_code or str(welcome.device_id), [welcome.error])
+        queued = [welcome for welcome in answer if welcome.error is None]
         for welcome in queued:
             extra = context(command=welcome.command_id, device=welcome.device_code or welcome.device_id)
             name = welcome.device_code or welcome.device_id

@@ -14,8 +14,8 @@
     SLEEP             the device is told when to wake, unless a command or an ACK_OK has told it
     ENDED             nothing is left to do; or the device is gone, or the visit is another worker's and over
 
-Nothing here waits, publishes or reads a clock. `VisitState.next_step` says what to do; visit.py does it, and
-tells the state what came of it and what else happened. Times are seconds of any clock that never goes back.
+Nothing here waits, publishes or reads a clock. `VisitState.next_step` says what to do; visit.py has it done,
+and tells the state what came of it and what else happened. Times are seconds of a clock that never goes back.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""What a visit can have to do next: the steps that visit_state.py decides and visit.py performs, until `End`.
+"""What a visit can have to do next: the steps that visit_state.py decides, until `End`.
 
 Those that tell the device something are replies, named after their fields on the wire (protocol/replies.py).
 """

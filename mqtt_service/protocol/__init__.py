@@ -1,1 +1,10 @@
-"""What travels between rows, wire and devices: pure functions, frozen dataclasses, standard library only."""
+"""The device protocol: bytes and rows in, frozen dataclasses and bytes out; pure, standard library only.
+
+- topics.py: which device, on which root, about what
+- messages.py: what devices say on `…/status` and `…/ack`
+- images.py: what they say on `…/data`: pictures' metadata and chunks
+- assembly.py: pictures put together from chunks, within bounds
+- commands.py: rows of `device_commands` as devices read them
+- replies.py: what a device is told without such a row
+- wire_json.py: JSON as devices send it, made safe to keep
+"""

@@ -23,15 +23,16 @@ class ImageRefusedError(RemoteProtocolError):
 
 
 class ImageFaultError(RemoteProtocolError):
-    """What the chunks of a picture add up to is not the picture that was announced, or no JPEG."""
+    """The chunks do not add up to the picture that was announced, or that is no JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of memory.
 
-    `max_bytes` and `max_chunks` of one picture, pictures `per_device` and `in_flight` in all; bytes and
-    chunks buffered in all. The last keeps chunks of a few bytes from costing many times what they hold.
+    One picture has at most `max_bytes` and `max_chunks`. At most `per_device` pictures of one device and
+    `in_flight` of all are unfinished at a time; together they hold at most `buffered_bytes`, and at most
+    `buffered_chunks`, since chunks of a few bytes cost many times what they hold.
     """
 
     max_bytes: int = 5_000_000
@@ -43,7 +44,7 @@ class Limits:
 
 
 class Assembly:
-    """One picture on its way; ImageBuffer alone changes it.
+    """One unfinished picture; ImageBuffer alone changes it.
 
     `last_heard` is the time that was passed in with the latest message about it.
     """
@@ -65,7 +66,7 @@ class Assembly:
 
     @property
     def total(self) -> int | None:
-        """How many chunks there are to be; None before the metadata."""
+        """How many chunks the picture has; None before the metadata."""
         return self.metadata.total_chunks if self.metadata else None
 
     @property
@@ -76,10 +77,10 @@ class Assembly:
     def missing(self) -> tuple[int, ...]:
         """The ids of the chunks that are not there, in the device's own numbering; empty before metadata.
 
-        Where neither the first id of a count from 0 nor the last of one from 1 was seen, both are listed.
+        While neither id 0 nor the last id of a count from 1 was seen, either may be missing: both are listed.
         """
-        numbers = self._numbers(self.total) if self.total else ()
-        return tuple(chunk_id for chunk_id in numbers if chunk_id not in self._chunks)
+        possible = self._possible_ids(self.total) if self.total else ()
+        return tuple(chunk_id for chunk_id in possible if chunk_id not in self._chunks)
 
     def assemble(self) -> bytes:
         """The picture; raises ImageFaultError, its message for the row, where it cannot be the one sent."""
@@ -92,11 +93,11 @@ class Assembly:
             raise ImageFaultError(fault)
         return picture
 
-    def announce(self, metadata: ImageMetadata) -> None:
-        """Learn what the picture is; what came before and is no part of it is dropped."""
+    def set_metadata(self, metadata: ImageMetadata) -> None:
+        """Learn what the picture is; chunks that came before and cannot be part of it are dropped."""
         self.metadata = metadata
         outside = [chunk_id for chunk_id in self._chunks if chunk_id > metadata.total_chunks]
-        # Both ends at once are of two numberings: the one that came first decides, as it does later on.
+        # Id 0 and the last id of a count from 1 exclude each other: the one that came first decides.
         ends = [chunk_id for chunk_id in self._chunks if chunk_id in {0, metadata.total_chunks}]
         for chunk_id in [*outside, *ends[1:]]:
             self.buffered_bytes -= len(self._chunks.pop(chunk_id))
@@ -105,22 +106,22 @@ class Assembly:
         """Whether this chunk is there."""
         return chunk_id in self._chunks
 
-    def may_have(self, chunk_id: int) -> bool:
-        """Whether there can be such a chunk, by what is known so far."""
-        return self.total is None or chunk_id in self._numbers(self.total)
+    def can_have(self, chunk_id: int) -> bool:
+        """Whether the picture can have such a chunk, by what is known so far."""
+        return self.total is None or chunk_id in self._possible_ids(self.total)
 
     def add(self, chunk: ImageChunk) -> None:
-        """Keep a chunk that is not there and may be."""
+        """Keep a chunk that is not there, and that the picture can have."""
         self._chunks[chunk.chunk_id] = chunk.data
         self.buffered_bytes += len(chunk.data)
 
-    def _numbers(self, total: int) -> range:
-        """The ids from 0 or from 1 on, or both as long as neither end was seen."""
+    def _possible_ids(self, total: int) -> range:
+        """The ids counted from 0 or from 1; those of both counts as long as neither is excluded."""
         return range(1 if total in self._chunks else 0, total if 0 in self._chunks else total + 1)
 
 
 class ImageBuffer:
-    """The pictures on their way, by device and name; all spellings of a device are one.
+    """The unfinished pictures, by device and name; all spellings of a device are one.
 
     Times are seconds of any clock that never goes back.
     """
@@ -138,13 +139,13 @@ class ImageBuffer:
         return self._bytes
 
     def __len__(self) -> int:
-        """How many pictures are on their way."""
+        """How many pictures are unfinished."""
         return self._in_flight
 
-    def metadata(self, metadata: ImageMetadata, now: float) -> Assembly:
-        """Begin a picture, or learn what its chunks are of; raises ImageRefusedError at a bound.
+    def add_metadata(self, metadata: ImageMetadata, now: float) -> Assembly:
+        """Begin a picture, or complete what its chunks began; raises ImageRefusedError at a bound.
 
-        The same again changes nothing; another picture of that name begins anew, as another Assembly.
+        The same metadata again changes nothing; that of another picture of its name begins another Assembly.
         """
         self._check_announced(metadata)
         device = device_key(metadata.device)
@@ -155,14 +156,14 @@ class ImageBuffer:
         if assembly is None:
             assembly = self._begin(device, metadata.name, now)
         if assembly.metadata is None:
-            self._count(assembly, -1)
-            assembly.announce(metadata)
-            self._count(assembly, 1)
+            self._count(assembly, sign=-1)
+            assembly.set_metadata(metadata)
+            self._count(assembly, sign=1)
         assembly.last_heard = now
         return assembly
 
-    def chunk(self, chunk: ImageChunk, now: float) -> Assembly:
-        """Keep a chunk, the first of its id, and say of which picture it is.
+    def add_chunk(self, chunk: ImageChunk, now: float) -> Assembly:
+        """Keep a chunk, unless one of its id is there, and return its picture.
 
         Raises ImageRefusedError at a bound, RemoteProtocolError for a chunk that cannot be of its picture.
         """
@@ -179,26 +180,26 @@ class ImageBuffer:
         return assembly
 
     def get(self, device: str, name: str) -> Assembly | None:
-        """The picture of this name, if it is on its way."""
+        """The unfinished picture of this name, if there is one."""
         return self._find(device_key(device), name)
 
-    def of_device(self, device: str) -> list[Assembly]:
-        """A device's pictures on their way, the first begun first."""
+    def unfinished(self, device: str) -> list[Assembly]:
+        """A device's unfinished pictures, the first begun first."""
         return list(self._devices.get(device_key(device), {}).values())
 
     def discard(self, device: str, name: str) -> None:
-        """Free a picture's memory; nothing happens where there is none."""
+        """Free a picture's memory, if it is there."""
         assembly = self.get(device, name)
         if assembly is not None:
             self._remove(assembly)
 
     def discard_device(self, device: str) -> None:
         """Free the memory of all of a device's pictures."""
-        for assembly in self.of_device(device):
+        for assembly in self.unfinished(device):
             self._remove(assembly)
 
     def expire(self, older_than: float) -> list[Assembly]:
-        """Discard the pictures that were last heard of before this time, and say which they were."""
+        """Discard the pictures that were last heard of before this time, and return them."""
         expired = [assembly for assembly in self._all() if assembly.last_heard < older_than]
         for assembly in expired:
             self._remove(assembly)
@@ -229,9 +230,10 @@ class ImageBuffer:
         if not pictures:
             del self._devices[assembly.device_key]
         self._in_flight -= 1
-        self._count(assembly, -1)
+        self._count(assembly, sign=-1)
 
-    def _count(self, assembly: Assembly, sign: int) -> None:
+    def _count(self, assembly: Assembly, *, sign: int) -> None:
+        """Count in (1) or out (-1) what a picture holds."""
         self._bytes += sign * assembly.buffered_bytes
         self._chunks += sign * assembly.received
 
@@ -242,21 +244,21 @@ class ImageBuffer:
             raise ImageRefusedError(
                 "max_bytes",
                 f"{name} is announced with {metadata.size} bytes, the limit is {limits.max_bytes};"
-                " it is not taken",
+                " it is refused",
             )
         if metadata.total_chunks > limits.max_chunks:
             raise ImageRefusedError(
                 "max_chunks",
                 f"{name} is announced with {metadata.total_chunks} chunks, the limit is {limits.max_chunks};"
-                " it is not taken",
+                " it is refused",
             )
 
     def _check_chunk(self, chunk: ImageChunk, assembly: Assembly | None) -> None:
-        """Raise for a chunk that cannot be of its picture, or that there is no room for."""
+        """Raise for a chunk that its picture cannot have, or that there is no room for."""
         limits = self._limits
-        if assembly and not assembly.may_have(chunk.chunk_id):
+        if assembly and not assembly.can_have(chunk.chunk_id):
             raise RemoteProtocolError(
-                f"{_chunk_dropped(chunk)}: the picture has {assembly.total} chunks, numbered otherwise"
+                f"{_chunk_dropped(chunk)}: the picture has {assembly.total} chunks, numbered differently"
             )
         if len(chunk.data) > limits.max_bytes:
             raise RemoteProtocolError(
@@ -284,17 +286,17 @@ class ImageBuffer:
         if self._chunks >= limits.buffered_chunks:
             raise ImageRefusedError(
                 "buffered_chunks",
-                f"{_chunk_dropped(chunk)}: unfinished pictures hold {self._chunks} chunks, which is all",
+                f"{_chunk_dropped(chunk)}: unfinished pictures hold {self._chunks} chunks, the limit",
             )
 
 
 def _identity(metadata: ImageMetadata) -> tuple[object, ...]:
-    """What tells pictures of one name apart, also where the device's clock was not set."""
+    """What distinguishes pictures of one name, also where the device's clock was not set."""
     return metadata.captured_at or metadata.captured_text, metadata.size, metadata.total_chunks
 
 
 def _one_too_many(name: str, limit: int, whose: str) -> str:
-    return f"{name!r:.60} is not taken: {limit} unfinished pictures {whose} are there, which is the limit"
+    return f"{name!r:.60} is refused: {limit} unfinished pictures {whose} are there, which is the limit"
 
 
 def _chunk_dropped(chunk: ImageChunk) -> str:
@@ -308,7 +310,7 @@ def _fault(picture: bytes, announced: int | None) -> str | None:
     if announced is not None and length < announced:
         return f"the chunks hold {length} bytes, fewer than the {announced} announced"
     if not picture.startswith(_JPEG_START):
-        return "the picture is no JPEG: it does not begin with FF D8"
+        return "the picture is not a JPEG: it does not begin with FF D8"
     if not picture.endswith(_JPEG_END):
         return "the picture is cut off: it does not end with FF D9, as a JPEG does"
     return None

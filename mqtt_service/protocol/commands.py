@@ -153,5 +153,5 @@ def _to_json(document: dict[str, Any]) -> bytes:
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalProtocolError(
-            f"command_payload is no plain JSON ({error}); use finite numbers, valid text and shallow nesting"
+            f"command_payload is not plain JSON ({error}); use finite numbers, valid text and shallow nesting"
         ) from error

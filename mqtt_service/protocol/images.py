@@ -1,7 +1,7 @@
 """Pictures from devices: what comes on `…/data` becomes metadata or a chunk, or RemoteProtocolError.
 
 Metadata has a total and no `chunk_id`; a chunk has a `chunk_id`. Fields that firmware spells in several ways
-are read in each. One bad reading never costs a device its answer: it counts as absent.
+are read in each of them. A bad reading is no reason to refuse a picture: it counts as absent.
 """
 
 import binascii
@@ -32,17 +32,17 @@ LARGEST_METADATA = 16 * 1024
 _LONGEST_TEXT = 255
 _LARGEST_INTEGER = 2**31 - 1
 _UNUSABLE_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-_FASTEST_CLOCK = timedelta(days=2)
-# Epoch seconds reach this in the year 5138; milliseconds passed it in 1973.
+_EARLIEST_CAPTURE = datetime(2020, 1, 1, tzinfo=UTC)
+_MOST_AHEAD = timedelta(days=2)
+# Seconds since 1970 reach this in the year 5138; milliseconds passed it in 1973.
 _LEAST_MILLISECONDS = 1e11
 _EPOCH = re.compile(r"[0-9]{10}(?:[0-9]{3})?(?:\.[0-9]+)?")
 _TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
-_BYTE_VALUES = {int}
+_ONLY_INTEGERS = {int}
 
-_CAPTURED = ("capture_timestamp", "timestamp", "capture_timeStamp")
-_CHUNK_SIZE = ("max_chunk_size", "max_chunks_size")
-_TOTAL = ("total_chunks_count", "total_chunk_count")
+_CAPTURED_KEYS = ("capture_timestamp", "timestamp", "capture_timeStamp")
+_CHUNK_SIZE_KEYS = ("max_chunk_size", "max_chunks_size")
+_TOTAL_KEYS = ("total_chunks_count", "total_chunk_count")
 
 
 class ImageNameError(RemoteProtocolError):
@@ -55,7 +55,7 @@ class ImageNameError(RemoteProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What a device measured beside a picture: °C, %RH, hPa, kΩ, as sent."""
+    """What a device measured when it took the picture: °C, %RH, hPa, kΩ, as sent."""
 
     temperature: float | None = None
     humidity: float | None = None
@@ -67,9 +67,9 @@ class Readings:
 class ImageMetadata:
     """A device announces a picture of `size` bytes in `total_chunks` chunks.
 
-    `captured_at` has a time zone (UTC), and is None where the device's clock was not set; `captured_text` is
-    what the device said. `document` is the whole message, as JSON that Postgres can store. `unusable`: one
-    item for each reading, and the time, that was named and could not be read.
+    `captured_at` is in UTC, and None where the device's clock was not set; `captured_text` is what the device
+    said. `document` is the whole message, as JSON that Postgres can store. `unusable` has one item for each
+    reading, and for the time, that the message names and that could not be read.
     """
 
     root: Root
@@ -103,8 +103,8 @@ class ImageChunk:
 def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata | ImageChunk:
     """Read a message on `…/data`; raises RemoteProtocolError when it is neither metadata nor a chunk.
 
-    ImageNameError, which is one, says that a picture cannot be taken for its name.
-    `now` is aware. A capture before 2020 or more than two days ahead of it was timed by a wrong clock.
+    Its subclass ImageNameError says that the picture cannot be taken because of its name.
+    `now` is aware. A time of capture before 2020, or more than two days after `now`, is a wrong clock's.
     """
     if topic.channel != "data":
         raise RemoteProtocolError(f"a message on …/{topic.channel} was read as one on …/data")
@@ -113,7 +113,7 @@ def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata 
         raise RemoteProtocolError(f"the message is {len(payload)} bytes, the limit is {LARGEST_MESSAGE}")
     if document.get("chunk_id") is not None:
         return _chunk(topic, document)
-    if _first(document, _TOTAL) is None:
+    if _first(document, _TOTAL_KEYS) is None:
         raise RemoteProtocolError(
             "the message on …/data has neither a chunk_id nor a total_chunks_count; it is dropped"
         )
@@ -124,7 +124,7 @@ def _chunk(topic: Topic, document: dict[str, Any]) -> ImageChunk:
     chunk_id = _integer(document["chunk_id"], 0)
     if chunk_id is None:
         raise RemoteProtocolError(
-            f"chunk_id {_shown(document['chunk_id'])} is no number from 0 on; the chunk is dropped"
+            f"chunk_id {_shown(document['chunk_id'])} is not a whole number from 0 up; the chunk is dropped"
         )
     name = _name(document)
     return ImageChunk(
@@ -144,7 +144,7 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
             f"the metadata of a picture is {length} bytes, the limit is {LARGEST_METADATA}; it is dropped"
         )
     document = storable(document)
-    captured = _first(document, _CAPTURED)
+    captured = _first(document, _CAPTURED_KEYS)
     return ImageMetadata(
         topic.root,
         topic.device,
@@ -152,8 +152,8 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
         captured_at=_moment(captured, now),
         captured_text=_as_sent(captured),
         size=_size(document.get("image_size")),
-        chunk_size=_integer(_first(document, _CHUNK_SIZE), 0),
-        total_chunks=_total(_first(document, _TOTAL)),
+        chunk_size=_integer(_first(document, _CHUNK_SIZE_KEYS), 0),
+        total_chunks=_total(_first(document, _TOTAL_KEYS)),
         readings=_readings(document),
         location=short_text(document.get("location"), _LONGEST_TEXT),
         error_code=_integer(document.get("error"), -_LARGEST_INTEGER),
@@ -165,13 +165,16 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
 
 def _unusable(document: dict[str, Any], now: datetime) -> tuple[Literal["reading", "time"], ...]:
     readings = _readings(document)
-    places = _places_of_readings(document)
+    places = _objects_with_readings(document)
     unread: list[Literal["reading", "time"]] = [
         "reading"
         for key in Readings.__slots__
         if getattr(readings, key) is None and any(key in place for place in places)
     ]
-    if any(key in document for key in _CAPTURED) and _moment(_first(document, _CAPTURED), now) is None:
+    if (
+        any(key in document for key in _CAPTURED_KEYS)
+        and _moment(_first(document, _CAPTURED_KEYS), now) is None
+    ):
         unread.append("time")
     return tuple(unread)
 
@@ -181,7 +184,7 @@ def _first(document: dict[str, Any], keys: tuple[str, ...]) -> object:
 
 
 def _name(document: dict[str, Any]) -> str:
-    """The name by which the device knows the picture; never used as a path, so it may look like one."""
+    """The device's own name for the picture; it is never used as a path, so it may look like one."""
     name = document.get("image_name")
     if not isinstance(name, str) or not name:
         raise RemoteProtocolError("the message has no image_name; it is dropped")
@@ -213,31 +216,31 @@ def _from_base64(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        # Line breaks, the URL's alphabet or no padding, perhaps.
+        # Perhaps it has line breaks, the alphabet for URLs, or no padding.
         pass
     bare = "".join(text.split()).translate(_TO_STANDARD_BASE64).rstrip("=")
     try:
         return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
     except ValueError as error:
         raise RemoteProtocolError(
-            f"the chunk's payload is no base64 ({error}); the chunk is dropped"
+            f"the chunk's payload is not base64 ({error}); the chunk is dropped"
         ) from error
 
 
 def _from_array(values: list[Any]) -> bytes:
-    if not set(map(type, values)) <= _BYTE_VALUES:
-        raise RemoteProtocolError("the chunk's payload is not of byte values alone; the chunk is dropped")
+    if not set(map(type, values)) <= _ONLY_INTEGERS:
+        raise RemoteProtocolError("the chunk's payload has values that are not bytes; the chunk is dropped")
     try:
         return bytes(values)
     except (ValueError, OverflowError) as error:
         raise RemoteProtocolError(
-            "the chunk's payload has a value that is no byte 0–255; the chunk is dropped"
+            "the chunk's payload has a value that is not a byte 0–255; the chunk is dropped"
         ) from error
 
 
 def _moment(value: object, now: datetime) -> datetime | None:
-    """When it was taken: ISO 8601 (UTC where it has no zone), or seconds or milliseconds since 1970."""
-    latest = now + _FASTEST_CLOCK
+    """A time in ISO 8601 (UTC where it has no zone), or in seconds or milliseconds since 1970."""
+    latest = now + _MOST_AHEAD
     if isinstance(value, str) and not _EPOCH.fullmatch(value.strip()):
         return _from_text(value.strip(), latest)
     seconds = number(value, 0, sys.float_info.max)
@@ -249,7 +252,7 @@ def _moment(value: object, now: datetime) -> datetime | None:
 
 
 def _plausible(seconds: float, latest: datetime) -> bool:
-    return _EARLIEST.timestamp() <= seconds <= latest.timestamp()
+    return _EARLIEST_CAPTURE.timestamp() <= seconds <= latest.timestamp()
 
 
 def _from_text(text: str, latest: datetime) -> datetime | None:
@@ -259,7 +262,7 @@ def _from_text(text: str, latest: datetime) -> datetime | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC) if _EARLIEST <= moment <= latest else None
+    return moment.astimezone(UTC) if _EARLIEST_CAPTURE <= moment <= latest else None
 
 
 def _as_sent(value: object) -> str | None:
@@ -269,7 +272,7 @@ def _as_sent(value: object) -> str | None:
 
 
 def _size(value: object) -> int | None:
-    """A number of bytes; one beyond reason stays beyond reason, so that a bound refuses it."""
+    """A number of bytes; one that is absurdly large stays so, and a bound refuses it."""
     size = whole_number(value)
     return min(size, sys.maxsize) if size is not None and size >= 0 else None
 
@@ -278,17 +281,17 @@ def _total(value: object) -> int:
     total = whole_number(value)
     if total is None or total < 1:
         raise RemoteProtocolError(
-            f"total_chunks_count {_shown(value)} is no number from 1 on; the picture is not taken"
+            f"total_chunks_count {_shown(value)} is not a whole number from 1 up; the picture is refused"
         )
     return min(total, sys.maxsize)
 
 
 def _readings(document: dict[str, Any]) -> Readings:
-    places = _places_of_readings(document)
+    places = _objects_with_readings(document)
     return Readings(*(_reading(places, key) for key in Readings.__slots__))
 
 
-def _places_of_readings(document: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def _objects_with_readings(document: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     nested = document.get("sensor_data")
     return (document, nested) if isinstance(nested, dict) else (document,)
 
@@ -307,5 +310,5 @@ def _integer(value: object, lowest: int) -> int | None:
 
 
 def _shown(value: object) -> str:
-    """A value as an operator is to see it; what is nested may be nested too deep to print."""
+    """A value as a log line shows it; what is nested may be nested too deep to print."""
     return f"{value!r:.50}" if isinstance(value, int | float | str) else f"(a JSON {type(value).__name__})"

@@ -1,8 +1,8 @@
 """Messages from devices: bytes in, one frozen message out, or RemoteProtocolError; never anything else.
 
-Both sides publish on `…/ack`, so our own image replies come back to us there. They are told by their keys and
-become a `ServiceMessage`, never an acknowledgement. The topic says who speaks; a `device_id` in the payload
-that names another device is reported in `claimed_device` and otherwise ignored.
+Both sides publish on `…/ack`, so the service's own replies about pictures come back to it there. They are
+recognised by their keys and become a `ServiceMessage`, never an acknowledgement. The topic says which device
+a message is from; a `device_id` in the payload that names another is reported in `claimed_device`, no more.
 """
 
 import re
@@ -38,9 +38,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class Acknowledgement:
     """A device's answer to a command.
 
-    With `command_id` (as sent: it may be no UUID) it is about that command, else about the one of
-    `command_type` sent last, else about the command sent last. `response` is the whole message, as JSON that
-    Postgres can store.
+    With a `command_id` (as sent: it may be no UUID) it answers that command, else the latest that was sent of
+    `command_type`, else the latest that was sent. `response` is the whole message, as JSON that Postgres can
+    store.
     """
 
     root: Root
@@ -55,7 +55,7 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class ServiceMessage:
-    """What a worker of this service had published about a picture, seen back on `…/ack`."""
+    """What a worker of this service published about a picture, received again on `…/ack`."""
 
     root: Root
     device: str
@@ -65,7 +65,7 @@ class ServiceMessage:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A device is awake and waits for an answer. Volts, dBm; at most 10 names of pending pictures."""
+    """HELLO: a device is awake and waits for an answer. Volts, dBm; at most 10 names of pending pictures."""
 
     root: Root
     device: str
@@ -119,7 +119,7 @@ def parse_heartbeat(topic: Topic, payload: bytes) -> Heartbeat:
 def claimed_device(topic: Topic, document: Mapping[str, Any]) -> str | None:
     """The `device_id` in a message, if it names another device than the one whose topic it came on."""
     claimed = document.get("device_id")
-    # Most spell it as their topic does, and chunks come by the thousand.
+    # Most devices spell it as in their topic, and chunks come by the thousand.
     if claimed == topic.device:
         return None
     name = short_text(claimed, _LONGEST_NAME)
@@ -159,11 +159,11 @@ def _outcome(status: object) -> Outcome:
 
 
 def _command_id(value: object) -> str | None:
-    """An id that cannot be read must not turn the answer into one about whichever command came last."""
+    """An id that cannot be read must not turn the answer into one to whichever command was sent last."""
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > _LONGEST_NAME:
-        raise RemoteProtocolError(f"command_id {str(value)[:50]!r} is none of ours")
+        raise RemoteProtocolError(f"command_id {str(value)[:50]!r} is not one that this service sends")
     return value
 
 

@@ -1,10 +1,10 @@
-"""Replies: what a device that woke is told without any row of `device_commands`.
+"""Replies: what a device that woke is told without a row of `device_commands`.
 
     cmd   send_image, capture_image, next_wake
     ack   missing_chunks, ACK_OK
 
 Those on `cmd` carry a command_id as commands do. It is a UUID of version 8 that begins with a mark, so that
-the device's acknowledgement is never looked for among the rows.
+the device's acknowledgement is recognised, and never looked for among the rows.
 """
 
 import json
@@ -22,18 +22,18 @@ _LENGTH = 16
 _REPLY_ID = re.compile(rf"{_MARK.hex()}[0-9a-f]{{4}}8[0-9a-f]{{3}}[89ab][0-9a-f]{{15}}")
 
 
-def reply_id(rng_bytes: bytes) -> UUID:
-    """A new id for a reply, out of 16 random bytes."""
-    if len(rng_bytes) != _LENGTH:
-        raise ValueError(f"an id is made of {_LENGTH} random bytes, not {len(rng_bytes)}")
-    raw = bytearray(_MARK + rng_bytes[len(_MARK) :])
+def reply_id(random_bytes: bytes) -> UUID:
+    """A new id for a reply, made of 16 random bytes."""
+    if len(random_bytes) != _LENGTH:
+        raise ValueError(f"an id is made of {_LENGTH} random bytes, not {len(random_bytes)}")
+    raw = bytearray(_MARK + random_bytes[len(_MARK) :])
     raw[6] = raw[6] & 0x0F | 0x80
     raw[8] = raw[8] & 0x3F | 0x80
     return UUID(bytes=bytes(raw))
 
 
 def is_reply_id(text: str | None) -> bool:
-    """Whether a command_id, as a device spells it, is of a reply and thus of no row."""
+    """Whether a command_id, as a device spells it, is that of a reply, and so of no row."""
     bare = text.strip().strip("{}").replace("-", "").lower() if text else ""
     return _REPLY_ID.fullmatch(bare) is not None
 
@@ -60,12 +60,12 @@ def encode_missing_chunks(device: str, name: str, chunks: Sequence[int]) -> byte
 
 def encode_ack_ok(device: str, name: str, next_wake: datetime, wake_format: WakeFormat) -> bytes:
     """`ack`: the picture is safely stored and may be deleted; sleep until this aware time."""
-    told = {"next_wake_time": wire_time(next_wake, wake_format)}
-    return _to_json({"device_id": device, "image_name": name, "ACK_OK": told})
+    ack_ok = {"next_wake_time": wire_time(next_wake, wake_format)}
+    return _to_json({"device_id": device, "image_name": name, "ACK_OK": ack_ok})
 
 
-def _command(device: str, reply_id: UUID, **own: object) -> bytes:
-    return _to_json({"device_id": device, "command_id": str(reply_id), **own})
+def _command(device: str, reply_id: UUID, **fields: object) -> bytes:
+    return _to_json({"device_id": device, "command_id": str(reply_id), **fields})
 
 
 def _to_json(document: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Topics: who speaks, on which root, about what. The topic alone says which device a message is from.
+"""Topics: which device, on which root, about what. The topic alone says which device a message is from.
 
     device/{id}/status    ESP32CAM/{id}/status    HELLO, from the device
     device/{id}/cmd       ESP32CAM/{id}/cmd       commands, from us
@@ -17,14 +17,14 @@ from mqtt_service.errors import LocalProtocolError, RemoteProtocolError
 Root = Literal["device", "ESP32CAM"]
 Channel = Literal["status", "cmd", "ack", "data"]
 
-_ONE_HANDLES = ("device/+/ack", "ESP32CAM/+/ack", "device/+/status", "ESP32CAM/+/status")
+_FOR_ONE_WORKER = ("device/+/ack", "ESP32CAM/+/ack", "device/+/status", "ESP32CAM/+/status")
 # Every worker keeps a picture's chunks, so that any of them can finish it.
-_ALL_HEAR = ("ESP32CAM/+/data", "device/+/data")
+_FOR_EVERY_WORKER = ("ESP32CAM/+/data", "device/+/data")
 
 LONGEST_ID = 256
 
-# A broker may close the connection over any of these in a topic (MQTT 5, sections 1.5.4 and 4.7.1); one such
-# row would then take every other command down with it, again and again.
+# A broker may close the connection over any of these in a topic (MQTT 5, sections 1.5.4 and 4.7.1): one such
+# row would keep all other commands from being sent, again and again.
 _WILDCARDS = re.compile(r"[+#/]")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef]")
 # The last two code points of every plane are no characters.
@@ -35,7 +35,7 @@ _MAC = re.compile(r"[0-9A-Fa-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic taken apart; `device` is the id as the device spells it."""
+    """The parts of a topic; `device` is the id as the device spells it."""
 
     root: Root
     device: str
@@ -43,17 +43,19 @@ class Topic:
 
 
 def subscriptions(group: str | None) -> tuple[str, ...]:
-    """What a worker listens to; with a group, its members share acknowledgements and HELLOs (MQTT 5)."""
-    shared = [f"$share/{group}/{topic}" for topic in _ONE_HANDLES] if group else _ONE_HANDLES
-    return (*shared, *_ALL_HEAR)
+    """What a worker subscribes to; with a group, its members share acknowledgements and HELLOs (MQTT 5)."""
+    shared = [f"$share/{group}/{topic}" for topic in _FOR_ONE_WORKER] if group else _FOR_ONE_WORKER
+    return (*shared, *_FOR_EVERY_WORKER)
 
 
 def parse_topic(topic: str) -> Topic:
-    """Take a received topic apart; raises RemoteProtocolError for one that is not of this protocol."""
+    """The parts of a received topic; raises RemoteProtocolError for one that is not of this protocol."""
     root, _, rest = topic.partition("/")
     device, _, channel = rest.rpartition("/")
     if not _is_root(root) or not _is_channel(channel):
-        raise RemoteProtocolError(f"the topic {topic[:LONGEST_ID]!r} is none of a device's; drop the message")
+        raise RemoteProtocolError(
+            f"the topic {topic[:LONGEST_ID]!r} is not one on which devices publish; drop the message"
+        )
     fault = _fault_of_id(device)
     if fault:
         raise RemoteProtocolError(f"the topic's device id {fault}; drop the message")

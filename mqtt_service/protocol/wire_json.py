@@ -15,20 +15,18 @@ LARGEST_MESSAGE = 64 * 1024
 DEEPEST = 32
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# A text is taken whole, up to the message's end where it is not closed, so that nothing is read twice.
-_TEXT_OR_NO_NUMBER = re.compile(
-    r'"(?:[^"\\]++|\\.)*+"?|[+-]?\b(?:nan|inf|infinity)\b', re.IGNORECASE | re.DOTALL
-)
+# A string is matched whole, up to the message's end where it is not closed, so that nothing is read twice.
+_STRING_OR_NAN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[+-]?\b(?:nan|inf|infinity)\b', re.IGNORECASE | re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def read_object(
     payload: bytes, *, largest: int = LARGEST_MESSAGE, bad_numbers_as_null: bool = False
 ) -> dict[str, Any]:
-    """The JSON object that the bytes spell, storable; raises RemoteProtocolError for anything else.
+    """The JSON object in these bytes, storable; raises RemoteProtocolError for anything else.
 
-    `bad_numbers_as_null`: a number that is none (NaN, Infinity, C's `nan` and `inf`) or is out of range
-    becomes None; else it is refused like everything that is no JSON.
+    `bad_numbers_as_null`: NaN, Infinity, C's `nan` and `inf`, and numbers out of range become None; otherwise
+    they are refused, like everything that is no JSON.
     """
     return storable(parse_object(payload, largest=largest, bad_numbers_as_null=bad_numbers_as_null))
 
@@ -36,7 +34,7 @@ def read_object(
 def parse_object(
     payload: bytes, *, largest: int = LARGEST_MESSAGE, bad_numbers_as_null: bool = False
 ) -> dict[str, Any]:
-    """As `read_object`, but as it came: depth is not bounded, and texts may hold what cannot be stored."""
+    """As `read_object`, but unchecked: depth is not bounded, and texts may hold what cannot be stored."""
     if len(payload) > largest:
         raise RemoteProtocolError(f"the message is {len(payload)} bytes, the limit is {largest}")
     try:
@@ -45,7 +43,7 @@ def parse_object(
     except RecursionError as error:
         raise RemoteProtocolError(f"the message is nested deeper than {DEEPEST}") from error
     except ValueError as error:
-        raise RemoteProtocolError(f"the message is no JSON: {error}") from error
+        raise RemoteProtocolError(f"the message is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise RemoteProtocolError(f"the message is a JSON {type(document).__name__}, not an object")
     return document
@@ -85,11 +83,11 @@ def _decode_leniently(text: str) -> object:
     try:
         return _LENIENT.decode(text)
     except ValueError:
-        # Firmware that prints its JSON with printf writes `nan`: only such a message costs a second reading.
-        return _MOST_LENIENT.decode(_TEXT_OR_NO_NUMBER.sub(_null_for_no_number, text))
+        # Firmware that prints its JSON with printf writes `nan`: only such a message is read a second time.
+        return _MOST_LENIENT.decode(_STRING_OR_NAN.sub(_replace_nan, text))
 
 
-def _null_for_no_number(match: re.Match[str]) -> str:
+def _replace_nan(match: re.Match[str]) -> str:
     found = match[0]
     return found if found[0] == '"' else "null"
 
@@ -121,23 +119,23 @@ def _int_or_none(text: str) -> int | None:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _no_constant(_: str) -> None:
+def _none_for_constant(_: str) -> None:
     return None
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_refuse_constant)
 _LENIENT = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_finite_or_none, parse_constant=_no_constant
+    object_pairs_hook=_object, parse_float=_finite_or_none, parse_constant=_none_for_constant
 )
 # A function of ours for every integer would make an array of byte values several times slower to read.
 _MOST_LENIENT = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_float=_finite_or_none,
     parse_int=_int_or_none,
-    parse_constant=_no_constant,
+    parse_constant=_none_for_constant,
 )
 
 

@@ -152,6 +152,7 @@ _WHY_UNUSED = {
     "wrong_device": "the command belongs to another device",
     "duplicate": "the command had it already",
     "ignored": "the command is in a final state",
+    "refused": "the database refuses to change the command",
 }
 
 
@@ -172,4 +173,5 @@ def _log_result(answer: Acknowledgement, result: Acknowledged) -> None:
     elif result.result == "reply":
         log.debug("[VISIT] The device acknowledged a reply (%s)", result.command_type, extra=extra)
     else:
-        log.warning("[CommandQueue] Answer not used: %s", _WHY_UNUSED[result.result], extra=extra)
+        why = f": {result.error}" if result.error else ""
+        log.warning("[CommandQueue] Answer not used: %s%s", _WHY_UNUSED[result.result], why, extra=extra)

@@ -16,10 +16,13 @@ class ClaimReport:
     """Logs and counts commands that the database took over, failed, expired or refused to change.
 
     Every claim finds a refused command again; it is logged once, until it was changed after all.
+    `refused_count` and `refused_example` are those of the last claim.
     """
 
     def __init__(self) -> None:
         self._refused: dict[UUID, None] = {}  # the oldest first
+        self.refused_count = 0
+        self.refused_example: str | None = None
         self._unknown_types: set[str] = set()
 
     def write(self, claim: Claim) -> None:
@@ -49,6 +52,8 @@ class ClaimReport:
             )
 
     def _write_refused(self, claim: Claim) -> None:
+        self.refused_count = claim.refused_count
+        self.refused_example = _describe(claim.refused[0]) if claim.refused else None
         for rows in (claim.commands, claim.failed, claim.expired):
             for changed in rows:
                 self._refused.pop(changed.command_id, None)
@@ -83,11 +88,14 @@ def _log_expired(expired: ExpiredCommand) -> None:
 
 
 def _log_refused(refused: RefusedCommand) -> None:
+    behind = f"{refused.waiting} later command(s) of its device wait behind it, " if refused.waiting else ""
     log.warning(
-        "[CommandQueue] The database refuses to change %s (device %s): %s; it is passed over, the rest goes "
-        "on",
-        refused.command_id,
-        refused.device_code or "without a code",
-        refused.error,
+        "[CommandQueue] The database refuses to change %s; it is passed over, %sthe rest goes on",
+        _describe(refused),
+        behind,
         extra=context(command=refused.command_id, device=refused.device_code),
     )
+
+
+def _describe(refused: RefusedCommand) -> str:
+    return f"{refused.command_id} (device {refused.device_code or 'without a code'}): {refused.error}"

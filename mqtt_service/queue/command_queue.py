@@ -85,6 +85,11 @@ class CommandQueueProcessor:
         return not self._stopping.is_set()
 
     @property
+    def refused(self) -> tuple[int, str | None]:
+        """How many commands the database refused to change in the last claim, and the first of them."""
+        return self._report.refused_count, self._report.refused_example
+
+    @property
     def settling_overdue(self) -> bool:
         """Whether settlements wait so long that their leases are at risk: then nothing new is claimed."""
         return (

@@ -53,6 +53,11 @@ class Settler:
         if self._settling:
             await asyncio.wait(set(self._settling.values()), timeout=_MAX_WAIT)
 
+    @property
+    def refused(self) -> int:
+        """How many commands this worker keeps, since the database takes no outcome of them."""
+        return len(self._refused)
+
     def settle(self, settlement: Settlement, command: Command | None = None) -> None:
         """Have this written; the log takes the names of device and command type from `command`."""
         task = asyncio.create_task(self._write(settlement, command))
@@ -61,11 +66,18 @@ class Settler:
 
     async def _write(self, settlement: Settlement, command: Command | None) -> None:
         try:
-            settled = await self._batcher.submit(settlement)
+            settled = await self._submit(settlement)
         except PermanentError as error:
             await self._fail_instead(settlement, command, str(error))
         else:
             _log_outcome(settlement, settled, command)
+
+    async def _submit(self, settlement: Settlement) -> Settled:
+        """Raises PermanentError where the database refuses this row's change."""
+        settled = await self._batcher.submit(settlement)
+        if settled.result == "refused":
+            raise PermanentError(settled.error or "the database names no reason")
+        return settled
 
     async def _fail_instead(self, settlement: Settlement, command: Command | None, why: str) -> None:
         """Fail a command for good whose outcome the database refuses (a trigger of the project, say).
@@ -74,7 +86,7 @@ class Settler:
         """
         failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
         try:
-            _log_outcome(failure, await self._batcher.submit(failure), command)
+            _log_outcome(failure, await self._submit(failure), command)
         except PermanentError as error:
             self._refused.add(settlement.command_id)
             log.error(  # noqa: TRY400 - one line, the traceback would tell nothing

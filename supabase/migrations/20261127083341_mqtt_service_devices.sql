@@ -106,15 +106,60 @@ alter table public.device_history
 -- a device's events, the latest first
 create index if not exists device_history_device_id_idx on public.device_history (device_id, created_at desc);
 
--- Adds an event. An adopted table may require columns that we do not know: then there is a warning instead.
+-- An older table may have its own words for these, and may have them in an enum.
+do $$
+begin
+  call mqtt_private.allow_values('public.device_history', 'severity', '{info,warning,error}');
+  call mqtt_private.allow_values('public.device_history', 'event_type',
+    '{mapped,unmapped,self_registered,wake_schedule_invalid,image_failed}');
+exception when datatype_mismatch then
+  raise warning 'events that the worker writes may be missing in device_history: %', sqlerrm;
+end
+$$;
+
+-- The category of an event as the Node service had it, for its dashboards.
+create or replace function mqtt_private.fn_category_of_event(p_event text) returns text
+language sql immutable parallel safe set search_path = '' as $$
+  select case p_event
+    when 'mapped' then 'Assignment'
+    when 'unmapped' then 'Unassignment'
+    when 'self_registered' then 'ProvisioningStep'
+    when 'wake_schedule_invalid' then 'ConfigurationChange'
+    when 'image_failed' then 'ErrorEvent'
+  end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_category_of_event', 'service_role');
+
+-- Adds an event; also to the columns of the Node service, where they are there. History stands beside what happens:
+-- what refuses it gives a warning, and stops nothing.
 create or replace function mqtt_private.fn_log_event(
   p_device_id uuid, p_event text, p_severity text, p_text text, p_data jsonb) returns void
 language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_left_out jsonb;
+  v_fault mqtt_private.fault;
+  v_error text;
 begin
-  insert into public.device_history (device_id, event_type, severity, description, event_data, created_by_user_id)
-  values (p_device_id, p_event, p_severity, p_text, p_data, auth.uid());
-exception when integrity_constraint_violation then
-  raise warning 'device_history refused "%" of device %: %', p_event, p_device_id, sqlerrm;
+  v_left_out := mqtt_private.fn_write_row('device_history', null,
+    jsonb_build_object('device_id', p_device_id, 'event_type', p_event),
+    jsonb_strip_nulls(jsonb_build_object(
+      'severity', p_severity, 'description', p_text, 'event_data', p_data, 'created_by_user_id', auth.uid(),
+      'event_category', mqtt_private.fn_category_of_event(p_event), 'event_timestamp', now(), 'user_id', auth.uid(),
+      'site_id', coalesce(p_data ->> 'site_id',
+        (select site_id::text from public.devices where device_id = p_device_id)),
+      'program_id', coalesce(p_data ->> 'program_id',
+        (select program_id::text from public.devices where device_id = p_device_id)))));
+  if v_left_out <> '{}' then
+    raise warning 'the event "%" of device % is incomplete: %', p_event, p_device_id,
+      mqtt_private.fn_describe_left_out('device_history', v_left_out);
+  end if;
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_history');
+  if v_error is null then raise; end if;
+  raise warning 'device_history does not take "%" of device %: %', p_event, p_device_id, v_error;
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_log_event', 'service_role');

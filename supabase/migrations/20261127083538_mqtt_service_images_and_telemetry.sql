@@ -16,6 +16,8 @@ alter table public.device_images
   add column if not exists device_id uuid references public.devices (device_id) on delete cascade,
   add column if not exists image_name text,
   add column if not exists captured_at timestamptz,       -- by the device's clock; null: it did not say
+  -- captured_at is no time of the device: an older table demands one, and it had none to say
+  add column if not exists time_unknown boolean not null default false,
   add column if not exists image_size integer,            -- bytes
   add column if not exists max_chunk_size integer,        -- bytes
   add column if not exists total_chunks integer,

@@ -48,7 +48,7 @@ language sql stable set search_path = public, extensions as $$
   select exists (
     select from public.devices
     where device_id = p_device_id and (company_id in (select mqtt_private.fn_my_companies('admin'))
-      or company_id is null and provisioning_status = 'pending_mapping'))
+      or company_id is null and provisioning_status::text = 'pending_mapping'))
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_may_map', 'authenticated', 'service_role');
 
@@ -121,7 +121,7 @@ create policy mqtt_members_read on public.sites for select to authenticated
 drop policy if exists mqtt_members_read on public.devices;
 create policy mqtt_members_read on public.devices for select to authenticated
   using (company_id in (select mqtt_private.fn_my_companies('viewer'))
-    or company_id is null and provisioning_status = 'pending_mapping' and exists (
+    or company_id is null and provisioning_status::text = 'pending_mapping' and exists (
       select mqtt_private.fn_my_companies('admin')));
 
 drop policy if exists mqtt_members_read on public.device_history;

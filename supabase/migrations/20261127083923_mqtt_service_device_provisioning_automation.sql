@@ -169,7 +169,9 @@ language plpgsql set search_path = public, extensions as $$
 begin
   new.program_id := coalesce(new.program_id, (select program_id from public.sites where site_id = new.site_id));
   if tg_op = 'INSERT' then
-    new.assigned_by_user_id := coalesce(new.assigned_by_user_id, auth.uid());
+    if new.assigned_by_user_id is null then -- no coalesce: an older table may have a text there
+      new.assigned_by_user_id := auth.uid();
+    end if;
   elsif new.is_active and (old.is_active is not true
     or (new.device_id, new.site_id) is distinct from (old.device_id, old.site_id))
   then
@@ -180,7 +182,9 @@ begin
     new.unassigned_by_user_id := null;
   elsif old.is_active and new.is_active is not true then
     new.unassigned_at := coalesce(new.unassigned_at, now());
-    new.unassigned_by_user_id := coalesce(new.unassigned_by_user_id, auth.uid());
+    if new.unassigned_by_user_id is null then
+      new.unassigned_by_user_id := auth.uid();
+    end if;
   end if;
   return new;
 end
@@ -225,6 +229,8 @@ language plpgsql volatile security invoker set search_path = public, extensions 
 declare
   v_assignment_id uuid;
   v_answer jsonb;
+  v_fault mqtt_private.fault;
+  v_error text;
 begin
   perform from public.devices where device_id = p_device_id for no key update;
   select assignment_id into v_assignment_id from public.device_site_assignments
@@ -241,9 +247,15 @@ begin
     'device_code', device_code, 'site_id', site_id, 'program_id', program_id, 'company_id', company_id,
     'next_wake_at', next_wake_at, 'welcome_due', welcome_due) into v_answer
   from public.devices where device_id = p_device_id;
+  perform mqtt_private.fn_check_deferred_constraints();
   return v_answer;
-exception when integrity_constraint_violation then
-  return jsonb_build_object('success', false, 'error', sqlerrm, 'message', 'the device was not mapped: ' || sqlerrm,
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
+  if v_error is null then raise; end if;
+  return jsonb_build_object('success', false, 'error', v_error, 'message', 'the device was not mapped: ' || v_error,
     'device_id', p_device_id, 'site_id', p_site_id, 'program_id', p_program_id, 'welcome_due', false);
 end
 $$;
@@ -251,18 +263,10 @@ call mqtt_private.grant_execute('public.fn_initialize_device_after_mapping(uuid,
 
 -- The welcome --------------------------------------------------------------------------------------------------
 
--- Queues the welcome, a set_wake_schedule command with the schedule and where the device belongs, of every active
--- device that has none yet (or of those named), up to p_limit. welcome_due is cleared in the transaction that inserts
--- the command, under a lock on the device; so each mapping is welcomed exactly once, however many workers call, and
--- however often. A device that another call holds is left to that call. A schedule that does not parse is left out, and
--- next_wake_time is 12 hours from now.
--- A set_wake_schedule that somebody else queued since the mapping is the device's welcome: then none is added. Beside
--- another service that welcomes devices, p_standby_seconds is how long it gets to do so.
--- Returns [{command_id, device_id, device_code, site_id, next_wake_at}] of the devices welcomed by this call.
-create or replace function public.fn_queue_welcome_commands(
-  p_device_ids uuid[] default null, p_limit int default 500, p_standby_seconds double precision default 0)
-returns jsonb
-language sql volatile security invoker set search_path = public, extensions as $$
+-- Queues the welcome of mapped devices, all in one statement. As fn_queue_welcome_commands.
+create or replace function mqtt_private.fn_queue_welcomes(
+  p_device_ids uuid[], p_limit int, p_standby_seconds double precision) returns jsonb
+language sql volatile set search_path = public, extensions as $$
   with due as materialized (
     select d.device_id, others.welcomed from public.devices d
     cross join lateral (
@@ -310,6 +314,61 @@ language sql volatile security invoker set search_path = public, extensions as $
     'next_wake_at', w.next_wake_at) order by w.device_id), '[]')
   from queued q join welcome w on w.device_id = q.device_id
 $$;
+call mqtt_private.grant_execute('mqtt_private.fn_queue_welcomes', 'service_role');
+
+-- The same past what the project refuses: then the device awaits its welcome still, and its element has the key error.
+create or replace function mqtt_private.fn_queue_welcomes_or_pass_over(
+  p_device_ids uuid[], p_limit int, p_standby_seconds double precision) returns jsonb
+language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_answer jsonb;
+  v_due uuid[];
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  v_answer := mqtt_private.fn_queue_welcomes(p_device_ids, p_limit, p_standby_seconds);
+  perform mqtt_private.fn_check_deferred_constraints();
+  return v_answer;
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_commands');
+  if v_error is null then raise; end if;
+  v_due := array(
+    select device_id from public.devices
+    where welcome_due and is_active and (p_device_ids is null or device_id = any (p_device_ids))
+    order by device_id limit greatest(p_limit, 0));
+  if cardinality(v_due) > 1 then
+    return (
+      select coalesce(jsonb_agg(element), '[]')
+      from unnest(v_due) as d (device_id),
+        jsonb_array_elements(
+          mqtt_private.fn_queue_welcomes_or_pass_over(array[device_id], 1, p_standby_seconds)) as e (element));
+  end if;
+  return coalesce((
+    select jsonb_agg(jsonb_build_object('command_id', null, 'device_id', device_id, 'device_code', device_code,
+      'site_id', site_id, 'next_wake_at', null, 'error', v_error))
+    from public.devices where device_id = any (v_due)), '[]');
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_queue_welcomes_or_pass_over', 'service_role');
+
+-- Queues the welcome, a set_wake_schedule command with the schedule and where the device belongs, of every active
+-- device that has none yet (or of those named), up to p_limit. welcome_due is cleared in the transaction that inserts
+-- the command, under a lock on the device; so each mapping is welcomed exactly once, however many workers call, and
+-- however often. A device that another call holds is left to that call. A schedule that does not parse is left out, and
+-- next_wake_time is 12 hours from now.
+-- A set_wake_schedule that somebody else queued since the mapping is the device's welcome: then none is added. Beside
+-- another service that welcomes devices, p_standby_seconds is how long it gets to do so.
+-- Returns [{command_id, device_id, device_code, site_id, next_wake_at, error?}] of the devices welcomed by this call,
+-- and of those whose welcome the project refuses: command_id is null then, and error says why.
+create or replace function public.fn_queue_welcome_commands(
+  p_device_ids uuid[] default null, p_limit int default 500, p_standby_seconds double precision default 0)
+returns jsonb
+language sql volatile security invoker set search_path = '' as $$
+  select mqtt_private.fn_queue_welcomes_or_pass_over(p_device_ids, p_limit, p_standby_seconds)
+$$;
 call mqtt_private.grant_execute('public.fn_queue_welcome_commands(uuid[], int, double precision)', 'service_role');
 
 -- Checks -------------------------------------------------------------------------------------------------------
@@ -325,7 +384,7 @@ language sql stable set search_path = public, extensions as $$
       case when d.company_id is null then 'missing_company' end,
       case when d.program_id is null then 'missing_program' end,
       case when d.site_id is null then 'missing_site' end,
-      case when d.is_active is not true or d.provisioning_status is distinct from 'active' then 'not_active' end,
+      case when d.is_active is not true or d.provisioning_status::text is distinct from 'active' then 'not_active' end,
       case when d.next_wake_at is null then 'missing_next_wake' end,
       case when d.site_id <> a.site_id then 'site_mismatch' end,
       case when d.program_id <> target.program_id then 'program_mismatch' end,
@@ -354,11 +413,11 @@ returns table (
   site_id uuid, program_id uuid, company_id uuid,
   assignment_id uuid, assigned_site_id uuid, assigned_program_id uuid, issue text, fixable boolean)
 language sql stable security invoker set search_path = public, extensions as $$
-  select d.device_id, d.device_code, d.device_name, d.device_mac, d.provisioning_status, d.is_active,
-    d.site_id, d.program_id, d.company_id,
+  select d.device_id, d.device_code::text, d.device_name::text, d.device_mac::text, d.provisioning_status::text,
+    d.is_active, d.site_id, d.program_id, d.company_id,
     l.assignment_id, l.assigned_site_id, l.assigned_program_id, l.issues[1], l.fixable
   from mqtt_private.fn_check_lineage(null) l join public.devices d on d.device_id = l.device_id
-  where l.issues <> '{}' and d.provisioning_status <> 'inactive'
+  where l.issues <> '{}' and d.provisioning_status::text <> 'inactive'
   order by d.device_id
 $$;
 call mqtt_private.grant_execute('public.fn_find_devices_with_incomplete_lineage()', 'service_role');

@@ -4,6 +4,9 @@
 -- Every worker receives every HELLO. The first to bring it begins the visit and answers; for the others it is a
 -- duplicate.
 --
+-- A device is answered from what can be read, whatever the database refuses to write of its HELLO: what is refused is
+-- left out, and the answer names it.
+--
 -- Locks, in this order: the registrations (an advisory lock, only where a device is unknown), devices, visits. Commands
 -- to redeliver and pictures that are no longer pending are not waited for: whoever holds such a row is changing it.
 
@@ -60,6 +63,8 @@ declare
   v_id text;
   v_device_id uuid;
   v_left int;
+  v_fault mqtt_private.fault;
+  v_error text;
   v_unknown constant text[] := array(
     select topic_id from unnest(p_topic_ids) with ordinality as t (topic_id, place)
     where topic_id <> '' and mqtt_private.fn_find_device(topic_id) is null order by place);
@@ -75,11 +80,16 @@ begin
     continue when mqtt_private.fn_find_device(v_id) is not null; -- another worker was first, or it is here twice
     begin
       v_device_id := mqtt_private.fn_register_device(v_id, v_now);
+      perform mqtt_private.fn_check_deferred_constraints();
       created := array_remove(created || v_device_id, null);
       v_left := v_left - 1;
     exception when others then
-      if false then raise; end if;
-      errors := errors || jsonb_build_object(v_id, sqlerrm);
+      get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
+      v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
+      if v_error is null then raise; end if;
+      errors := errors || jsonb_build_object(v_id, v_error);
     end;
   end loop;
 end
@@ -123,9 +133,31 @@ begin
           and coalesce(c.delivered_at, '-infinity') < p_now - interval '10 seconds')
       and not mqtt_private.fn_is_outdated(c)
     for update of c skip locked));
+  perform mqtt_private.fn_check_deferred_constraints();
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_redeliver_commands', 'service_role');
+
+-- The same, past what the project refuses: then they stay as they are, and the result says why; null: nothing is.
+create or replace function mqtt_private.fn_redeliver_commands_or_pass_over(
+  p_device_id uuid, p_limit int, p_now timestamptz) returns text
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  perform mqtt_private.fn_redeliver_commands(p_device_id, p_limit, p_now);
+  return null;
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_commands');
+  if v_error is null then raise; end if;
+  return 'commands that it did not answer are not sent again: ' || v_error;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_redeliver_commands_or_pass_over', 'service_role');
 
 -- Recording ----------------------------------------------------------------------------------------------------
 
@@ -144,16 +176,47 @@ begin
   from jsonb_to_record(p_heartbeat) as h (
     topic_root text, topic_id text, firmware_version text, battery_voltage numeric, wifi_rssi int, location text)
   where d.device_id = p_device_id;
+  perform mqtt_private.fn_check_deferred_constraints();
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_update_device_status', 'service_role');
 
+-- The same, past what the project refuses: the rest is written, and the result says what is not, and why; null: all is.
+create or replace function mqtt_private.fn_update_device_status_or_pass_over(
+  p_device_id uuid, p_heartbeat jsonb, p_next_wake_at timestamptz, p_now timestamptz) returns text
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_fault mqtt_private.fault;
+begin
+  begin
+    perform mqtt_private.fn_update_device_status(p_device_id, p_heartbeat, p_next_wake_at, p_now);
+    return null;
+  exception when others then
+    get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+      v_fault.column_name = column_name;
+    if mqtt_private.fn_explain_refusal(v_fault, 'devices') is null then raise; end if;
+  end;
+  return mqtt_private.fn_describe_left_out('devices', mqtt_private.fn_write_row('devices', 'device_id',
+    jsonb_build_object('device_id', p_device_id), jsonb_strip_nulls(jsonb_build_object(
+      'last_seen_at', p_now, 'last_wake_at', p_now, 'next_wake_at', p_next_wake_at,
+      'mqtt_id', p_heartbeat -> 'topic_id',
+      'mqtt_root',
+        case when p_heartbeat ->> 'topic_root' in ('device', 'ESP32CAM') then p_heartbeat -> 'topic_root' end,
+      'firmware_version', p_heartbeat -> 'firmware_version', 'battery_voltage', p_heartbeat -> 'battery_voltage',
+      'wifi_rssi', p_heartbeat -> 'wifi_rssi', 'reported_location', p_heartbeat -> 'location'))));
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_update_device_status_or_pass_over', 'service_role');
+
 -- Makes the device's pending pictures those that it lists. A picture that is being received is not pending; a pending
--- row that came from elsewhere (an adopted table) stays. If an adopted table refuses a row, a warning says so, and the
--- device is answered all the same.
+-- row that came from elsewhere (an adopted table) stays. Where a table demands a time of capture, it is p_now until the
+-- picture says its own.
 create or replace function mqtt_private.fn_record_pending_pictures(
   p_device_id uuid, p_names text[], p_now timestamptz) returns void
 language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_needs_time constant boolean := mqtt_private.fn_is_demanded('device_images', 'captured_at');
 begin
   delete from public.device_images
   where image_id = any (array(
@@ -161,19 +224,38 @@ begin
     where device_id = p_device_id and status = 'pending' and listed_at is not null
       and image_name <> all (p_names)
     for update skip locked));
-  insert into public.device_images (device_id, image_name, status, listed_at)
-  select p_device_id, name, 'pending', p_now
+  insert into public.device_images (device_id, image_name, status, listed_at, captured_at, time_unknown)
+  select p_device_id, name, 'pending', p_now, case when v_needs_time then p_now end, v_needs_time
   from unnest(p_names) as p (name)
   where not exists (
     select from public.device_images
     where device_id = p_device_id and image_name = name and status in ('pending', 'receiving'))
   on conflict do nothing;
-exception when others then
-  if false then raise; end if;
-  raise warning 'device_images refused the pending pictures of device %: %', p_device_id, sqlerrm;
+  perform mqtt_private.fn_check_deferred_constraints();
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures', 'service_role');
+
+-- The same, past what the project refuses: then none of them is listed, and the result says why; null: all are.
+create or replace function mqtt_private.fn_record_pending_pictures_or_pass_over(
+  p_device_id uuid, p_names text[], p_now timestamptz) returns text
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  perform mqtt_private.fn_record_pending_pictures(p_device_id, p_names, p_now);
+  return null;
+exception when others then
+  get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+    v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+    v_fault.column_name = column_name;
+  v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
+  if v_error is null then raise; end if;
+  return 'the pictures that it has are not listed as pending: ' || v_error;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures_or_pass_over', 'service_role');
 
 -- Records one HELLO of a device whose row and visit are locked.
 create or replace function mqtt_private.fn_record_heartbeat(
@@ -183,6 +265,7 @@ language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_device public.devices;
   v_visit record;
+  v_warnings text[];
   v_next_wake_at constant timestamptz := (mqtt_private.fn_next_wake_of_device(p_device_id, p_now)).next_wake_at;
   v_names constant text[] := array(
     select name from jsonb_array_elements_text(
@@ -195,12 +278,14 @@ begin
     p_device_id, p_worker, p_heartbeat ->> 'ref', p_now, p_lease, v_count, v_names,
     coalesce(p_heartbeat -> 'shared' = 'true'::jsonb, false));
   if v_visit.begins then
-    perform mqtt_private.fn_update_device_status(p_device_id, p_heartbeat, v_next_wake_at, p_now);
-    perform mqtt_private.fn_record_pending_pictures(p_device_id, v_names, p_now);
+    v_warnings := array[
+      mqtt_private.fn_update_device_status_or_pass_over(p_device_id, p_heartbeat, v_next_wake_at, p_now),
+      mqtt_private.fn_record_pending_pictures_or_pass_over(p_device_id, v_names, p_now)];
   end if;
   select * into v_device from public.devices where device_id = p_device_id;
   if v_visit.begins and v_device.is_active then
-    perform mqtt_private.fn_redeliver_commands(p_device_id, p_redelivery_limit, p_now);
+    v_warnings := v_warnings || mqtt_private.fn_redeliver_commands_or_pass_over(
+      p_device_id, p_redelivery_limit, p_now);
   end if;
   return jsonb_build_object(
     'device_id', p_device_id, 'device_code', v_device.device_code, 'is_active', coalesce(v_device.is_active, false),
@@ -209,7 +294,8 @@ begin
       then mqtt_private.fn_count_open_commands(p_device_id, null, p_now) else 0 end,
     'redelivered', (
       select count(*) from public.device_commands
-      where device_id = p_device_id and v_device.is_active and due_at <= p_now and redelivery_count > 0));
+      where device_id = p_device_id and v_device.is_active and due_at <= p_now and redelivery_count > 0),
+    'warnings', coalesce(array_remove(v_warnings, null), '{}'));
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_record_heartbeat', 'service_role');
@@ -220,7 +306,7 @@ returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'ref', p_heartbeat -> 'ref', 'result', 'refused', 'device_id', null, 'device_code', null, 'is_active', false,
-    'holds_lease', false, 'commands', 0, 'redelivered', 0, 'error', p_error,
+    'holds_lease', false, 'commands', 0, 'redelivered', 0, 'error', p_error, 'warnings', '[]'::jsonb,
     'next_wake_at', mqtt_private.fn_next_wake_for_topic_id(p_heartbeat ->> 'topic_id', p_now))
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_refuse_heartbeat', 'service_role');
@@ -234,8 +320,9 @@ call mqtt_private.grant_execute('mqtt_private.fn_refuse_heartbeat', 'service_rol
 -- not answered is redelivered. p_lease_seconds: for how long p_worker holds the visit, unless it renews it
 -- (fn_renew_visits).
 -- Returns, in order, [{ref, result, device_id, device_code, is_active, holds_lease, commands, redelivered,
--- next_wake_at, error?}].
+-- next_wake_at, warnings, error?}].
 --   result       known; created; refused (nothing is written; error says why where it was the database)
+--   warnings     what the database does not take of a HELLO that is known or created, and why; texts
 --   holds_lease  p_worker answers in this visit
 --   commands     how many are due or leased for the device now
 --   redelivered  how many of them were sent before, and not answered
@@ -253,6 +340,8 @@ declare
   v_ids uuid[];
   v_created uuid[];
   v_errors jsonb;
+  v_fault mqtt_private.fault;
+  v_error text;
   v_now timestamptz;
   v_answers jsonb[] := '{}';
   v_topic_ids constant text[] := array(
@@ -281,8 +370,12 @@ begin
           make_interval(secs => p_lease_seconds), v_now));
       v_created := array_remove(v_created, v_device_id);
     exception when others then
-      if false then raise; end if;
-      v_answers := v_answers || mqtt_private.fn_refuse_heartbeat(v_heartbeat, sqlerrm, v_now);
+      get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+        v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+        v_fault.column_name = column_name;
+      v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
+      if v_error is null then raise; end if;
+      v_answers := v_answers || mqtt_private.fn_refuse_heartbeat(v_heartbeat, v_error, v_now);
     end;
   end loop;
   return to_jsonb(v_answers);

@@ -49,8 +49,8 @@ DEVICES = {
 TEN_MB = b'{"command_ack": "ok", "x": "' + b"y" * 10_000_000 + b'"}'
 MESSAGES = {
     "10 MB": (TEN_MB, r"the message is 100000\d\d bytes, the limit is 65536"),
-    "no JSON": (b"\xff\xfe\x00", "the message is no JSON"),
-    "a NUL": (b'{"command_ack": "ok\x00"}', "the message is no JSON"),
+    "no JSON": (b"\xff\xfe\x00", "the message is not JSON"),
+    "a NUL": (b'{"command_ack": "ok\x00"}', "the message is not JSON"),
     "2,000 deep": (b'{"command_ack": ' + DEEP.encode() + b"}", "the message is nested deeper than 32"),
     "no answer": (b'{"command_ack": "perhaps"}', "means neither done nor failed"),
 }

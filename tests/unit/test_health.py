@@ -38,6 +38,7 @@ async def get(snapshot: Snapshot, path: str) -> httpx.Response:
         ({}, "healthy", 200),
         ({"realtime_connected": False}, "degraded", 200),
         ({"edge_error": "the edge function answered 404"}, "degraded", 200),
+        ({"refused_count": 1, "refused_example": "c1 (device d1): no"}, "degraded", 200),
         ({"failing": {"provisioning": "KeyError; see the log"}}, "degraded", 200),
         ({"mqtt_connected": False}, "unhealthy", 503),
         ({"queue_running": False}, "unhealthy", 503),

@@ -44,7 +44,8 @@ class Acknowledged:
     """What an answer did to its command.
 
     `reply`: it was about a reply, which has no row. `early`: its command may not be recorded as sent yet, so
-    the same call is to be made again soon.
+    the same call is to be made again soon. `refused`: the project refuses the change, with the reason in
+    `error`.
     """
 
     ref: str
@@ -59,6 +60,7 @@ class Acknowledged:
         "unknown_device",
         "unknown_command",
         "wrong_device",
+        "refused",
     ]
     command_id: UUID | None = None
     command_type: str | None = None
@@ -66,6 +68,7 @@ class Acknowledged:
     device_code: str | None = None
     status: str | None = None
     retry_count: int | None = None
+    error: str | None = None
 
 
 _ACKNOWLEDGED = TypeAdapter(list[Acknowledged])

@@ -26,6 +26,8 @@ _RETRYABLE_CODES = frozenset(
     {"40001", "40P01", "57014", "57P01", "57P02", "57P03", "53300", "08006", "08001", "08003"}
     | {"PGRST000", "PGRST001", "PGRST002", "PGRST003"}
 )
+# Postgres's, for an object that is missing or forbidden: ours, or one that a trigger of the project names.
+_PROJECT_CODES = frozenset({"42501", "42703", "42704", "42883", "42P01"})
 _LOCK_NOT_AVAILABLE = "55P03"
 _MISSING_CODES = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
 
@@ -76,6 +78,12 @@ def describe(error: httpx.HTTPError) -> str:
     return message or type(error).__name__
 
 
+def _names_what_is_the_projects(message: str, call: str) -> bool:
+    """Whether an object that is missing or forbidden is none of those that the migrations make."""
+    named = re.search(r'(?:function|relation|schema|table|type|column) "?([\w.]+)', message)
+    return named is not None and not named[1].removeprefix("public.").startswith((call, "mqtt_private"))
+
+
 def from_api_error(error: APIError, call: str) -> ServiceError:
     """Translate what PostgREST answered to `call` into one of our errors."""
     code, message = error.code or "", error.message or "no message"
@@ -85,15 +93,20 @@ def from_api_error(error: APIError, call: str) -> ServiceError:
         )
     if code in _RETRYABLE_CODES or (code.startswith("5") and len(code) == 3):  # noqa: PLR2004 - an HTTP status
         return SupabaseUnavailableError(f"Supabase could not run {call} now: {message} ({code})")
+    if code in _PROJECT_CODES and _names_what_is_the_projects(message, call):
+        return ProjectMisconfiguredError(
+            f"{call} failed on something of the project itself: {message} ({code}); mend the trigger, check "
+            "or policy that names it, or grant it to service_role (mqtt-service migrations --check finds it)"
+        )
     if code in _MISSING_CODES:
         return MigrationMissingError(f"{call} is missing in the database: {_APPLY_MIGRATIONS} ({message})")
-    if code == "42501":
-        return ProjectMisconfiguredError(
-            f"the key may not use {call}: {_SET_KEY}, then {_APPLY_MIGRATIONS} ({message})"
-        )
     if _DATA_CODE.fullmatch(code):
         return PermanentError(f"Supabase refused {call}: {message} ({code})")
-    return ProjectMisconfiguredError(
-        f"Supabase refuses {call}: {message} ({code or 'no code'}); "
-        "check SUPABASE_URL and the state of the project"
-    )
+    if code == "42501":
+        reason = f"the key may not use {call}: {_SET_KEY}, then {_APPLY_MIGRATIONS} ({message})"
+    else:
+        reason = (
+            f"Supabase refuses {call}: {message} ({code or 'no code'}); "
+            "check SUPABASE_URL and the state of the project"
+        )
+    return ProjectMisconfiguredError(reason)

@@ -31,7 +31,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FailedCommand:
-    """A command that the database failed while it was claimed, since its device is not active."""
+    """A command that the database failed as it was claimed: its device is not active, or its row refuses."""
 
     command_id: UUID
     device_id: UUID
@@ -55,11 +55,15 @@ class ExpiredCommand:
 
 @dataclass(frozen=True, slots=True)
 class RefusedCommand:
-    """A command that the database refuses to change, with its reason; it stays as it is."""
+    """A command that the database refuses to change, with its reason; it stays as it is.
+
+    `waiting`: so many due commands of its device wait behind it, since their order must stand.
+    """
 
     command_id: UUID
     device_code: str | None
     error: str
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class UnreadableCommand:
 class Claim:
     """The answer to `fn_claim_commands`: commands are in the order in which to publish them.
 
-    `refused`: the first of those that the database refuses to change; the claim passes over them.
+    `refused`: the first of those that the database refuses to change; the claim passes over all
+    `refused_count` of them.
     `rescued`: by worker, how many of the commands were leased to it before and not settled in time.
     `unknown_types`: types of commands that are left alone, since nobody listed them.
     `visits_due`: some device is awake and the lease of its visit has run out.
@@ -87,6 +92,7 @@ class Claim:
     failed: list[FailedCommand] = field(default_factory=list)
     expired: list[ExpiredCommand] = field(default_factory=list)
     refused: list[RefusedCommand] = field(default_factory=list)
+    refused_count: int = 0
     rescued: Mapping[str, int] = field(default_factory=dict)
     unknown_types: Sequence[str] = ()
     welcome_due: bool = False
@@ -110,13 +116,18 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a settlement did; `stale`: nothing, the lease had passed on or the attempt was settled before."""
+    """What a settlement did.
+
+    `stale`: nothing, the lease had passed on or the attempt was settled before. `refused`: nothing, since the
+    project refuses the change, with the reason in `error`; the command is still leased.
+    """
 
     command_id: UUID
-    result: Literal["settled", "stale"]
+    result: Literal["settled", "stale", "refused"]
     status: str | None = None
     retry_count: int | None = None
     final: bool | None = None
+    error: str | None = None
 
 
 _CLAIM = "fn_claim_commands"
@@ -131,6 +142,7 @@ _REFUSED = TypeAdapter(list[RefusedCommand])
 _RESCUED: TypeAdapter[Mapping[str, int]] = TypeAdapter(dict[str, int])
 _WORDS: TypeAdapter[Sequence[str]] = TypeAdapter(list[str])
 _SECONDS = TypeAdapter(float | None)
+_COUNT = TypeAdapter(int)
 _SETTLED = TypeAdapter(list[Settled])
 
 
@@ -182,6 +194,7 @@ def _claim(document: dict[str, Any]) -> Claim:
         failed=validated(_FAILED, document.get("failed"), _CLAIM),
         expired=validated(_EXPIRED, document.get("expired"), _CLAIM),
         refused=validated(_REFUSED, document.get("refused", []), _CLAIM),
+        refused_count=validated(_COUNT, document.get("refused_count", 0), _CLAIM),
         rescued=validated(_RESCUED, document.get("rescued", {}), _CLAIM),
         unknown_types=validated(_WORDS, document.get("unknown_types", []), _CLAIM),
         welcome_due=document.get("welcome_due") is True,

@@ -33,7 +33,8 @@ class HeartbeatRecorded:
     """The visit that a HELLO began; `commands` are due now, `redelivered` of them were sent before.
 
     `refused`: the device is not registered and may not register itself, or the database refused the row
-    (`error`). `holds_lease`: this worker is the one that answers.
+    (`error`). `holds_lease`: this worker is the one that answers. `warnings`: what the project's tables do
+    not take of it, and why; the rest is written.
     """
 
     ref: str
@@ -45,16 +46,21 @@ class HeartbeatRecorded:
     commands: int = 0
     redelivered: int = 0
     next_wake_at: datetime | None = None
+    warnings: Sequence[str] = ()
     error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """A welcome command that was queued by this call, and by no other."""
+    """A welcome command that was queued by this call, and by no other.
 
-    command_id: UUID
+    Without a `command_id`, the project refuses it (`error`), and the device awaits its welcome still.
+    """
+
+    command_id: UUID | None
     device_id: UUID
     device_code: str | None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

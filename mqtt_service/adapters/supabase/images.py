@@ -15,7 +15,9 @@ from mqtt_service.protocol.topics import Root
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """A picture that a device announced: the input of `fn_record_images`. Bytes; °C, %RH, hPa, kΩ.
+    """A picture that a device announced: the input of `fn_record_images`. Bytes, %RH, hPa, kΩ.
+
+    `temperature` is in the unit that the project keeps (TEMPERATURE_UNIT).
 
     It names no root: pictures come on ESP32CAM from every firmware.
     """
@@ -41,6 +43,7 @@ class ImageRecorded:
     """Where a picture is to be stored, on which root its device listens, and what is known from its metadata.
 
     `complete`: it is stored already. `silent`: another worker holds the lease, and answers the device.
+    `warnings`: what the project's tables do not take of it, and why; the rest is written.
     """
 
     ref: str
@@ -54,6 +57,7 @@ class ImageRecorded:
     captured_at: datetime | None = None
     image_size: int | None = None
     total_chunks: int | None = None
+    warnings: Sequence[str] = ()
     error: str | None = None
 
 
@@ -73,12 +77,18 @@ class ImageOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ImageSettled:
-    """`duplicate`: the same bytes were stored before under this name, so this row was removed."""
+    """`duplicate`: the same bytes were stored before under this name, so this row was removed.
+
+    `refused`: the project's table does not take the change, the row is as before (`error`). `warning`: what
+    it does not take beside that.
+    """
 
     image_id: UUID
-    result: Literal["complete", "failed", "asked", "duplicate", "unknown"]
+    result: Literal["complete", "failed", "asked", "duplicate", "unknown", "refused"]
     storage_path: str | None = None
     next_wake_at: datetime | None = None
+    warning: str | None = None
+    error: str | None = None
 
 
 _IMAGE_ROWS = TypeAdapter(list[ImageRow])
@@ -88,12 +98,15 @@ _IMAGES_SETTLED = TypeAdapter(list[ImageSettled])
 
 
 class ImageGateway:
-    """Writes the pictures that one worker receives."""
+    """Writes the pictures that one worker receives; `api_url` is the project's, under which they are seen."""
 
-    def __init__(self, database: DatabaseFunctions, worker: str, policy: VisitPolicy) -> None:
+    def __init__(
+        self, database: DatabaseFunctions, worker: str, policy: VisitPolicy, api_url: str | None = None
+    ) -> None:
         self._database = database
         self._worker = worker
         self._policy = policy
+        self._api_url = api_url
 
     async def record_images(self, images: Sequence[ImageRow]) -> list[ImageRecorded]:
         """Write announced pictures and their readings, in this order; one result for each.
@@ -116,5 +129,6 @@ class ImageGateway:
             "fn_settle_images",
             _IMAGES_SETTLED,
             p_worker=self._worker,
+            p_api_url=self._api_url,
             p_results=_OUTCOMES.dump_python(list(outcomes), mode="json"),
         )

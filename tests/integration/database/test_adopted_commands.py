@@ -13,6 +13,7 @@ from tests.integration.database.test_adoption import DEVICE, OLD_PROJECT, WAITIN
 from tests.integration.database.test_migrations import apply
 
 OLD = 100_000
+YOUNG = "d0000000-0000-4000-8000-0000000000f1"
 # What the project had before the migrations: a trigger that counts updates, and years of rows.
 _BEFORE = f"""
 create table public.audited (command_id uuid);
@@ -28,6 +29,11 @@ select '{DEVICE}', (array['send_image', 'reboot', 'selfie'])[1 + n % 3], '{{"ima
   0
 from generate_series(1, {OLD}) n
 cross join lateral (select '2024-01-01'::timestamptz + make_interval(mins => n) as at) t;
+insert into public.devices (device_id, device_mac, is_active, provisioning_status)
+values ('{YOUNG}', 'YOUNG', true, 'active');
+insert into public.device_commands (device_id, command_type, command_payload, status, issued_at, delivered_at)
+values ('{YOUNG}', 'reboot', '{{}}', 'sent', now() - interval '23 h', now() - interval '23 h'),
+  ('{YOUNG}', 'selfie', '{{}}', 'pending', now() - interval '1 h', null);
 """
 _ROWS = """
 select command_id, xmin::text, to_jsonb(c) as row from device_commands c
@@ -97,6 +103,22 @@ def test_the_migrations_themselves_fire_no_trigger_of_the_project(shared: psycop
 def test_rows_from_before_are_in_no_index_that_a_claim_or_a_wake_reads(queue: Queue, index: str) -> None:
     [row] = queue.rows("select pg_relation_size(%s::regclass) / 8192 as pages", index)
     assert row["pages"] <= 2
+
+
+def test_what_was_sent_in_the_day_before_takes_its_answer(queue: Queue) -> None:
+    [answer] = queue.acknowledge({"topic_id": "YOUNG"})
+    assert (answer["result"], answer["command_type"]) == ("acknowledged", "reboot")
+
+
+def test_what_was_sent_in_the_day_before_and_is_not_answered_expires(queue: Queue) -> None:
+    expired = queue.claim(p_command_ttl_seconds=22 * 3600)["expired"]
+    assert [row["device_id"] for row in expired] == [YOUNG]
+
+
+def test_a_type_that_is_not_known_was_left_alone_however_young(queue: Queue) -> None:
+    [row] = queue.rows("select in_queue, due_at from device_commands where command_type = 'selfie' and"
+                       " device_id = %s", YOUNG)  # fmt: skip
+    assert row == {"in_queue": False, "due_at": None}
 
 
 def test_an_answer_without_an_id_is_for_no_command_from_before(queue: Queue) -> None:

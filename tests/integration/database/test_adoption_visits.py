@@ -52,7 +52,7 @@ def test_new_devices_are_registered_beside_codes_of_another_form(queue: Queue) -
     assert len(events) == 2
 
 
-def test_a_command_that_was_sent_long_ago_is_neither_sent_again_nor_expired(queue: Queue) -> None:
+def test_a_command_that_was_sent_long_ago_is_left_alone(queue: Queue) -> None:
     queue.hello("111111111101")
     claimed = queue.claim()
     assert [command["command_type"] for command in claimed["commands"]] == ["capture_image"]
@@ -75,9 +75,12 @@ def test_pictures_of_the_project_stay_and_one_that_waits_is_received(queue: Queu
 
 
 def test_readings_beyond_what_its_columns_hold_do_not_cost_the_picture(queue: Queue) -> None:
-    answer = queue.image("111111111101", temperature=123456.7)
+    answer = queue.image("111111111101", temperature=123456.7, humidity=41.5)
     assert answer["result"] == "receiving"
-    assert len(queue.rows("select from device_telemetry")) == 1
+    [warning] = answer["warnings"]
+    assert "public.device_telemetry does not take temperature" in warning
+    [row] = queue.rows("select temperature, humidity from device_telemetry where image_id is not null")
+    assert (row["temperature"], float(row["humidity"])) == (None, 41.5)
 
 
 def test_a_column_that_the_project_demands_refuses_what_lacks_it_with_the_reason(

@@ -1,5 +1,6 @@
 """A row that the table refuses to change is passed over and named; the rest of the claim goes on."""
 
+import json
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -37,6 +38,12 @@ def refuse(queue: Queue, condition: str, *commands: UUID, errcode: str = "AB123"
     )
 
 
+NOT_THIS_ONE = (
+    "function refuse() of the project, called by trigger refuse on device_commands, refuses it: not this one"
+    " (AB123); mend it, or: alter table public.device_commands disable trigger refuse;"
+)
+
+
 def refused(claim: Row) -> list[tuple[UUID, str]]:
     return [(UUID(row["command_id"]), row["error"]) for row in claim["refused"]]
 
@@ -55,9 +62,11 @@ def test_a_command_that_may_not_expire_keeps_no_other_from_expiring_or_being_sen
     claim = queue.claim()
     assert ids(claim["expired"]) == [overdue]
     assert ids(claim["commands"]) == [beside, elsewhere]
-    assert claim["refused"] == [{"command_id": str(bad), "device_code": "CODE-d1", "error": "not this one"}]
+    assert claim["refused"] == [
+        {"command_id": str(bad), "device_code": "CODE-d1", "error": NOT_THIS_ONE, "waiting": 0}
+    ]
     assert (queue.row(bad)["status"], queue.row(bad)["attempt"]) == ("pending", 0)
-    assert refused(queue.claim(p_held=[beside, elsewhere])) == [(bad, "not this one")]
+    assert refused(queue.claim(p_held=[beside, elsewhere])) == [(bad, NOT_THIS_ONE)]
 
 
 def test_a_reason_that_is_too_long_for_an_older_column_stops_no_claim(database: psycopg.Connection) -> None:
@@ -68,7 +77,7 @@ def test_a_reason_that_is_too_long_for_an_older_column_stops_no_claim(database: 
     overdue, waiting = queue.command(device, expires_at=PAST), queue.command(queue.device("d2"))
     claim = queue.claim()
     assert (ids(claim["expired"]), ids(claim["commands"])) == ([overdue], [waiting])
-    assert refused(claim) == [(bad, "value too long for type character varying(255)")]
+    assert refused(claim) == [(bad, "value too long for type character varying(255) (22001)")]
 
 
 def test_a_check_that_older_rows_do_not_meet_stops_no_claim(database: psycopg.Connection) -> None:
@@ -107,7 +116,7 @@ def test_a_command_of_an_inactive_device_that_may_not_fail_keeps_no_other(queue:
     assert ids(claim["failed"]) == [undeliverable]
     assert claim["failed"][0]["retry_count"] == 1
     assert ids(claim["commands"]) == [waiting]
-    assert refused(claim) == [(bad, "not this one")]
+    assert refused(claim) == [(bad, NOT_THIS_ONE)]
     assert queue.row(bad)["status"] == "pending"
 
 
@@ -116,10 +125,10 @@ def test_a_device_whose_command_may_not_be_leased_waits_in_order_and_the_others_
     one, two = queue.device("d1"), queue.device("d2")
     before, bad, after = (queue.command(one) for _ in range(3))
     others = [queue.command(two) for _ in range(3)]
-    refuse(queue, "new.lease_worker is not null", bad)
+    refuse(queue, "true", bad)
     claim = queue.claim()
     assert ids(claim["commands"]) == [before, *others]
-    assert refused(claim) == [(bad, "not this one")]
+    assert refused(claim) == [(bad, NOT_THIS_ONE)]
     assert [queue.row(command)["attempt"] for command in (before, bad, after)] == [1, 0, 0]
     held = ids(claim["commands"])
     assert (queue.claim_ids(p_held=held), queue.claim(p_held=held)["more"]) == ([], False)
@@ -135,7 +144,7 @@ def test_past_a_refused_device_a_limit_takes_no_more_and_lets_every_device_have_
     many, few = queue.device("d2"), queue.device("d3")
     first = [queue.command(many, priority=1) for _ in range(25)]
     last = queue.command(few)
-    refuse(queue, "new.lease_worker is not null", bad)
+    refuse(queue, "true", bad)
     claim = queue.claim(limit=22)
     assert ids(claim["commands"]) == [*first[:21], last]
     assert claim["more"] is True
@@ -149,11 +158,11 @@ def test_what_another_transaction_holds_is_left_with_the_rest_of_its_device_past
     bad, device = queue.command(queue.device("d1")), queue.device("d2")
     locked, behind = queue.command(device), queue.command(device)
     waiting = queue.command(queue.device("d3"))
-    refuse(queue, "new.lease_worker is not null", bad)
+    refuse(queue, "true", bad)
     with queue.another() as person, person.connection.transaction(force_rollback=True):
         person.change(locked, "priority = priority")
         claim = queue.claim()
-    assert (ids(claim["commands"]), refused(claim)) == ([waiting], [(bad, "not this one")])
+    assert (ids(claim["commands"]), refused(claim)) == ([waiting], [(bad, NOT_THIS_ONE)])
     assert queue.claim_ids(p_held=[waiting]) == [locked, behind]
 
 
@@ -174,22 +183,22 @@ def test_a_command_that_cannot_be_sent_and_may_not_fail_keeps_no_other(queue: Qu
     claim = queue.claim()
     assert ids(claim["commands"]) == waiting
     assert ids(claim["failed"]) == [broken]
-    assert refused(claim) == [(bad, "not this one")]
+    assert refused(claim) == [(bad, NOT_THIS_ONE)]
 
 
 def test_of_many_refused_commands_the_first_are_named(queue: Queue) -> None:
     bad = [queue.command(queue.device(f"d{number}")) for number in range(30)]
     waiting = queue.command(queue.device("good"))
-    refuse(queue, "new.lease_worker is not null", *bad)
+    refuse(queue, "true", *bad)
     claim = queue.claim(limit=5)
     assert ids(claim["commands"]) == [waiting]
     assert [command for command, _ in refused(claim)] == bad[:20]
 
 
-@pytest.mark.parametrize("errcode", ["40P01", "42501", "55P03", "53100"])
+@pytest.mark.parametrize("errcode", ["40P01", "53100", "57P01"])
 @pytest.mark.parametrize("step", ["expired", "failed", "leased"])
 def test_an_error_that_is_no_rows_fault_still_fails_the_claim(queue: Queue, step: str, errcode: str) -> None:
-    """Fails where a step passes over whatever error comes: without fn_is_row_fault."""
+    """Fails where a step passes over whatever error comes: without the classes in fn_explain_fault."""
     device = queue.device("d1", active=step != "failed")
     command = queue.command(device, expires_at=PAST if step == "expired" else None)
     refuse(queue, "true", command, errcode=errcode)
@@ -197,3 +206,103 @@ def test_an_error_that_is_no_rows_fault_still_fails_the_claim(queue: Queue, step
         queue.claim()
     assert raised.value.sqlstate == errcode
     assert queue.row(command)["attempt"] == 0
+
+
+@pytest.mark.parametrize("errcode", ["42703", "42501", "42P01", "55P03", "22012", "P0001", "0A000"])
+@pytest.mark.parametrize("step", ["expired", "failed", "leased"])
+def test_whatever_the_project_raises_for_one_row_is_that_rows(queue: Queue, step: str, errcode: str) -> None:
+    device = queue.device("d1", active=step != "failed")
+    command = queue.command(device, expires_at=PAST if step == "expired" else None)
+    waiting = queue.command(queue.device("d2"))
+    refuse(queue, "true", command, errcode=errcode)
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [waiting]
+    assert [(bad, errcode in error) for bad, error in refused(claim)] == [(command, True)]
+    assert claim["refused_count"] == 1
+
+
+def test_an_object_that_a_trigger_names_and_that_is_missing_is_named_with_the_trigger(queue: Queue) -> None:
+    command = queue.command(queue.device("d1"))
+    queue.connection.execute(
+        "create or replace function public.refuse() returns trigger language plpgsql as $$ begin"
+        " perform 1 from nowhere; return new; end $$;"
+        "create trigger refuse before update on public.device_commands"
+        " for each row execute function public.refuse()"
+    )
+    [(bad, error)] = refused(queue.claim())
+    assert bad == command
+    assert (
+        'called by trigger refuse on device_commands, refuses it: relation "nowhere" does not exist' in error
+    )
+
+
+def test_a_command_that_may_not_be_leased_but_may_fail_fails_with_the_reason_and_holds_up_nothing(
+    queue: Queue,
+) -> None:
+    device = queue.device("d1")
+    bad, after = queue.command(device), queue.command(device)
+    refuse(queue, "new.lease_worker is not null", bad)
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [after]
+    assert (ids(claim["failed"]), claim["refused"]) == ([bad], [])
+    row = queue.row(bad)
+    assert (row["status"], row["retry_count"], row["last_error"]) == ("failed", 1, NOT_THIS_ONE)
+    assert row["due_at"] is not None
+
+
+def test_a_refused_command_holds_up_its_device_no_longer_than_it_lives(queue: Queue) -> None:
+    device = queue.device("d1")
+    bad, after = queue.command(device, expires_at=PAST), queue.command(device)
+    refuse(queue, "true", bad)
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [after]
+    assert refused(claim) == [(bad, NOT_THIS_ONE)]
+
+
+def test_a_deferred_constraint_of_the_project_is_one_rows_trouble(queue: Queue) -> None:
+    """Fails without fn_check_deferred_constraints: the claim would fail as a whole, when it commits."""
+    bad, waiting = queue.command(queue.device("d1")), queue.command(queue.device("d2"))
+    queue.connection.execute(
+        sql.SQL(
+            "create or replace function public.refuse() returns trigger language plpgsql as $$ begin"
+            " if new.command_id = {} then raise exception 'not this one'; end if; return new; end $$;"
+            "create constraint trigger refuse after update on public.device_commands"
+            " deferrable initially deferred for each row execute function public.refuse()"
+        ).format(bad)
+    )
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [waiting]
+    assert [command for command, _ in refused(claim)] == [bad]
+
+
+def test_one_settlement_that_is_refused_leaves_the_others_settled(queue: Queue) -> None:
+    bad, good = queue.command(queue.device("d1")), queue.command(queue.device("d2"))
+    queue.claim()
+    refuse(queue, "new.status = 'sent'", bad, errcode="42703")
+    results = queue.call(
+        "fn_settle_commands",
+        p_worker="w1",
+        p_results=json.dumps(
+            [{"command_id": str(command), "attempt": 1, "outcome": "sent"} for command in (bad, good)]
+        ),
+    )
+    assert [result["result"] for result in results] == ["refused", "settled"]
+    assert "42703" in results[0]["error"]
+    assert (queue.row(bad)["status"], queue.row(good)["status"]) == ("pending", "sent")
+
+
+def test_one_answer_that_is_refused_leaves_the_others_used(queue: Queue) -> None:
+    bad, good = queue.command(queue.device("d1")), queue.command(queue.device("d2"))
+    queue.claim()
+    refuse(queue, "new.status = 'acknowledged'", bad, errcode="42703")
+    results = queue.call(
+        "fn_acknowledge_commands",
+        p_worker="w1",
+        p_acks=json.dumps([
+            {"ref": f"w1:{number}", "topic_root": "device", "topic_id": device, "command_id": str(command),
+             "outcome": "success", "response": {}}
+            for number, (device, command) in enumerate([("d1", bad), ("d2", good)])
+        ]),
+    )  # fmt: skip
+    assert [result["result"] for result in results] == ["refused", "acknowledged"]
+    assert "42703" in results[0]["error"]

@@ -85,7 +85,7 @@ def test_an_announced_picture_is_received_into_a_row_of_its_own(queue: Queue, de
         "ref": "r1", "result": "receiving", "device_id": str(device), "device_code": "CODE-d1",
         "topic_root": "ESP32CAM", "image_id": str(row["image_id"]), "storage_path": row["upload_path"],
         "next_wake_at": answer["next_wake_at"],
-        "captured_at": "2025-08-29T08:00:00+00:00", "image_size": 4153, "total_chunks": 33,
+        "captured_at": "2025-08-29T08:00:00+00:00", "image_size": 4153, "total_chunks": 33, "warnings": [],
     }  # fmt: skip
     assert datetime.fromisoformat(answer["next_wake_at"]) > queue.now()
     assert (row["status"], row["image_name"], row["captured_at"]) == (
@@ -382,11 +382,13 @@ def test_a_picture_whose_metadata_did_not_come_has_no_readings_yet(queue: Queue)
 def test_readings_that_a_project_refuses_do_not_cost_the_picture(queue: Queue) -> None:
     queue.connection.execute("alter table device_telemetry add constraint cold check (temperature < 100)")
     try:
-        answer = queue.image("d1", temperature=500)
+        answer = queue.image("d1", temperature=500, humidity=40)
     finally:
         queue.connection.execute("alter table device_telemetry drop constraint cold")
     assert answer["result"] == "receiving"
-    assert queue.rows("select from device_telemetry") == []
+    assert "does not take temperature: constraint cold" in answer["warnings"][0]
+    [row] = queue.rows("select temperature, humidity from device_telemetry")
+    assert (row["temperature"], row["humidity"]) == (None, 40)
 
 
 # Visits
@@ -659,11 +661,8 @@ def test_no_claim_waits_or_fails_for_an_unfinished_picture(queue: Queue) -> None
 
 @pytest.mark.parametrize(
     "poison",
-    [
-        {"image_name": ""}, {"image_name": None}, {"image_size": 2**40}, {"captured_at": "yesterday noon"},
-        {"total_chunks": "many"}, {"metadata": {}, "error_code": 1e30},
-    ],
-)  # fmt: skip
+    [{"image_name": ""}, {"image_name": None}, {"captured_at": "yesterday noon"}],
+)
 def test_a_picture_that_the_database_cannot_take_is_refused_alone(queue: Queue, poison: Row) -> None:
     for name in ("d1", "d2", "d3"):
         queue.device(name)
@@ -672,6 +671,20 @@ def test_a_picture_that_the_database_cannot_take_is_refused_alone(queue: Queue, 
     assert (answers[1]["device_id"], answers[1]["image_id"]) == (None, None)
     assert answers[1]["error"]
     assert len(queue.rows("select from device_telemetry")) == 2
+
+
+@pytest.mark.parametrize(
+    "poison", [{"image_size": 2**40}, {"total_chunks": "many"}, {"metadata": {"a": 1}, "error_code": 1e30}]
+)
+@pytest.mark.usefixtures("device")
+def test_a_value_that_its_column_cannot_hold_is_left_out_and_the_picture_is_received(
+    queue: Queue, poison: Row
+) -> None:
+    answer = queue.image("d1", **poison)
+    assert answer["result"] == "receiving"
+    [warning] = answer["warnings"]
+    assert f"public.device_images does not take {list(poison)[-1]}: " in warning
+    assert row_of(queue, answer)["metadata"] == poison.get("metadata", {})
 
 
 def test_elements_that_are_no_objects_are_refused_in_their_place(queue: Queue) -> None:

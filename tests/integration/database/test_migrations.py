@@ -191,12 +191,25 @@ def test_a_table_without_its_key_is_refused_with_what_to_do(empty_database_url: 
     assert "rename column" in str(refused.value.diag.message_hint)
 
 
-def test_a_status_that_is_an_enum_is_refused_with_what_to_do(empty_database_url: str) -> None:
+def test_a_status_that_is_an_enum_gets_the_words_that_it_lacks(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(PLATFORM.read_bytes())
         connection.execute("create type public.command_status as enum ('pending', 'sent')")
         connection.execute(
             "create table public.device_commands (command_id uuid primary key, status public.command_status)"
+        )
+        apply(connection)
+        words = connection.execute("select unnest(enum_range(null::public.command_status))::text").fetchall()
+        claimed = connection.execute("select public.fn_claim_commands('w1')").fetchone()
+    assert {word for (word,) in words} >= {"pending", "sent", "acknowledged", "failed", "expired"}
+    assert claimed is not None
+
+
+def test_a_status_that_is_a_number_is_refused_with_what_to_do(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(
+            "create table public.device_commands (command_id uuid primary key, status integer)"
         )
         with pytest.raises(psycopg.errors.DatatypeMismatch) as refused:
             apply(connection)

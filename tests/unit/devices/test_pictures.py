@@ -10,7 +10,7 @@ from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices import finished_pictures, picture_uploads
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 from mqtt_service.protocol.assembly import ImageRefusedError, Limits
-from tests.unit.devices.awake import (
+from tests.unit.devices.visit_fakes import (
     CAPTURED,
     DEVICE,
     PICTURE,

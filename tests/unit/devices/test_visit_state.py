@@ -28,7 +28,7 @@ from mqtt_service.devices.visit_steps import (
     WatchCommands,
 )
 from mqtt_service.protocol.assembly import ImageBuffer, Limits
-from tests.unit.devices.awake import DEVICE, WAKE, chunk, chunks, metadata, row
+from tests.unit.devices.visit_fakes import DEVICE, WAKE, chunk, chunks, metadata, row
 
 SILENCE, PATIENCE = 5.0, 15.0
 NOTHING = DevicePictures()
@@ -47,10 +47,10 @@ def pictures(*numbers: int, announced: bool = True, name: str = "a.jpg") -> Devi
     """One unfinished picture, of which these chunks came."""
     buffer = ImageBuffer(Limits())
     if announced:
-        buffer.metadata(metadata(name), 0.0)
+        buffer.add_metadata(metadata(name), 0.0)
     for number in numbers:
-        buffer.chunk(chunk(number, name), 0.0)
-    return DevicePictures(buffer.of_device(DEVICE))
+        buffer.add_chunk(chunk(number, name), 0.0)
+    return DevicePictures(buffer.unfinished(DEVICE))
 
 
 def whole(name: str = "a.jpg") -> DevicePictures:

@@ -31,7 +31,7 @@ from mqtt_service.devices.visit_steps import (
     WatchCommands,
 )
 from mqtt_service.protocol.assembly import ImageBuffer, Limits
-from tests.unit.devices.awake import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
+from tests.unit.devices.visit_fakes import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
 
 SILENCE, PATIENCE, COMMAND_CHECK = 5.0, 15.0, 2.0
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
@@ -71,7 +71,7 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def pictures(self) -> DevicePictures:
-        unfinished = self.buffer.of_device(DEVICE)
+        unfinished = self.buffer.unfinished(DEVICE)
         return DevicePictures(unfinished, self.finished - {assembly.name for assembly in unfinished})
 
     def finish(self, name: str, *, stored: bool) -> None:
@@ -84,7 +84,7 @@ class Machine(RuleBasedStateMachine):
     def begin_picture(self, name: str, size: int) -> None:
         self.finished.discard(name)
         self.requests.clear()
-        self.buffer.metadata(metadata(name, size=size), self.now)
+        self.buffer.add_metadata(metadata(name, size=size), self.now)
 
     def lease_follows(self, *, had_lease: bool) -> None:
         """After whatever may have told this worker who holds the lease."""
@@ -105,7 +105,7 @@ class Machine(RuleBasedStateMachine):
     def chunks_come(self, name: str, numbers: set[int]) -> None:
         if name not in self.finished:
             for number in numbers:
-                self.buffer.chunk(chunk(number, name), self.now)
+                self.buffer.add_chunk(chunk(number, name), self.now)
             self.visit.heard(self.now)
 
     @rule(

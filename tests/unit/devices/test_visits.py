@@ -9,7 +9,7 @@ from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
 from mqtt_service.adapters.supabase.visits import VisitGateway
 from mqtt_service.devices.visits import Visits
 from mqtt_service.protocol.messages import Heartbeat
-from tests.unit.devices.awake import DEVICE, DEVICE_ID, WAKE, bench, until
+from tests.unit.devices.visit_fakes import DEVICE, DEVICE_ID, WAKE, bench, until
 
 
 class Ends:

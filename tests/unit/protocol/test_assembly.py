@@ -62,7 +62,7 @@ def buffer(**limits: int) -> ImageBuffer:
 def receive(pictures: ImageBuffer, ids: Iterable[int], first: int = 0) -> None:
     """The chunks of PICTURE with these ids, counted from `first`."""
     for chunk_id in ids:
-        pictures.chunk(piece(chunk_id, PIECES[chunk_id - first]), now=0)
+        pictures.add_chunk(piece(chunk_id, PIECES[chunk_id - first]), now=0)
 
 
 def known(pictures: ImageBuffer, name: str = NAME) -> Assembly:
@@ -75,7 +75,7 @@ def known(pictures: ImageBuffer, name: str = NAME) -> Assembly:
 def test_chunks_in_any_order_and_twice_are_the_picture(first: int) -> None:
     for order in permutations(range(first, first + len(PIECES))):
         pictures = buffer()
-        pictures.metadata(announced(size=len(PICTURE)), now=0)
+        pictures.add_metadata(announced(size=len(PICTURE)), now=0)
         receive(pictures, (*order, *order), first)
         assembly = known(pictures)
         assert (assembly.complete, assembly.missing(), assembly.received) == (True, (), len(PIECES))
@@ -89,7 +89,7 @@ def test_metadata_may_come_at_any_time(first: int) -> None:
     for before in range(len(PIECES) + 1):
         pictures = buffer()
         receive(pictures, ids[:before], first)
-        pictures.metadata(announced(size=len(PICTURE)), now=0)
+        pictures.add_metadata(announced(size=len(PICTURE)), now=0)
         receive(pictures, ids[before:], first)
         assert known(pictures).assemble() == PICTURE
 
@@ -129,10 +129,10 @@ def test_what_is_missing_is_told_in_the_devices_own_numbering(
     for announced_first in (True, False):
         pictures = buffer()
         if announced_first:
-            pictures.metadata(announced(), now=0)
+            pictures.add_metadata(announced(), now=0)
         for chunk_id in ids:
-            pictures.chunk(piece(chunk_id), now=0)
-        assembly = pictures.metadata(announced(), now=0)
+            pictures.add_chunk(piece(chunk_id), now=0)
+        assembly = pictures.add_metadata(announced(), now=0)
         assert assembly.missing() == missing
         assert assembly.complete is (missing == ())
 
@@ -140,9 +140,9 @@ def test_what_is_missing_is_told_in_the_devices_own_numbering(
 @pytest.mark.parametrize("end", [0, 4])
 def test_the_end_that_was_not_seen_decides_when_it_comes(end: int) -> None:
     pictures = buffer()
-    pictures.metadata(announced(), now=0)
+    pictures.add_metadata(announced(), now=0)
     for chunk_id in (1, 2, 3, end):
-        pictures.chunk(piece(chunk_id), now=0)
+        pictures.add_chunk(piece(chunk_id), now=0)
     assert known(pictures).complete
 
 
@@ -151,55 +151,55 @@ def test_a_picture_of_one_chunk_has_either_number(only: int) -> None:
     for announced_first in (True, False):
         pictures = buffer()
         if announced_first:
-            pictures.metadata(announced(total=1), now=0)
+            pictures.add_metadata(announced(total=1), now=0)
             assert known(pictures).missing() == (0, 1)
-        pictures.chunk(piece(only, PICTURE), now=0)
-        assembly = pictures.metadata(announced(total=1), now=0)
+        pictures.add_chunk(piece(only, PICTURE), now=0)
+        assembly = pictures.add_metadata(announced(total=1), now=0)
         assert assembly.assemble() == PICTURE
-        with pytest.raises(RemoteProtocolError, match="numbered otherwise"):
-            pictures.chunk(piece(1 - only), now=0)
+        with pytest.raises(RemoteProtocolError, match="numbered differently"):
+            pictures.add_chunk(piece(1 - only), now=0)
 
 
 @pytest.mark.parametrize(("seen", "other"), [(0, 4), (4, 0)])
 def test_of_two_numberings_the_first_seen_decides(seen: int, other: int) -> None:
     pictures = buffer()
-    pictures.metadata(announced(), now=0)
-    pictures.chunk(piece(seen, b"seen"), now=0)
-    with pytest.raises(RemoteProtocolError, match=f"chunk {other} .* has 4 chunks, numbered otherwise"):
-        pictures.chunk(piece(other, b"other"), now=0)
+    pictures.add_metadata(announced(), now=0)
+    pictures.add_chunk(piece(seen, b"seen"), now=0)
+    with pytest.raises(RemoteProtocolError, match=f"chunk {other} .* has 4 chunks, numbered differently"):
+        pictures.add_chunk(piece(other, b"other"), now=0)
     assert (known(pictures).received, pictures.buffered_bytes) == (1, 4)
 
     late = buffer()
     for chunk_id, data in ((2, b"22"), (seen, b"seen"), (9, b"beyond"), (other, b"other")):
-        late.chunk(piece(chunk_id, data), now=0)
-    assembly = late.metadata(announced(), now=0)
+        late.add_chunk(piece(chunk_id, data), now=0)
+    assembly = late.add_metadata(announced(), now=0)
     assert (assembly.has(seen), assembly.has(other), assembly.has(9)) == (True, False, False)
     assert late.buffered_bytes == len(b"22seen")
 
 
 def test_a_chunk_out_of_range_is_malformed_and_changes_nothing() -> None:
     pictures = buffer(max_bytes=10)
-    pictures.metadata(announced(), now=1)
+    pictures.add_metadata(announced(), now=1)
     for wrong in (piece(5), piece(1, b"x" * 11)):
         with pytest.raises(RemoteProtocolError) as caught:
-            pictures.chunk(wrong, now=2)
+            pictures.add_chunk(wrong, now=2)
         assert not isinstance(caught.value, ImageRefusedError)
     assert (known(pictures).received, known(pictures).last_heard, pictures.buffered_bytes) == (0, 1, 0)
 
 
 def test_the_first_chunk_of_an_id_wins() -> None:
     pictures = buffer()
-    pictures.metadata(announced(total=1), now=0)
-    pictures.chunk(piece(0, PICTURE), now=1)
-    assembly = pictures.chunk(piece(0, b"another"), now=2)
+    pictures.add_metadata(announced(total=1), now=0)
+    pictures.add_chunk(piece(0, PICTURE), now=1)
+    assembly = pictures.add_chunk(piece(0, b"another"), now=2)
     assert (assembly.assemble(), assembly.last_heard) == (PICTURE, 2)
 
 
 def test_the_same_metadata_again_changes_nothing() -> None:
     pictures = buffer()
-    first = pictures.metadata(announced(), now=0)
+    first = pictures.add_metadata(announced(), now=0)
     receive(pictures, (0, 1))
-    again = pictures.metadata(announced(device=BARE), now=5)
+    again = pictures.add_metadata(announced(device=BARE), now=5)
     assert again is first
     assert (again.received, again.last_heard, len(pictures)) == (2, 5, 1)
 
@@ -215,9 +215,9 @@ def test_the_same_metadata_again_changes_nothing() -> None:
 )
 def test_another_picture_of_the_same_name_begins_anew(other: ImageMetadata) -> None:
     pictures = buffer(per_device=1)
-    first = pictures.metadata(announced(), now=0)
+    first = pictures.add_metadata(announced(), now=0)
     receive(pictures, range(4))
-    second = pictures.metadata(other, now=1)
+    second = pictures.add_metadata(other, now=1)
     assert second is not first
     assert (second.received, pictures.buffered_bytes, len(pictures)) == (0, 0, 1)
     # Whoever is storing the first still has it whole.
@@ -226,9 +226,9 @@ def test_another_picture_of_the_same_name_begins_anew(other: ImageMetadata) -> N
 
 def test_pictures_of_a_clock_that_was_not_set_are_told_apart_by_what_it_said() -> None:
     pictures = buffer()
-    first = pictures.metadata(announced(captured_at=None, captured_text="1970-01-01T00:00:09Z"), now=0)
-    same = pictures.metadata(announced(captured_at=None, captured_text="1970-01-01T00:00:09Z"), now=0)
-    other = pictures.metadata(announced(captured_at=None, captured_text="1970-01-01T00:00:17Z"), now=0)
+    first = pictures.add_metadata(announced(captured_at=None, captured_text="1970-01-01T00:00:09Z"), now=0)
+    same = pictures.add_metadata(announced(captured_at=None, captured_text="1970-01-01T00:00:09Z"), now=0)
+    other = pictures.add_metadata(announced(captured_at=None, captured_text="1970-01-01T00:00:17Z"), now=0)
     assert same is first
     assert other is not first
 
@@ -238,26 +238,26 @@ def test_pictures_of_a_clock_that_was_not_set_are_told_apart_by_what_it_said() -
     [
         (PIECES, len(PICTURE) - 1, "hold 11 bytes, more than the 10 announced"),
         (PIECES, len(PICTURE) + 1, "hold 11 bytes, fewer than the 12 announced"),
-        ((b"GIF8", b"\xff\xd9"), None, "no JPEG: it does not begin with FF D8"),
+        ((b"GIF8", b"\xff\xd9"), None, "not a JPEG: it does not begin with FF D8"),
         ((b"\xff\xd8", b"cut"), None, "cut off: it does not end with FF D9"),
         ((b"\xff", b"\xd8"), None, "cut off"),
-        ((b"", b"\xff\xd9"), None, "no JPEG"),
+        ((b"", b"\xff\xd9"), None, "not a JPEG"),
     ],
 )
 def test_what_is_not_the_picture_that_was_sent_says_why(
     pieces: tuple[bytes, ...], size: int | None, fault: str
 ) -> None:
     pictures = buffer()
-    assembly = pictures.metadata(announced(total=len(pieces), size=size), now=0)
+    assembly = pictures.add_metadata(announced(total=len(pieces), size=size), now=0)
     for chunk_id, data in enumerate(pieces):
-        pictures.chunk(piece(chunk_id, data), now=0)
+        pictures.add_chunk(piece(chunk_id, data), now=0)
     with pytest.raises(ImageFaultError, match=fault):
         assembly.assemble()
 
 
 def test_an_unfinished_picture_says_how_much_is_there() -> None:
     pictures = buffer()
-    assembly = pictures.metadata(announced(), now=0)
+    assembly = pictures.add_metadata(announced(), now=0)
     receive(pictures, (1, 2, 3))
     with pytest.raises(ImageFaultError, match="3 of 4 chunks are there"):
         assembly.assemble()
@@ -265,22 +265,22 @@ def test_an_unfinished_picture_says_how_much_is_there() -> None:
 
 def test_all_spellings_of_a_device_are_one_and_devices_are_kept_apart() -> None:
     pictures = buffer()
-    pictures.metadata(announced(device=MAC), now=0)
-    mine = pictures.chunk(piece(0, device=BARE), now=0)
-    theirs = pictures.chunk(piece(0, device="esp32-cam-01"), now=0)
-    assert pictures.of_device("aa-bb-cc-dd-ee-ff") == [mine]
-    assert pictures.of_device("esp32-cam-01") == [theirs]
+    pictures.add_metadata(announced(device=MAC), now=0)
+    mine = pictures.add_chunk(piece(0, device=BARE), now=0)
+    theirs = pictures.add_chunk(piece(0, device="esp32-cam-01"), now=0)
+    assert pictures.unfinished("aa-bb-cc-dd-ee-ff") == [mine]
+    assert pictures.unfinished("esp32-cam-01") == [theirs]
     assert (mine.device_key, mine.name, mine.total) == ("AABBCCDDEEFF", NAME, 4)
-    assert pictures.of_device("nobody") == []
+    assert pictures.unfinished("nobody") == []
     assert pictures.get("nobody", NAME) is None
 
 
 def test_a_devices_pictures_are_listed_the_first_begun_first() -> None:
     pictures = buffer()
     for name in ("c", "a", "b"):
-        pictures.metadata(announced(name=name), now=0)
-    pictures.chunk(piece(0, name="a"), now=9)
-    assert [assembly.name for assembly in pictures.of_device(MAC)] == ["c", "a", "b"]
+        pictures.add_metadata(announced(name=name), now=0)
+    pictures.add_chunk(piece(0, name="a"), now=9)
+    assert [assembly.name for assembly in pictures.unfinished(MAC)] == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,10 @@ def test_metadata_beyond_a_bound_is_refused_and_what_was_there_stays(
     limits: dict[str, int], metadata: ImageMetadata, bound: str, message: str
 ) -> None:
     pictures = buffer(**limits)
-    pictures.chunk(piece(0, b"abc"), now=0)
+    pictures.add_chunk(piece(0, b"abc"), now=0)
     before = known(pictures)
     with pytest.raises(ImageRefusedError, match=message) as caught:
-        pictures.metadata(metadata, now=1)
+        pictures.add_metadata(metadata, now=1)
     assert caught.value.bound == bound
     assert known(pictures) is before
     assert (before.metadata, before.received, before.last_heard) == (None, 1, 0)
@@ -319,28 +319,28 @@ def test_metadata_beyond_a_bound_is_refused_and_what_was_there_stays(
         ({"per_device": 1}, piece(0, name="b"), "per_device", "unfinished pictures of one device"),
         ({"in_flight": 1}, piece(0, device="x"), "in_flight", "unfinished pictures of all devices"),
         ({"buffered_bytes": 5}, piece(1, b"def"), "buffered_bytes", "hold 3 bytes, the limit is 5"),
-        ({"buffered_chunks": 1}, piece(1), "buffered_chunks", "hold 1 chunks, which is all"),
+        ({"buffered_chunks": 1}, piece(1), "buffered_chunks", "hold 1 chunks, the limit"),
     ],
 )
 def test_a_chunk_beyond_a_bound_is_refused_and_what_was_there_stays(
     limits: dict[str, int], chunk: ImageChunk, bound: str, message: str
 ) -> None:
     pictures = buffer(**limits)
-    pictures.chunk(piece(0, b"abc"), now=0)
+    pictures.add_chunk(piece(0, b"abc"), now=0)
     with pytest.raises(ImageRefusedError, match=message) as caught:
-        pictures.chunk(chunk, now=1)
+        pictures.add_chunk(chunk, now=1)
     assert caught.value.bound == bound
     assert (known(pictures).received, known(pictures).last_heard) == (1, 0)
     assert (len(pictures), pictures.buffered_bytes) == (1, 3)
     # A chunk that is there already takes no room.
-    pictures.chunk(piece(0, b"abc"), now=1)
+    pictures.add_chunk(piece(0, b"abc"), now=1)
 
 
 def test_what_is_exactly_within_the_bounds_is_taken() -> None:
     pictures = buffer(
         max_bytes=11, max_chunks=4, per_device=1, in_flight=1, buffered_bytes=11, buffered_chunks=4
     )
-    pictures.metadata(announced(size=11), now=0)
+    pictures.add_metadata(announced(size=11), now=0)
     receive(pictures, range(1, 5), first=1)
     assert known(pictures).assemble() == PICTURE
 
@@ -348,8 +348,8 @@ def test_what_is_exactly_within_the_bounds_is_taken() -> None:
 def test_what_is_discarded_frees_its_room() -> None:
     pictures = buffer(per_device=1, in_flight=1, buffered_bytes=4, buffered_chunks=1)
     for _ in range(3):
-        pictures.metadata(announced(), now=0)
-        pictures.chunk(piece(0, b"four"), now=0)
+        pictures.add_metadata(announced(), now=0)
+        pictures.add_chunk(piece(0, b"four"), now=0)
         pictures.discard(BARE, NAME)
         assert (pictures.buffered_bytes, len(pictures), pictures.get(MAC, NAME)) == (0, 0, None)
     pictures.discard(MAC, NAME)
@@ -365,8 +365,8 @@ def test_memory_returns_to_its_floor() -> None:
             floor = tracemalloc.get_traced_memory()[0]
             for number in range(500):
                 device = f"esp32-cam-{wave}-{number}"
-                pictures.metadata(announced(device=device), now=wave)
-                pictures.chunk(piece(0, bytes(1000), device=device), now=wave)
+                pictures.add_metadata(announced(device=device), now=wave)
+                pictures.add_chunk(piece(0, bytes(1000), device=device), now=wave)
             assert tracemalloc.get_traced_memory()[0] > floor + 500_000
             assert len(pictures.expire(older_than=wave + 1)) == 500
             assert tracemalloc.get_traced_memory()[0] < floor + 50_000
@@ -377,26 +377,26 @@ def test_memory_returns_to_its_floor() -> None:
 def test_a_device_is_discarded_with_all_its_pictures_and_no_other() -> None:
     pictures = buffer()
     for device, name in ((MAC, "a"), (MAC, "b"), ("esp32-cam-01", "a")):
-        pictures.chunk(piece(0, b"123", device=device, name=name), now=0)
+        pictures.add_chunk(piece(0, b"123", device=device, name=name), now=0)
     pictures.discard_device(BARE)
     pictures.discard_device("nobody")
     assert (len(pictures), pictures.buffered_bytes) == (1, 3)
-    assert pictures.of_device(MAC) == []
+    assert pictures.unfinished(MAC) == []
 
 
 def test_pictures_that_fell_silent_expire() -> None:
     pictures = buffer()
-    pictures.metadata(announced(name="old"), now=1)
-    pictures.metadata(announced(name="edge"), now=2)
-    pictures.metadata(announced(name="revived"), now=1)
-    pictures.chunk(piece(0, name="revived"), now=3)
+    pictures.add_metadata(announced(name="old"), now=1)
+    pictures.add_metadata(announced(name="edge"), now=2)
+    pictures.add_metadata(announced(name="revived"), now=1)
+    pictures.add_chunk(piece(0, name="revived"), now=3)
     assert [assembly.name for assembly in pictures.expire(older_than=2)] == ["old"]
-    assert [assembly.name for assembly in pictures.of_device(MAC)] == ["edge", "revived"]
+    assert [assembly.name for assembly in pictures.unfinished(MAC)] == ["edge", "revived"]
     assert pictures.expire(older_than=2) == []
 
 
 def test_names_of_any_length_are_short_in_messages() -> None:
     pictures = buffer(max_chunks=1)
     with pytest.raises(ImageRefusedError) as caught:
-        pictures.metadata(announced(name="x" * 255), now=0)
+        pictures.add_metadata(announced(name="x" * 255), now=0)
     assert len(str(caught.value)) < 200

@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
     def every_picture_is_as_the_model_has_it(self) -> None:
         for device in set(SPELLINGS.values()):
             mine = [key for key in self.model if key[0] == device]
-            found = self.buffer.of_device(device)
+            found = self.buffer.unfinished(device)
             assert [(assembly.device_key, assembly.name) for assembly in found] == mine
             assert len(mine) <= LIMITS.per_device
         for key, picture in self.model.items():
@@ -291,9 +291,9 @@ class Machine(RuleBasedStateMachine):
 
     def pass_on(self, message: ImageMetadata | ImageChunk) -> None:
         if isinstance(message, ImageMetadata):
-            assembly = self.buffer.metadata(message, self.now)
+            assembly = self.buffer.add_metadata(message, self.now)
         else:
-            assembly = self.buffer.chunk(message, self.now)
+            assembly = self.buffer.add_chunk(message, self.now)
         assert assembly is self.buffer.get(message.device, message.name)
 
     def bounds_of_metadata(self, message: ImageMetadata) -> Iterator[str]:

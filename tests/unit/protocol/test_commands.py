@@ -163,7 +163,7 @@ def test_a_wire_time_names_the_minute_at_or_after_the_wake(milliseconds: int) ->
         (command("update_config", {"a": math.nan}), "finite numbers"),
         (command("update_config", {"a": [math.inf]}), "finite numbers"),
         (command("update_config", {"a": "\ud800"}), "valid text"),
-        (command("update_config", {"a": FOUR_PM}), "no plain JSON"),
+        (command("update_config", {"a": FOUR_PM}), "not plain JSON"),
         (
             command("update_config", {"a": "x" * LARGEST_COMMAND}),
             f"shorten command_payload to {LARGEST_COMMAND}",

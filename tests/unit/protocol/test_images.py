@@ -224,7 +224,7 @@ def test_a_size_beyond_reason_stays_so_and_one_of_chunks_fits_its_column() -> No
 
 @pytest.mark.parametrize("sent", [0, -1, "0", "many", 1.5, True, [3], {}])
 def test_a_picture_has_a_chunk_at_least(sent: object) -> None:
-    with pytest.raises(RemoteProtocolError, match=r"total_chunks_count .* is no number from 1 on"):
+    with pytest.raises(RemoteProtocolError, match=r"total_chunks_count .* is not a whole number from 1 up"):
         metadata(total_chunks_count=sent)
 
 
@@ -320,21 +320,21 @@ def test_the_same_bytes_come_out_of_every_encoding(data: bytes) -> None:
         ("  ", "empty"),
         ("====", "empty"),
         ([], "empty"),
-        ("A", "no base64"),
-        ("AAAAA", "no base64"),
-        ("AA=A", "no base64"),
-        ("AA==AA==", "no base64"),
-        ("ü===", "no base64"),
-        ("{}{}", "no base64"),
-        ("AA\0A", "no base64"),
-        ([256], "no byte"),
-        ([-1], "no byte"),
-        ([10**30], "no byte"),
-        ([1.0], "byte values alone"),
-        ([True], "byte values alone"),
-        (["1"], "byte values alone"),
-        ([[1]], "byte values alone"),
-        ([None], "byte values alone"),
+        ("A", "not base64"),
+        ("AAAAA", "not base64"),
+        ("AA=A", "not base64"),
+        ("AA==AA==", "not base64"),
+        ("ü===", "not base64"),
+        ("{}{}", "not base64"),
+        ("AA\0A", "not base64"),
+        ([256], "not a byte"),
+        ([-1], "not a byte"),
+        ([10**30], "not a byte"),
+        ([1.0], "values that are not bytes"),
+        ([True], "values that are not bytes"),
+        (["1"], "values that are not bytes"),
+        ([[1]], "values that are not bytes"),
+        ([None], "values that are not bytes"),
     ],
 )
 def test_a_payload_that_is_no_bytes_is_refused(payload: object, fault: str) -> None:
@@ -349,7 +349,7 @@ def test_a_chunk_id_is_read_also_from_text(sent: object, chunk_id: int) -> None:
 
 @pytest.mark.parametrize("sent", [-1, "", "first", 0.5, True, 2**31, [0], {}])
 def test_a_chunk_id_that_is_none_is_refused(sent: object) -> None:
-    with pytest.raises(RemoteProtocolError, match=r"chunk_id .* is no number from 0 on"):
+    with pytest.raises(RemoteProtocolError, match=r"chunk_id .* is not a whole number from 0 up"):
         chunk([1], chunk_id=sent)
 
 

@@ -139,7 +139,7 @@ def test_any_other_word_is_a_remote_fault(word: object) -> None:
 
 @pytest.mark.parametrize("command_id", [7, True, [], {}, "x" * 256])
 def test_an_unreadable_command_id_never_means_the_command_sent_last(command_id: object) -> None:
-    with pytest.raises(RemoteProtocolError, match="none of ours"):
+    with pytest.raises(RemoteProtocolError, match="not one that this service sends"):
         ack({"command_ack": "ok", "command_id": command_id})
 
 
@@ -180,17 +180,17 @@ def test_the_topic_says_who_speaks_and_another_name_is_reported(
 @pytest.mark.parametrize(
     ("payload", "fault"),
     [
-        (b"", "no JSON"),
-        (b"acknowledged", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
+        (b"", "not JSON"),
+        (b"acknowledged", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
         (b'["command_ack"]', "JSON list, not an object"),
         (b"null", "JSON NoneType, not an object"),
         (b"{}", "no command_ack"),
         (b'{"command_ack": "ok", "command_ack": "failed"}', "appears twice"),
         (b'{"command_ack": "ok", "x": {"a": 1, "a": 1}}', "appears twice"),
-        (b'{"command_ack": "ok", "x": NaN}', "NaN is no JSON number"),
+        (b'{"command_ack": "ok", "x": NaN}', "NaN is not a JSON number"),
         (b'{"command_ack": "ok", "x": -1e400}', "too large"),
-        (b'{"command_ack": "ok", "x": ' + b"9" * 5000 + b"}", "no JSON"),
+        (b'{"command_ack": "ok", "x": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"command_ack": "ok", "x": "' + b"y" * LARGEST_MESSAGE + b'"}', f"the limit is {LARGEST_MESSAGE}"),
         (b'{"command_ack": "ok", "x": ' + b"[" * DEEPEST + b"]" * DEEPEST + b"}", f"deeper than {DEEPEST}"),
         (b'{"command_ack": "ok", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", f"deeper than {DEEPEST}"),

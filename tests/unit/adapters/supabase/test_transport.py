@@ -101,6 +101,46 @@ async def test_an_api_error_says_whether_waiting_helps_and_what_to_do(
 
 
 @respx.mock
+@pytest.mark.parametrize(
+    ("code", "message", "expected", "says"),
+    [
+        (
+            "42883",
+            "function public.fn_claim_commands(text) does not exist",
+            MigrationMissingError,
+            "migrations",
+        ),
+        ("42P01", 'relation "mqtt_private.visits" does not exist', MigrationMissingError, "migrations"),
+        (
+            "42501",
+            "permission denied for schema mqtt_private",
+            ProjectMisconfiguredError,
+            "SUPABASE_SECRET_KEY",
+        ),
+        (
+            "42P01",
+            'relation "audit_log" does not exist',
+            ProjectMisconfiguredError,
+            "project itself.*audit_log",
+        ),
+        (
+            "42501",
+            "permission denied for table audit_log",
+            ProjectMisconfiguredError,
+            "grant it to service_role",
+        ),
+        ("42883", "function note(uuid) does not exist", ProjectMisconfiguredError, "project itself"),
+    ],
+)
+async def test_what_the_project_lacks_is_not_taken_for_a_migration_that_is_missing(
+    gateway: CommandGateway, code: str, message: str, expected: type[Exception], says: str
+) -> None:
+    respx.post(CLAIM).respond(404, json={"code": code, "message": message, "details": None, "hint": None})
+    with pytest.raises(expected, match=says):
+        await claim(gateway)
+
+
+@respx.mock
 async def test_a_wrong_key_is_permanent_and_names_the_setting(gateway: CommandGateway) -> None:
     respx.post(CLAIM).respond(401, json={"message": "Invalid API key"})
     with pytest.raises(ProjectMisconfiguredError, match="SUPABASE_SECRET_KEY"):

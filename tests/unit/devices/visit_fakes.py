@@ -1,4 +1,4 @@
-"""What a visit needs, without a broker, a database or Storage: fakes that note what they are told."""
+"""Fakes of what a visit needs: a broker, a database and Storage that record what they are told."""
 
 import asyncio
 import json
@@ -127,13 +127,18 @@ class Bench:
     pictures: Pictures
     replies: ReplyLog
     rows_requested: list[Visit]
-    over: list[Visit]
+    ended_visits: list[Visit]
     options: VisitOptions
 
     def visit(self, row: VisitRow | None, device: str = DEVICE) -> Visit:
         """A visit that has begun."""
         services = VisitServices(
-            self.link, self.pictures, self.replies, self.options, self.rows_requested.append, self.over.append
+            self.link,
+            self.pictures,
+            self.replies,
+            self.options,
+            self.rows_requested.append,
+            self.ended_visits.append,
         )
         visit = Visit(services, row.topic_root if row else "device", device, row)
         visit.start()
@@ -150,7 +155,7 @@ class Bench:
                 visit.picture_complete()
 
     async def ended(self, visit: Visit) -> None:
-        await until(lambda: visit in self.over)
+        await until(lambda: visit in self.ended_visits)
 
 
 @asynccontextmanager

@@ -1,0 +1,41 @@
+"""What the project's own tables demand and hold, as far as it concerns what the worker writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from mqtt_service.adapters.supabase.transport import DatabaseFunctions
+
+
+@dataclass(frozen=True, slots=True)
+class DemandedColumn:
+    """A column that the worker does not know, which is NOT NULL and has no default; `remedy` is SQL."""
+
+    table: str
+    column: str
+    data_type: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """`temperatures_look_like`: the unit of the latest readings; None where there are too few to tell."""
+
+    demanded_columns: Sequence[DemandedColumn] = ()
+    temperatures_look_like: Literal["celsius", "fahrenheit"] | None = None
+
+
+_PROJECT = TypeAdapter(Project)
+
+
+class ProjectGateway:
+    """Asks the database about the project."""
+
+    def __init__(self, database: DatabaseFunctions) -> None:
+        self._database = database
+
+    async def inspect(self) -> Project:
+        """What is there before this worker writes anything."""
+        return await self._database.call("fn_inspect_project", _PROJECT)
