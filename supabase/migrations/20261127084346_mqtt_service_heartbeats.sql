@@ -209,21 +209,14 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_update_device_status_or_pass_over', 'service_role');
 
--- Makes the device's pending pictures those that it lists. A picture that is being received is not pending; a pending
--- row that came from elsewhere (an adopted table) stays. Where a table demands a time of capture, it is p_now until the
--- picture says its own.
-create or replace function mqtt_private.fn_record_pending_pictures(
+-- Lists these pictures as pending. One that is being received is not; a pending row that is there already stays, be it
+-- the project's own. Where a table demands a time of capture, it is p_now until the picture says its own.
+create or replace function mqtt_private.fn_list_pending_pictures(
   p_device_id uuid, p_names text[], p_now timestamptz) returns void
 language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_needs_time constant boolean := mqtt_private.fn_is_demanded('device_images', 'captured_at');
 begin
-  delete from public.device_images
-  where image_id = any (array(
-    select image_id from public.device_images
-    where device_id = p_device_id and status = 'pending' and listed_at is not null
-      and image_name <> all (p_names)
-    for update skip locked));
   insert into public.device_images (device_id, image_name, status, listed_at, captured_at, time_unknown)
   select p_device_id, name, 'pending', p_now, case when v_needs_time then p_now end, v_needs_time
   from unnest(p_names) as p (name)
@@ -234,17 +227,17 @@ begin
   perform mqtt_private.fn_check_deferred_constraints();
 end
 $$;
-call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures', 'service_role');
+call mqtt_private.grant_execute('mqtt_private.fn_list_pending_pictures', 'service_role');
 
--- The same, past what the project refuses: then none of them is listed, and the result says why; null: all are.
-create or replace function mqtt_private.fn_record_pending_pictures_or_pass_over(
+-- The same, past what the project refuses: the others are listed. Returns what refuses one; null: all are listed.
+create or replace function mqtt_private.fn_list_pending_pictures_or_pass_over(
   p_device_id uuid, p_names text[], p_now timestamptz) returns text
 language plpgsql volatile set search_path = '' as $$
 declare
   v_fault mqtt_private.fault;
   v_error text;
 begin
-  perform mqtt_private.fn_record_pending_pictures(p_device_id, p_names, p_now);
+  perform mqtt_private.fn_list_pending_pictures(p_device_id, p_names, p_now);
   return null;
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
@@ -252,10 +245,45 @@ exception when others then
     v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
   if v_error is null then raise; end if;
-  return 'the pictures that it has are not listed as pending: ' || v_error;
+  if cardinality(p_names) = 1 then
+    return format('the pending picture %s is not listed: %s', left(p_names[1], 255), v_error);
+  end if;
+  return (
+    select min(mqtt_private.fn_list_pending_pictures_or_pass_over(p_device_id, array[name], p_now))
+    from unnest(p_names) as p (name));
 end
 $$;
-call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures_or_pass_over', 'service_role');
+call mqtt_private.grant_execute('mqtt_private.fn_list_pending_pictures_or_pass_over', 'service_role');
+
+-- Makes the device's pending pictures those that it lists; a pending row that came from elsewhere (an adopted table)
+-- stays. Returns what the project refuses of that, and why; null: nothing.
+create or replace function mqtt_private.fn_record_pending_pictures(
+  p_device_id uuid, p_names text[], p_now timestamptz) returns text
+language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  begin
+    delete from public.device_images
+    where image_id = any (array(
+      select image_id from public.device_images
+      where device_id = p_device_id and status = 'pending' and listed_at is not null
+        and image_name <> all (p_names)
+      for update skip locked));
+    perform mqtt_private.fn_check_deferred_constraints();
+  exception when others then
+    get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+      v_fault.column_name = column_name;
+    v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
+    if v_error is null then raise; end if;
+    v_error := 'pictures that it no longer has stay pending: ' || v_error;
+  end;
+  return coalesce(mqtt_private.fn_list_pending_pictures_or_pass_over(p_device_id, p_names, p_now), v_error);
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures', 'service_role');
 
 -- Records one HELLO of a device whose visit is locked. p_is_held: another transaction holds the device's row, so that
 -- nothing is written but the visit; else the device's row is locked too.
@@ -285,7 +313,7 @@ begin
   elsif v_visit.begins then
     v_warnings := array[
       mqtt_private.fn_update_device_status_or_pass_over(p_device_id, p_heartbeat, v_next_wake_at, p_now),
-      mqtt_private.fn_record_pending_pictures_or_pass_over(p_device_id, v_names, p_now)];
+      mqtt_private.fn_record_pending_pictures(p_device_id, v_names, p_now)];
   end if;
   select * into v_device from public.devices where device_id = p_device_id;
   if v_visit.begins and v_device.is_active and not p_is_held then
