@@ -35,8 +35,8 @@ async def check_project(gateway: ProjectGateway, unit: Unit) -> None:
         )
     if project.temperatures_look_like not in {None, unit}:
         log.warning(
-            "[SERVICE] The temperatures in public.device_telemetry look like degrees %s, and this worker writes "
-            "degrees %s: set TEMPERATURE_UNIT=%s, or convert the old rows",
+            "[SERVICE] The temperatures in public.device_telemetry look like degrees %s, and this worker "
+            "writes degrees %s: set TEMPERATURE_UNIT=%s, or convert the old rows",
             str(project.temperatures_look_like).title(),
             unit.title(),
             project.temperatures_look_like,

@@ -1,4 +1,4 @@
-"""What the project's tables do not take of what devices say: logged once for each device and reason, counted."""
+"""What the project's tables do not take of what devices say: logged once a device and reason, and counted."""
 
 import logging
 from collections import OrderedDict

@@ -394,10 +394,11 @@ $$;
 call mqtt_private.grant_execute('mqtt_private.fn_try_row', 'authenticated', 'service_role');
 
 -- Those of the columns p_optional for whose sake a row was refused, as far as the error names them: the column, the
--- columns of the constraint or of the constraint's domain, or those whose value is none of their type.
+-- columns of the constraint or of the constraint's domain, or those whose value is none of their type. (A domain's check
+-- may name a function of the project.)
 create or replace function mqtt_private.fn_find_culprits(
   p_table text, p_fault mqtt_private.fault, p_optional jsonb) returns text[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = public, extensions as $$
 declare
   v_table constant regclass := format('public.%I', p_table);
   v_names constant text[] := array(select jsonb_object_keys(p_optional));

@@ -209,21 +209,14 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_update_device_status_or_pass_over', 'service_role');
 
--- Makes the device's pending pictures those that it lists. A picture that is being received is not pending; a pending
--- row that came from elsewhere (an adopted table) stays. Where a table demands a time of capture, it is p_now until the
--- picture says its own.
-create or replace function mqtt_private.fn_record_pending_pictures(
+-- Lists these pictures as pending. One that is being received is not; a pending row that is there already stays, be it
+-- the project's own. Where a table demands a time of capture, it is p_now until the picture says its own.
+create or replace function mqtt_private.fn_list_pending_pictures(
   p_device_id uuid, p_names text[], p_now timestamptz) returns void
 language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_needs_time constant boolean := mqtt_private.fn_is_demanded('device_images', 'captured_at');
 begin
-  delete from public.device_images
-  where image_id = any (array(
-    select image_id from public.device_images
-    where device_id = p_device_id and status = 'pending' and listed_at is not null
-      and image_name <> all (p_names)
-    for update skip locked));
   insert into public.device_images (device_id, image_name, status, listed_at, captured_at, time_unknown)
   select p_device_id, name, 'pending', p_now, case when v_needs_time then p_now end, v_needs_time
   from unnest(p_names) as p (name)
@@ -234,17 +227,17 @@ begin
   perform mqtt_private.fn_check_deferred_constraints();
 end
 $$;
-call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures', 'service_role');
+call mqtt_private.grant_execute('mqtt_private.fn_list_pending_pictures', 'service_role');
 
--- The same, past what the project refuses: then none of them is listed, and the result says why; null: all are.
-create or replace function mqtt_private.fn_record_pending_pictures_or_pass_over(
+-- The same, past what the project refuses: the others are listed. Returns what refuses one; null: all are listed.
+create or replace function mqtt_private.fn_list_pending_pictures_or_pass_over(
   p_device_id uuid, p_names text[], p_now timestamptz) returns text
 language plpgsql volatile set search_path = '' as $$
 declare
   v_fault mqtt_private.fault;
   v_error text;
 begin
-  perform mqtt_private.fn_record_pending_pictures(p_device_id, p_names, p_now);
+  perform mqtt_private.fn_list_pending_pictures(p_device_id, p_names, p_now);
   return null;
 exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
@@ -252,14 +245,51 @@ exception when others then
     v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
   if v_error is null then raise; end if;
-  return 'the pictures that it has are not listed as pending: ' || v_error;
+  if cardinality(p_names) = 1 then
+    return format('the pending picture %s is not listed: %s', left(p_names[1], 255), v_error);
+  end if;
+  return (
+    select min(mqtt_private.fn_list_pending_pictures_or_pass_over(p_device_id, array[name], p_now))
+    from unnest(p_names) as p (name));
 end
 $$;
-call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures_or_pass_over', 'service_role');
+call mqtt_private.grant_execute('mqtt_private.fn_list_pending_pictures_or_pass_over', 'service_role');
 
--- Records one HELLO of a device whose row and visit are locked.
+-- Makes the device's pending pictures those that it lists; a pending row that came from elsewhere (an adopted table)
+-- stays. Returns what the project refuses of that, and why; null: nothing.
+create or replace function mqtt_private.fn_record_pending_pictures(
+  p_device_id uuid, p_names text[], p_now timestamptz) returns text
+language plpgsql volatile set search_path = public, extensions as $$
+declare
+  v_fault mqtt_private.fault;
+  v_error text;
+begin
+  begin
+    delete from public.device_images
+    where image_id = any (array(
+      select image_id from public.device_images
+      where device_id = p_device_id and status = 'pending' and listed_at is not null
+        and image_name <> all (p_names)
+      for update skip locked));
+    perform mqtt_private.fn_check_deferred_constraints();
+  exception when others then
+    get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
+      v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
+      v_fault.column_name = column_name;
+    v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_images');
+    if v_error is null then raise; end if;
+    v_error := 'pictures that it no longer has stay pending: ' || v_error;
+  end;
+  return coalesce(mqtt_private.fn_list_pending_pictures_or_pass_over(p_device_id, p_names, p_now), v_error);
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_record_pending_pictures', 'service_role');
+
+-- Records one HELLO of a device whose visit is locked. p_is_held: another transaction holds the device's row, so that
+-- nothing is written but the visit; else the device's row is locked too.
 create or replace function mqtt_private.fn_record_heartbeat(
-  p_device_id uuid, p_heartbeat jsonb, p_worker text, p_redelivery_limit int, p_lease interval, p_now timestamptz)
+  p_device_id uuid, p_heartbeat jsonb, p_worker text, p_redelivery_limit int, p_lease interval, p_now timestamptz,
+  p_is_held boolean)
 returns jsonb
 language plpgsql volatile set search_path = public, extensions as $$
 declare
@@ -277,13 +307,16 @@ begin
   v_visit := mqtt_private.fn_join_or_begin_visit(
     p_device_id, p_worker, p_heartbeat ->> 'ref', p_now, p_lease, v_count, v_names,
     coalesce(p_heartbeat -> 'shared' = 'true'::jsonb, false));
-  if v_visit.begins then
+  if v_visit.begins and p_is_held then
+    v_warnings := array['another transaction of the project holds the row of this device in public.devices, so that '
+      'nothing is written there: end it if it stays'];
+  elsif v_visit.begins then
     v_warnings := array[
       mqtt_private.fn_update_device_status_or_pass_over(p_device_id, p_heartbeat, v_next_wake_at, p_now),
-      mqtt_private.fn_record_pending_pictures_or_pass_over(p_device_id, v_names, p_now)];
+      mqtt_private.fn_record_pending_pictures(p_device_id, v_names, p_now)];
   end if;
   select * into v_device from public.devices where device_id = p_device_id;
-  if v_visit.begins and v_device.is_active then
+  if v_visit.begins and v_device.is_active and not p_is_held then
     v_warnings := v_warnings || mqtt_private.fn_redeliver_commands_or_pass_over(
       p_device_id, p_redelivery_limit, p_now);
   end if;
@@ -310,6 +343,25 @@ language sql stable set search_path = '' as $$
     'next_wake_at', mqtt_private.fn_next_wake_for_topic_id(p_heartbeat ->> 'topic_id', p_now))
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_refuse_heartbeat', 'service_role');
+
+-- Locks the devices and visits of these ids on MQTT, as fn_lock_devices_and_visits. Where there is one device and another
+-- transaction keeps its row, the visit alone: the device is answered all the same. is_held says so. Of several devices,
+-- one that is held raises 55P03: the worker sends each alone then.
+create or replace function mqtt_private.fn_lock_devices_or_visit(
+  p_topic_ids text[], out device_ids uuid[], out is_held boolean)
+language plpgsql volatile set search_path = '' as $$
+begin
+  device_ids := mqtt_private.fn_lock_devices_and_visits(p_topic_ids);
+  is_held := false;
+exception when lock_not_available then
+  if cardinality(p_topic_ids) > 1 then raise; end if;
+  device_ids := array[mqtt_private.fn_find_device(p_topic_ids[1])];
+  perform pg_advisory_xact_lock(720575940, hashtext(device_ids[1]::text)); -- no two workers begin one visit
+  perform mqtt_private.fn_lock_visits(device_ids);
+  is_held := true;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_lock_devices_or_visit', 'service_role');
 
 -- The worker's call --------------------------------------------------------------------------------------------
 
@@ -338,6 +390,7 @@ declare
   v_heartbeat jsonb;
   v_device_id uuid;
   v_ids uuid[];
+  v_locked record;
   v_created uuid[];
   v_errors jsonb;
   v_fault mqtt_private.fault;
@@ -351,7 +404,8 @@ begin
   select r.created, r.errors into v_created, v_errors
   from mqtt_private.fn_register_unknown_devices(
     case when p_register then v_topic_ids else '{}' end, p_registrations_per_minute) r;
-  v_ids := mqtt_private.fn_lock_devices_and_visits(v_topic_ids);
+  v_locked := mqtt_private.fn_lock_devices_or_visit(v_topic_ids);
+  v_ids := v_locked.device_ids;
   v_now := clock_timestamp(); -- now that we have the locks: the wait must not shorten the leases
 
   for v_heartbeat, v_device_id in
@@ -367,7 +421,7 @@ begin
         jsonb_build_object('ref', v_heartbeat -> 'ref', 'result',
           case when v_device_id = any (v_created) then 'created' else 'known' end)
         || mqtt_private.fn_record_heartbeat(v_device_id, v_heartbeat, p_worker, p_redelivery_limit,
-          make_interval(secs => p_lease_seconds), v_now));
+          make_interval(secs => p_lease_seconds), v_now, v_locked.is_held));
       v_created := array_remove(v_created, v_device_id);
     exception when others then
       get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,

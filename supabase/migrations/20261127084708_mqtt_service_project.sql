@@ -46,8 +46,8 @@ begin
   select coalesce(jsonb_agg(jsonb_build_object(
     'table', t.name, 'column', a.attname, 'data_type', pg_catalog.format_type(a.atttypid, a.atttypmod),
     'remedy', coalesce(
-      format('alter table public.%I alter column %I set default %s;', t.name, a.attname,
-        mqtt_private.fn_propose_default(a.atttypid)),
+      format('alter table public.%I alter column %I set default ', t.name, a.attname)
+        || mqtt_private.fn_propose_default(a.atttypid) || ';',
       format('alter table public.%I alter column %I drop not null;', t.name, a.attname)))
     order by t.name, a.attnum), '[]') into v_columns
   from unnest(array['devices', 'device_commands', 'device_history', 'device_images', 'device_telemetry',

@@ -26,6 +26,14 @@ from tests.integration.database.existing_project import (
 from tests.integration.database.queue_calls import copied
 from tests.integration.database.test_migrations import apply
 
+UNDEFINED_COLUMN = "perform no_such_column from devices"
+FORBIDDEN = "raise exception 'permission denied for table secrets' using errcode = '42501'"
+LOCKED = "raise exception 'could not obtain lock' using errcode = '55P03'"
+TROUBLES = pytest.mark.parametrize(
+    ("trouble", "code"),
+    [(UNDEFINED_COLUMN, "42703"), (FORBIDDEN, "42501"), (LOCKED, "55P03"), ("raise exception 'no'", "P0001")],
+)
+
 
 @pytest.fixture(scope="module")
 def template(server_url: str) -> str:
@@ -241,6 +249,15 @@ def test_pictures_that_a_hello_lists_are_pending_and_become_those_that_come(proj
     assert len(project.rows("select from device_images where image_name = 'c.jpg'")) == 1
 
 
+def test_a_pending_picture_that_is_refused_costs_neither_the_others_nor_the_answer(project: Project) -> None:
+    project.refuse("device_images", "new.image_name = 'c.jpg'", UNDEFINED_COLUMN, when="before insert")
+    answer = project.hello(MAC, pending_names=["c.jpg", "d.jpg", "e.jpg"])
+    assert (answer["result"], answer["holds_lease"]) == ("known", True)
+    assert "the pending picture c.jpg is not listed: function their_rule()" in answer["warnings"][0]
+    listed = project.rows("select image_name from device_images where listed_at is not null order by 1")
+    assert [row["image_name"] for row in listed] == ["d.jpg", "e.jpg"]
+
+
 # Mapping
 
 
@@ -301,15 +318,6 @@ def test_the_backfill_completes_a_device_that_has_an_assignment_alone(project: P
 
 
 # One row's trouble
-
-
-UNDEFINED_COLUMN = "perform no_such_column from devices"
-FORBIDDEN = "raise exception 'permission denied for table secrets' using errcode = '42501'"
-LOCKED = "raise exception 'could not obtain lock' using errcode = '55P03'"
-TROUBLES = pytest.mark.parametrize(
-    ("trouble", "code"),
-    [(UNDEFINED_COLUMN, "42703"), (FORBIDDEN, "42501"), (LOCKED, "55P03"), ("raise exception 'no'", "P0001")],
-)
 
 
 @TROUBLES
@@ -536,3 +544,42 @@ def test_states_that_are_enums_are_written_and_read(empty_database_url: str) -> 
         state = project.one("select provisioning_status from devices where device_id = %s", WAITING)
         assert state == {"provisioning_status": "inactive"}
         assert len(project.rows("select * from fn_find_devices_with_incomplete_lineage()")) == 2
+
+
+def test_a_column_that_the_project_demands_refuses_new_rows_with_the_remedy(project: Project) -> None:
+    project.run("alter table device_images add column camera text; update device_images set camera = 'old';"
+                " alter table device_images alter column camera set not null")  # fmt: skip
+    answer = project.image(MAC, captured_at=MORNING)
+    assert answer["result"] == "refused"
+    assert "column camera of device_images refuses it" in answer["error"]
+    assert "give the column a default" in answer["error"]
+
+
+def test_a_check_that_names_a_function_of_the_project_finds_it(project: Project) -> None:
+    project.run(
+        "create function is_sane(v numeric) returns boolean language sql immutable as $$ select v < 90 $$;"
+        " create domain degrees as numeric check (is_sane(value));"
+        " alter table device_telemetry alter column temperature type degrees,"
+        "  add constraint sane check (is_sane(humidity))"
+    )
+    answer = project.image(MAC, captured_at=MORNING, temperature=95, humidity=95, pressure=1000)
+    assert "device_telemetry does not take humidity: constraint sane" in answer["warnings"][0]
+    assert "device_telemetry does not take temperature: constraint degrees_check" in answer["warnings"][0]
+    row = project.one("select temperature, humidity, pressure from device_telemetry")
+    assert (row["temperature"], row["humidity"], float(row["pressure"])) == (None, None, 1000)
+
+
+def test_two_values_that_a_trigger_refuses_are_found_though_it_names_no_column(project: Project) -> None:
+    project.refuse("device_telemetry", "new.humidity > 90 or new.pressure > 1100", "raise exception 'no'",
+                   when="before insert")  # fmt: skip
+    project.image(MAC, captured_at=MORNING, temperature=20, humidity=95, pressure=1200, gas_resistance=7)
+    row = project.one("select temperature, humidity, pressure, gas_resistance, site_id from device_telemetry")
+    assert (float(row["temperature"]), row["gas_resistance"], row["site_id"]) == (20, 7, NORTH)
+    assert (row["humidity"], row["pressure"]) == (None, None)
+
+
+def test_the_migrations_can_be_applied_to_it_again(project: Project) -> None:
+    before = project.rows("select * from device_images order by image_id")
+    apply(project.connection)
+    assert project.rows("select * from device_images order by image_id") == before
+    assert project.hello(MAC)["warnings"] == []

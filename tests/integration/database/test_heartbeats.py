@@ -426,11 +426,26 @@ def test_a_worker_must_have_a_name(queue: Queue) -> None:
 # Locks
 
 
-def test_a_device_that_someone_holds_is_not_waited_for_without_end(queue: Queue) -> None:
+def test_devices_that_someone_holds_are_not_waited_for_without_end(queue: Queue) -> None:
     queue.device("d1")
+    queue.device("d2")
     with locked_devices(queue), pytest.raises(psycopg.errors.LockNotAvailable):
-        queue.hello("d1")
+        queue.hellos({"topic_id": "d1"}, {"topic_id": "d2"})
     assert queue.rows("select from mqtt_private.visits") == []
+
+
+def test_a_device_whose_row_someone_holds_is_answered_when_its_hello_comes_alone(queue: Queue) -> None:
+    queue.command(queue.device("d1"))
+    queue.connection.execute("set statement_timeout = '20 s'")
+    with queue.another() as person, person.connection.transaction():
+        person.connection.execute("update devices set device_name = 'held'")
+        answer = queue.hello("d1", battery_voltage=3.7)
+        assert queue.hello("d1", worker="w2")["holds_lease"] is False
+    queue.connection.execute("reset statement_timeout")
+    assert (answer["result"], answer["holds_lease"], answer["commands"]) == ("known", True, 1)
+    assert "another transaction of the project holds the row of this device" in answer["warnings"][0]
+    assert device_of(queue, answer)["battery_voltage"] is None
+    assert queue.hold("d1")[0]["holds_lease"]
 
 
 def test_new_devices_heard_beside_locked_ones_end_in_no_deadlock(

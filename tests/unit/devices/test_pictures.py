@@ -225,3 +225,25 @@ async def test_metadata_that_another_worker_heard_is_filled_in_from_the_row() ->
         assert assembly.complete
         assert await parts.pictures.store(KEY, recorded) is not None
         assert list(parts.store.files.values()) == [PICTURE]
+
+
+async def test_a_picture_whose_row_cannot_say_that_it_is_stored_is_not_confirmed_and_comes_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench() as parts:
+        parts.gateway.end = {"result": "refused", "error": "their_rule refuses it (42703)"}
+        assert await parts.pictures.store(KEY, await whole(parts)) is None
+        assert parts.store.files == {"path/of/a.jpg": PICTURE}
+        assert not parts.store.removed
+        assert "it is in Storage, but its row cannot say so: their_rule refuses it (42703)" in caplog.text
+        parts.gateway.end = {}
+        assert await parts.pictures.store(KEY, await whole(parts)) is not None
+
+
+async def test_what_the_project_does_not_take_of_a_picture_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench() as parts:
+        parts.gateway.answer = {"warnings": ["public.device_telemetry does not take humidity: …"]}
+        await whole(parts)
+        assert "Not recorded (picture): public.device_telemetry does not take humidity" in caplog.text
