@@ -246,6 +246,7 @@ class Worker:
 
     async def _check_project(self) -> None:
         await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
+        await asyncio.Event().wait()  # looked at once, and a part never ends
 
     async def _run_link(self) -> None:
         # Announced before the broker disconnects another process with our client id, so that it finds us.

@@ -1,6 +1,6 @@
 -- Who may execute and read anything at all.
 \ir include/setup.psql
-select plan(15);
+select plan(16);
 
 select is_empty(
   $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
@@ -35,10 +35,16 @@ select is_empty(
   'service_role reads and writes every table');
 select is_empty(
   $$select name, role, privilege from unnest(array['anon', 'authenticated', 'service_role']) role,
-      unnest(array['acknowledgements', 'visits', 'duplicate_images', 'replies', 'worker_instances']) name,
+      unnest(array['acknowledgements', 'visits', 'duplicate_images', 'replies', 'worker_instances',
+        'unknown_command_types']) name,
       unnest(array['select', 'insert', 'update', 'delete']) privilege
     where has_table_privilege(role, format('mqtt_private.%I', name), privilege) <> (role = 'service_role')$$,
   'the worker''s own tables are for service_role alone');
+select is_empty(
+  $$select role from unnest(array['anon', 'authenticated', 'service_role']) role
+    where has_table_privilege(role, 'mqtt_private.adoption', 'insert, update, delete, truncate')
+      or has_table_privilege(role, 'mqtt_private.adoption', 'select') <> (role = 'service_role')$$,
+  'what was there before is written by the migrations alone');
 select is_empty(
   $$select c.relname from pg_class c
     where c.relnamespace = 'mqtt_private'::regnamespace and c.relkind = 'r' and not c.relrowsecurity$$,

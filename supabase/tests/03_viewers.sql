@@ -1,9 +1,10 @@
 -- Viewers see their company, all of it, and change nothing.
 \ir include/setup.psql
-select plan(23);
+select plan(25);
 
 insert into device_commands (device_id, command_type)
 select device_id, 'reboot' from devices where company_id is not null;
+insert into device_command_types (command_type) values ('water_plants');
 insert into device_history (device_id) select device_id from devices where company_id is not null;
 insert into device_images (device_id, image_name) select device_id, 'image_001.jpg' from devices where company_id is not null;
 insert into device_telemetry (device_id, temperature) select device_id, 20.5 from devices where company_id is not null;
@@ -15,6 +16,7 @@ select results_eq('select name from pilot_programs', $$values ('Alder Pilot')$$,
 select results_eq('select name from sites order by name', $$values ('Alder North'), ('Alder South')$$, '… its sites');
 select results_eq('select device_code from devices', $$values ('DEVICE-ESP32S3-001')$$, '… its devices, and not the unclaimed one');
 select results_eq('select distinct device_id from device_commands', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its commands');
+select results_eq('select command_type from device_command_types', $$values ('water_plants')$$, '… the further types of commands');
 select results_eq('select distinct device_id from device_history', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its history');
 select results_eq('select device_id from device_images', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… its pictures');
 select lives_ok('select status, storage_path, upload_path, listed_at, received_at from device_images', '… every column of them');
@@ -33,6 +35,7 @@ select throws_ok(
     values ('a0000000-0000-4000-8000-000000000031', 'a0000000-0000-4000-8000-000000000022')$$,
   '42501', null, '… maps nothing');
 select is(pg_temp.touched('update device_site_assignments set is_active = false'), 0::bigint, '… unmaps nothing');
+select throws_ok($$insert into device_command_types (command_type) values ('x')$$, '42501', null, '… lists no type of command');
 select throws_ok($$update devices set is_active = false$$, '42501', null, '… edits no device');
 select throws_ok($$update company_members set role = 'admin'$$, '42501', null, '… and does not promote herself');
 

@@ -1,6 +1,6 @@
 -- What is refused when a command is inserted, and which moves its status may make.
 \ir include/setup.psql
-select plan(40);
+select plan(49);
 
 create function pg_temp.queue(p_type text, p_payload text) returns text
 language sql
@@ -15,6 +15,9 @@ select lives_ok(pg_temp.queue(type, payload), format('%s %s is taken', type, pay
 from (values
   ('capture_image', '{"capture_image": true}'),
   ('reboot', '{}'),
+  ('ping', '{}'),
+  ('ping', '{"timestamp": "2030-01-31T16:00:00Z"}'),
+  ('set_wake_schedule', '{"cron": "0 8 * * *"}'),
   ('update_config', '{"anything": [1, 2]}'),
   ('send_image', '{"image_name": "image_001.jpg"}'),
   ('send_image', '{"image_name": "Bild ä.jpg"}'),
@@ -37,6 +40,7 @@ from (values
   ('set_wake_schedule', '{"next_wake_time": "2030-02-31T16:00:00Z"}'),
   ('set_wake_schedule', '{"wake_schedule_cron": ""}'),
   ('set_wake_schedule', '{"wake_schedule_cron": "every day"}'),
+  ('set_wake_schedule', '{"cron": "every day"}'),
   ('set_wake_schedule', '{"wake_schedule_cron": 8, "next_wake_time": "2030-01-31T16:00:00Z"}'),
   ('update_firmware', '{}'),
   ('update_firmware', '{"firmware_url": "http://files.example.com/firmware.bin"}'),
@@ -60,6 +64,16 @@ select throws_ok(
 select throws_ok(
   $$update device_commands set command_payload = '{}' where command_type = 'send_image'$$, '23514', null,
   'a command cannot be edited into one that cannot work');
+
+insert into device_command_types (command_type, description) values ('water_plants', 'litres: how much');
+select lives_ok(pg_temp.queue('water_plants', '{"litres": 2}'), 'a type that is listed is taken');
+select throws_ok(
+  pg_temp.queue('water_plants', '[]'), '23514', null, 'its payload is an object, too');
+select throws_ok(
+  $$insert into device_command_types (command_type) values ('reboot')$$, '23514', null, 'a built-in type cannot be listed');
+delete from device_command_types;
+select throws_ok(pg_temp.queue('water_plants', '{}'), '23514', null, 'a type that is listed no more is refused');
+select is_empty('select * from mqtt_private.unknown_command_types', 'on a table of ours nothing is left alone');
 
 -- Every move there is: from, and all it may become.
 create temporary table moves as

@@ -15,10 +15,14 @@ PAYLOADS = {
     "set_wake_schedule": '{"wake_schedule_cron": "@daily"}',
     "update_config": '{"brightness": 3}',
     "reboot": "{}",
+    "ping": "{}",
+    "water_plants": '{"litres": 2}',
+    "set_lamp": '{"lamp": "on"}',
     "update_firmware": '{"firmware_url": "https://files.example.com/firmware.bin"}',
 }
-REPEATABLE = ["send_image", "set_wake_schedule", "update_config"]
-ONCE = ["capture_image", "reboot", "update_firmware"]
+# The project lists water_plants and set_lamp.
+REPEATABLE = ["send_image", "set_wake_schedule", "update_config", "set_lamp"]
+ONCE = ["capture_image", "reboot", "update_firmware", "ping", "water_plants"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,11 @@ def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connecti
 
 @pytest.fixture
 def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
+    emptied(shared).execute(
+        "insert into device_command_types (command_type, repeatable)"
+        " values ('water_plants', false), ('set_lamp', true)"
+    )
+    return Queue(shared)
 
 
 @pytest.fixture

@@ -124,8 +124,10 @@ async def test_a_device_that_never_sends_what_it_listed_is_asked_again_and_sleep
 
 
 async def test_missing_chunks_are_asked_for_at_most_three_times(brief: Bench) -> None:
+    await brief.pictures.announce(metadata())
+    for number in (0, 2):
+        brief.pictures.chunk(chunk(number))
     visit = brief.visit(row())
-    await brief.send(visit, metadata(), chunk(0), chunk(2))
     await brief.ended(visit)
     assert brief.link.told("missing_chunks") == [[1, 3]] * 3
     assert brief.link.told("next_wake") == ["5:30PM"]

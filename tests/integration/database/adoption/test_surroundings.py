@@ -99,30 +99,30 @@ def test_a_rule_is_to_be_looked_at(node_owner: Owner) -> None:
 
 def test_a_function_of_our_signature_will_be_replaced(node_owner: Owner) -> None:
     node_owner.run(
-        "create function fn_settle_images(p_worker text, p_results jsonb) returns jsonb language sql"
+        "create function fn_record_replies(p_worker text, p_replies jsonb) returns jsonb language sql"
         " as $$ select null::jsonb $$"
     )
     finding = node_owner.find("function_replaced")
-    assert finding.subject == "public.fn_settle_images(text,jsonb)"
+    assert finding.subject == "public.fn_record_replies(text,jsonb)"
 
 
 @pytest.mark.parametrize(
     ("function", "words"),
     [
         (
-            "function fn_settle_images(p_worker text, p_results jsonb) returns text {}",
+            "function fn_record_replies(p_worker text, p_replies jsonb) returns text {}",
             "another result (text, ours jsonb)",
         ),
         (
-            "function fn_settle_images(worker text, results jsonb) returns jsonb {}",
+            "function fn_record_replies(worker text, results jsonb) returns jsonb {}",
             "another parameter name",
         ),
         (
-            "function fn_settle_images(p_worker text, p_results jsonb default '[]') returns jsonb {}",
+            "function fn_record_replies(p_worker text, p_replies jsonb default '[]') returns jsonb {}",
             "another number of defaults",
         ),
         (
-            "procedure fn_settle_images(p_worker text, p_results jsonb) {}",
+            "procedure fn_record_replies(p_worker text, p_replies jsonb) {}",
             "is an aggregate or a procedure",
         ),
     ],
@@ -140,20 +140,20 @@ def test_a_function_that_cannot_be_replaced_must_be_dropped(
 
 def test_an_overload_that_fits_the_workers_calls_must_be_dropped(node_owner: Owner) -> None:
     node_owner.run(
-        "create function fn_settle_images(p_worker text, p_results text) returns jsonb language sql"
+        "create function fn_record_replies(p_worker text, p_replies text) returns jsonb language sql"
         " as $$ select null::jsonb $$"
     )
     finding = node_owner.find("function_ambiguous")
     assert finding.level is Level.BY_HAND
-    assert finding.sql == "drop function public.fn_settle_images(text,text);"
+    assert finding.sql == "drop function public.fn_record_replies(text,text);"
 
 
 def test_an_overload_that_fits_no_call_stays(node_owner: Owner) -> None:
     node_owner.run(
-        "create function fn_settle_images(p_device uuid, out ok boolean, out why text) language sql"
+        "create function fn_record_replies(p_device uuid, out ok boolean, out why text) language sql"
         " as $$ select true, '' $$"
     )
-    assert node_owner.find("function_stays").subject == "public.fn_settle_images(uuid)"
+    assert node_owner.find("function_stays").subject == "public.fn_record_replies(uuid)"
 
 
 def test_the_functions_that_will_be_made_are_named(node_owner: Owner) -> None:
