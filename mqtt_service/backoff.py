@@ -1,27 +1,36 @@
 """How long to wait before trying again: exponential with jitter, and never shorter than the peer asked."""
 
 from collections.abc import Callable
+from random import random
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_base
 
 from mqtt_service.errors import ProjectMisconfiguredError, RetryableError, ServiceError
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
+# Keeps the power of two within what a float can hold, after any number of failures.
+_MAX_DOUBLINGS = 16
+
+
+def delay_after(failures: int, longest: float = LONGEST_DELAY) -> float:
+    """Seconds to wait after so many failures in a row, at least one: it doubles up to `longest`."""
+    return min(FIRST_DELAY * 2.0 ** min(failures - 1, _MAX_DOUBLINGS), longest)
 
 
 class Backoff(wait_base):
     """Doubling up to `longest` seconds with jitter, or the error's `retry_after` where that is longer."""
 
     def __init__(self, longest: float = LONGEST_DELAY) -> None:
-        self._exponential = wait_exponential_jitter(multiplier=FIRST_DELAY, max=longest, jitter=FIRST_DELAY)
+        self._longest = longest
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Seconds until the next attempt."""
         error = retry_state.outcome.exception() if retry_state.outcome else None
         asked = getattr(error, "retry_after", None) or 0.0
-        return max(asked, self._exponential(retry_state))
+        jitter = FIRST_DELAY * random()  # noqa: S311 - it only keeps callers apart
+        return max(asked, min(delay_after(retry_state.attempt_number) + jitter, self._longest))
 
 
 def retry_forever(

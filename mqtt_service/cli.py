@@ -127,7 +127,7 @@ def dev(
     mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0: any.")] = 0,
     broker: Annotated[BrokerKind, typer.Option(help="auto: Mosquitto if it is installed.")] = "auto",
 ) -> None:
-    """Run the embedded stack on loopback (Postgres, a stand-in for the API, a broker) until SIGINT."""
+    """Run the embedded stack on loopback (Postgres, a stand-in for the API, a broker) until Ctrl-C."""
     _need_dev_extra()
     from mqtt_service.devstack.dev import run_dev  # noqa: PLC0415 - the worker must not need the dev extra
 
@@ -154,23 +154,25 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
             envvar="MQTT_PORT", min=1, max=65535, help="Port of the broker. Default: 1883, with TLS 8883."
         ),
     ] = None,
-    tls: Annotated[bool, typer.Option(envvar="MQTT_TLS")] = False,
+    tls: Annotated[bool, typer.Option(envvar="MQTT_TLS", help="Connect with TLS.")] = False,
     ca_file: Annotated[
         Path | None,
         typer.Option(
             envvar="MQTT_CA_FILE", exists=True, dir_okay=False, help="Authorities that are trusted with TLS."
         ),
     ] = None,
-    username: Annotated[str | None, typer.Option(envvar="MQTT_USERNAME")] = None,
+    username: Annotated[
+        str | None, typer.Option(envvar="MQTT_USERNAME", help="If the broker asks for one.")
+    ] = None,
     password: Annotated[
         str | None, typer.Option(envvar="MQTT_PASSWORD", help="Better in the environment than here.")
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many devices, where no ids are given.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: until SIGINT.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: until Ctrl-C.")] = 0.0,
     root: Annotated[
         TopicRoot | None, typer.Option(help="Root of their topics. Default: device; in a fleet both.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
+    seed: Annotated[int, typer.Option(help="Start of the random numbers.")] = 1,
     wakes: Annotated[int, _fleet_option("How often each device wakes; 0: until stopped.", 0)] = 1,
     sleep: Annotated[float, _fleet_option("Seconds between two wakes.", 0)] = 1.0,
     pictures: Annotated[int, _fleet_option("Pictures that each device takes before a wake.", 0)] = 1,
@@ -186,7 +188,9 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_FLEET)
     ] = False,
 ) -> None:
-    """Run simulated devices that obey and acknowledge commands; without ids, first those of the seed.
+    """Run simulated devices that obey and acknowledge commands.
+
+    Without ids these are first the devices of supabase/seed.sql, then 02:00:00:00:00:01 and so on.
 
     With any option under "A fleet" they wake, upload pictures and sleep. Then the exit status is 1 if one of
     them hung or a picture was not acknowledged.
@@ -260,9 +264,14 @@ def _asks_for_a_fleet(context: typer.Context) -> bool:
 
 def _need_dev_extra() -> None:
     if any(find_spec(package) is None for package in _DEV_PACKAGES):
-        raise ConfigurationError(["this command needs the extra dev: pip install 'mqtt-service[dev]'"])
+        raise ConfigurationError([_missing_extra("this command", "dev")])
 
 
 def _need_database_extra() -> None:
     if find_spec("psycopg") is None:
-        raise ConfigurationError(["--check needs the extra database: pip install 'mqtt-service[database]'"])
+        raise ConfigurationError([_missing_extra("--check", "database")])
+
+
+def _missing_extra(what: str, extra: str) -> str:
+    # Not by the package's name: on a public index that may be somebody else's.
+    return f"{what} needs the extra {extra}: in the project's folder, pip install '.[{extra}]'"

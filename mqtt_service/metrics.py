@@ -1,7 +1,9 @@
 """What the worker counts, for /metrics (Prometheus text format)."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
+# Before the first counter: each would otherwise have a second series, the time at which it was made.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 
 COMMANDS = Counter(
@@ -18,7 +20,7 @@ ACKNOWLEDGEMENTS = Counter(
 )
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
-    "Inbound messages that were not used: malformed, own (sent by this service), reply (its id has "
+    "Inbound messages that were not used: malformed, own (sent by this service), reply_id (its id has "
     "no row in device_commands), refused (by the database), late (for a picture that was stored or failed), "
     "standby (another service answers them).",
     ["reason"],
@@ -82,5 +84,5 @@ for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
-for _reason in ("malformed", "own", "reply", "refused", "late", "standby"):
+for _reason in ("malformed", "own", "reply_id", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)

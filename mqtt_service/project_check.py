@@ -33,6 +33,12 @@ async def check_project(gateway: ProjectGateway, unit: Unit) -> None:
             column.data_type,
             column.remedy,
         )
+    if project.missing_categories:
+        log.warning(
+            "[SERVICE] The enum of public.device_history.event_category has no %s: such events have no "
+            "category, or are missing where one is demanded; add the words with: alter type … add value",
+            ", ".join(project.missing_categories),
+        )
     if project.temperatures_look_like not in {None, unit}:
         log.warning(
             "[SERVICE] The temperatures in public.device_telemetry look like degrees %s, and this worker "

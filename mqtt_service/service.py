@@ -83,16 +83,16 @@ class Worker:
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
-            on_connected=self._wake,
+            on_connected=self._poll_now,
             has_newer_process=self._takeover.has_newer_process,
         )
         self.provisioner = Provisioner(
-            ProvisioningGateway(database, standby=settings.standby), on_queued=self._wake
+            ProvisioningGateway(database, standby=settings.standby), on_queued=self._poll_now
         )
         self.doorbell = Doorbell(
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
-            Listeners(self._wake, self.provisioner.device_mapped, self._realtime_joined),
+            Listeners(self._poll_now, self.provisioner.device_mapped, self._realtime_joined),
         )
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
@@ -124,7 +124,7 @@ class Worker:
         )
         self.replies = ReplyLog(visits)
         self.visits = Visits(
-            visits, self.link, self.pictures, self.replies, _visit_options(settings), self._wake
+            visits, self.link, self.pictures, self.replies, _visit_options(settings), self._poll_now
         )
         self.heartbeats = HeartbeatHandler(
             HeartbeatGateway(database, worker_id, policy),
@@ -246,6 +246,7 @@ class Worker:
 
     async def _check_project(self) -> None:
         await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
+        await asyncio.Event().wait()  # looked at once, and a part never ends
 
     async def _run_link(self) -> None:
         # Announced before the broker disconnects another process with our client id, so that it finds us.
@@ -254,8 +255,8 @@ class Worker:
 
     # Callbacks from one part to another, which may not exist yet when the callback is passed.
 
-    def _wake(self) -> None:
-        self.queue.wake()
+    def _poll_now(self) -> None:
+        self.queue.poll_now()
 
     def _visits_due(self) -> None:
         self.visits.take_over_lapsed()
@@ -265,7 +266,7 @@ class Worker:
 
     def _realtime_joined(self) -> None:
         """Events may have been missed while the channel was away."""
-        self.queue.wake()
+        self.queue.poll_now()
         self.provisioner.welcome_due()
 
 

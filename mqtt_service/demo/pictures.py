@@ -16,6 +16,7 @@ PICTURE_BYTES = 48_000
 # One device for each: both topic roots, both encodings, both ways to count chunks.
 FORMATS = (PictureFormat(1024, "base64", 0, "spec"), PictureFormat(1024, "array", 1, "field"))
 RADIO = RadioOptions(loss=0.1, duplicates=0.05, shuffle=True)
+_IN_WORDS = {"base64": "in base64", "array": "as arrays of bytes"}
 # Longer than the demo's worker waits for a silent device.
 _SLEEP = SleepOptions(settle=5.0)
 
@@ -80,10 +81,7 @@ class PictureSummary:
 
 
 class PictureWake:
-    """One wake of `device`, which has a camera and is not awake yet, with one picture on its card.
-
-    `address` fetches the stored picture once it was compared, without a key, as long as the stack runs.
-    """
+    """One wake of `device`, which has a camera and is not awake yet, with one picture on its card."""
 
     def __init__(
         self, code: str, device_id: UUID, device: SimulatedDevice, say: Callable[[str], None]
@@ -92,7 +90,6 @@ class PictureWake:
         if camera is None or device.camera is None:
             raise ValueError(f"{device.options.device_id} has no camera")
         self.device = device
-        self.address: str | None = None
         self._code, self._device_id, self._say = code, device_id, say
         self._form = camera.form
         self._picture = device.camera.take()
@@ -130,7 +127,7 @@ class PictureWake:
         await self.device.wake()
         self._say(
             f"{self._code} woke with a picture: {len(self._picture.data):,} bytes, "
-            f"{self._chunks} chunks in {self._form.encoding}"
+            f"{self._chunks} chunks {_IN_WORDS[self._form.encoding]}"
         )
 
     async def update(self, dashboard: Dashboard) -> None:
@@ -146,8 +143,8 @@ class PictureWake:
         self._row = await dashboard.picture(self._device_id, self._picture.name)
         if self._row is None or self._row.status != "complete" or self._row.storage_path is None:
             return
-        self.address = await dashboard.sign_url(self._row.storage_path)
-        self._stored_as_sent = await dashboard.download(self.address) == self._picture.data
+        address = await dashboard.sign_url(self._row.storage_path)
+        self._stored_as_sent = await dashboard.download(address) == self._picture.data
         if self._stored_as_sent:
             self._say(
                 f"{self._picture.name} of {self._code} is in Storage, byte for byte as sent; "

@@ -158,7 +158,10 @@ class Demo:
                 known for known in await dashboard.unmapped_devices() if known.address in self._devices
             ]
         codes = dict.fromkeys((self._pool[0].device_code, self._pool[-1].device_code))
-        self._say(f"in the pool of unmapped devices: {' to '.join(codes)}; each was told when to wake")
+        self._say(
+            f"in the pool of unmapped devices: {' to '.join(codes)} (001 to 003 are in the seed); "
+            "each was told when to wake"
+        )
 
     async def _map_devices(self, dashboard: Dashboard) -> None:
         sites = list(SITES)
@@ -218,8 +221,6 @@ class Demo:
             await picture.compare(dashboard)
             # The same device, at a later wake: what it was told last holds.
             self._devices[_address(picture.device.options)].next_wake = picture.device.next_wake
-        if (address := self._pictures[0].address) is not None:
-            self._say(f"until the demo ends, this fetches the first of them: [dim]{address}[/]")
 
     def _first_of_each_root(self) -> list[UnmappedDevice]:
         found: dict[str, UnmappedDevice] = {}
@@ -232,7 +233,7 @@ class Demo:
         left = edited_at + QUIET_SECONDS - asyncio.get_running_loop().time()
         await asyncio.sleep(max(0.0, left))
         self._rows = await dashboard.commands()
-        self._say("devices that were edited since were not welcomed again")
+        self._say("editing a device afterwards did not welcome it a second time")
 
     async def _stop_worker(self) -> None:
         if self._worker is None:
@@ -283,7 +284,8 @@ class Demo:
         form = self._devices[known.address].options.ack_form
         wake = self._welcome_wake_time(known)
         self._say(
-            f"{known.device_code} was welcomed and acknowledged ({form}): it wakes next at {wake} UTC",
+            f"{known.device_code} was welcomed and acknowledged (form of answer: {form}): "
+            f"it wakes next at {wake} UTC",
             each=True,
         )
 

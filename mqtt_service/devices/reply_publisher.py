@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.visits import ReplyRow
-from mqtt_service.backoff import FIRST_DELAY, LONGEST_DELAY
+from mqtt_service.backoff import delay_after
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.visit_state import VisitState
 from mqtt_service.devices.visit_steps import AckOk, CaptureImage, MissingChunks, NextWake, Reply, SendImage
@@ -102,14 +102,14 @@ class ReplyPublisher:
                 self._reply_log.withdraw(row)
 
     async def _publish(self, topic: str, payload: bytes, unless: Callable[[], bool] = lambda: False) -> bool:
-        delay = FIRST_DELAY
+        failures = 0
         while not unless():
             self._check_lease()
             try:
                 result = await self._link.publish(topic, payload, expiry_seconds=REPLY_EXPIRY)
             except BrokerUnavailableError:
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, LONGEST_DELAY)
+                failures += 1
+                await asyncio.sleep(delay_after(failures))
             else:
                 self._state.published(self._clock(), nobody_listens=result.no_subscriber)
                 return True

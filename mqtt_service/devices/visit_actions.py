@@ -147,12 +147,13 @@ class VisitActions:
 
 def _describe_missing(assembly: Assembly | None) -> str:
     if assembly is None or (assembly.metadata is None and not assembly.received):
-        return f"the device sent nothing of it, asked {MOST_REQUESTS} times"
+        return f"the device sent nothing of it though asked for it {MOST_REQUESTS} times"
     if assembly.metadata is None:
-        return f"its metadata did not come, asked {MOST_REQUESTS} times"
+        return f"its metadata did not come though asked for {MOST_REQUESTS} times"
     missing = assembly.missing()
     named = ", ".join(str(chunk) for chunk in missing[:_MOST_CHUNKS_NAMED])
     more = ", …" if len(missing) > _MOST_CHUNKS_NAMED else ""
     return (
-        f"{len(missing)} of {assembly.total} chunks did not come, asked {MOST_REQUESTS} times: {named}{more}"
+        f"{len(missing)} of {assembly.total} chunks did not come though asked for {MOST_REQUESTS} times "
+        f"(chunk ids: {named}{more})"
     )

@@ -1,4 +1,4 @@
-"""`mqtt-service dev`: the embedded stack until SIGINT or SIGTERM, and what to type next."""
+"""`mqtt-service dev`: the embedded stack until Ctrl-C or SIGTERM, and what to type next."""
 
 import shlex
 import sys

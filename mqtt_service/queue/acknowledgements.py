@@ -95,7 +95,7 @@ class AcknowledgementHandler:
             if answer.kind == "ACK_OK" and answer.image_name is not None:
                 self._listeners.on_image_confirmed(answer.device, answer.image_name)
         elif is_reply_id(answer.command_id):
-            DROPPED_MESSAGES.labels("reply").inc()
+            DROPPED_MESSAGES.labels("reply_id").inc()
         else:
             await self._acknowledge(answer, message)
 

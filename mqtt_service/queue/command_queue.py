@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mqtt_service.adapters.supabase.commands import Claim, CommandGateway, Settlement
-from mqtt_service.backoff import FIRST_DELAY
+from mqtt_service.backoff import delay_after
 from mqtt_service.errors import RetryableError, ServiceError
 from mqtt_service.protocol.commands import WakeFormat
 from mqtt_service.publisher import Publisher
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 CLAIM_LIMIT = 200
 _MAX_UNSETTLED = 3 * CLAIM_LIMIT
-_MAX_DOUBLINGS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class QueueListeners:
 
 
 class CommandQueueProcessor:
-    """Polls every `poll_interval`, and at once after `wake`. Run `run` and `run_settler` side by side."""
+    """Polls every `poll_interval`, and at once after `poll_now`. Run `run` and `run_settler` side by side."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class CommandQueueProcessor:
         self._settler = Settler(gateway)
         self._commands = CommandPublisher(publisher, self._settler, options.lease, options.wake_format)
         self._report = ClaimReport()
-        self._woken = asyncio.Event()
+        self._poll_due = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -101,16 +100,16 @@ class CommandQueueProcessor:
         """Changes within three minutes plus a poll interval and a lease, also while every call fails."""
         return (self._polls, self._settler.attempts)
 
-    def wake(self) -> None:
+    def poll_now(self) -> None:
         """Poll now instead of at the next interval."""
-        self._woken.set()
+        self._poll_due.set()
 
     async def run(self) -> None:
         """Poll until `stop`; a failed poll is logged and the next one follows after a pause."""
         log.info("[COMMAND_QUEUE] ✅ Command queue processor started")
         while self.running:
             self._polls += 1
-            self._woken.clear()
+            self._poll_due.clear()
             self._idle.clear()
             try:
                 pause = await self._poll()
@@ -118,7 +117,7 @@ class CommandQueueProcessor:
                 pause = self._pause_after_failure(error)
                 interrupt = self._stopping
             else:
-                interrupt = self._woken
+                interrupt = self._poll_due
             finally:
                 self._idle.set()
             await _wait(interrupt, pause)
@@ -133,7 +132,7 @@ class CommandQueueProcessor:
         What cannot be settled by then comes back when its lease ends, under the same command_id.
         """
         self._stopping.set()
-        self._woken.set()
+        self._poll_due.set()
         self._commands.stop(timeout / 2)
         try:
             async with asyncio.timeout(timeout):
@@ -180,10 +179,9 @@ class CommandQueueProcessor:
     def _pause_after_failure(self, error: ServiceError) -> float:
         """Seconds until the next poll: soon at first, since a lost answer may have leased commands to us."""
         changed, self.last_error = str(error) != self.last_error, str(error)
-        soon = FIRST_DELAY * 2.0 ** min(self._failed_polls, _MAX_DOUBLINGS)
         self._failed_polls += 1
         asked = error.retry_after if isinstance(error, RetryableError) else None
-        pause = max(min(soon, self._options.poll_interval), asked or 0.0)
+        pause = max(delay_after(self._failed_polls, self._options.poll_interval), asked or 0.0)
         # The 1st, 2nd, 4th, 8th… failure in a row is logged, so that an outage of a day is a few lines.
         if changed or self._failed_polls.bit_count() == 1:
             log.warning(

@@ -71,13 +71,13 @@ class Report:
             f"{len(self.devices)} devices, {totals.wakes} wakes in {self.seconds:.1f} s: "
             f"{totals.asleep} asleep, {totals.awake} awake, {totals.hung} hung"
         )
-        yield f"HELLOs      {totals.heartbeats}, answered {totals.answered}{self._speed()}"
+        yield f"HELLOs           {totals.heartbeats}, answered {totals.answered}{self._speed()}"
         yield (
-            f"pictures    {totals.sent} sent, {totals.acknowledged} acknowledged, "
+            f"pictures         {totals.sent} sent, {totals.acknowledged} acknowledged, "
             f"{totals.pending} left on cards; {totals.chunks} chunks sent"
         )
-        yield f"commands    {totals.commands} received"
-        yield f"complaints  {totals.complaints}"
+        yield f"commands         {totals.commands} received"
+        yield f"protocol faults  {totals.complaints}"
         yield from self._complaints()
 
     def document(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A fleet while it runs: a table that changes on a terminal, a line now and then anywhere else."""
+"""A fleet while it runs: a list that changes on a terminal, a line now and then anywhere else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _TITLES = {
     "acknowledged": "acknowledged",
     "chunks": "chunks",
     "commands": "commands",
-    "complaints": "complaints",
+    "complaints": "protocol faults",
 }
 _BAD = frozenset({"hung", "complaints"})
 
@@ -48,12 +48,10 @@ def line(totals: Totals) -> str:
 
 
 def table(totals: Totals) -> Table:
-    """Return the sums as a table."""
+    """Return the sums under one another, so that a narrow terminal shows them too."""
     sums = asdict(totals)
-    shown = Table()
-    for title in _TITLES.values():
-        shown.add_column(title, justify="right")
-    shown.add_row(
-        *(f"[red]{sums[name]}[/]" if name in _BAD and sums[name] else f"{sums[name]}" for name in _TITLES)
-    )
+    shown = Table.grid("title", "sum", padding=(0, 2))
+    shown.columns[1].justify = "right"
+    for name, title in _TITLES.items():
+        shown.add_row(title, str(sums[name]), style="red" if name in _BAD and sums[name] else None)
     return shown

@@ -61,6 +61,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_keep_program_assignment');
 -- schedule since.
 -- Security definer: a device that waits for its mapping belongs to no company, so row-level security hides it from
 -- the admin who maps it. It does nothing that the assignment row, which the admin was allowed to write, does not say.
+-- It writes to shared tables, so its path is that of an API request, with nobody's temporary tables before it.
 create or replace function mqtt_private.fn_apply_assignment(p_assignment_id uuid, p_is_new boolean) returns void
 language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 declare
@@ -138,6 +139,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_plan_next_wake');
 -- Makes a device inactive if no assignment of it is active any more. Idempotent. company_id stays, so that its company
 -- still sees it and no other takes it.
 -- Security definer, as fn_apply_assignment: who may end an assignment need not be allowed to write the device.
+-- Its path is as there.
 create or replace function mqtt_private.fn_end_mapping(p_device_id uuid) returns void
 language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 declare

@@ -33,10 +33,23 @@ language sql stable set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_propose_default', 'service_role');
 
--- Returns {demanded_columns: [{table, column, data_type, remedy}], temperatures_look_like}.
+-- The words of device_history.event_category that the worker writes and that the project's enum does not have.
+create or replace function mqtt_private.fn_missing_categories() returns text[]
+language sql stable set search_path = public, extensions as $$
+  select array(
+    select word from unnest('{mapped,unmapped,self_registered,wake_schedule_invalid,image_failed}'::text[]) as e (event)
+    cross join lateral mqtt_private.fn_category_of_event(event) as c (word)
+    where mqtt_private.fn_nearest_word(t.oid, word) is null order by word)
+  from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid and t.typtype = 'e'
+  where a.attrelid = 'public.device_history'::regclass and a.attname = 'event_category'
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_missing_categories', 'service_role');
+
+-- Returns {demanded_columns: [{table, column, data_type, remedy}], missing_categories, temperatures_look_like}.
 --   demanded_columns        NOT NULL, without a default, and not written by the worker: new rows will be refused
---   temperatures_look_like  celsius or fahrenheit, by the median of the latest 200 readings; null: fewer than 20, or
---                           the median is one that either can have (40 to 50)
+--   missing_categories      words that events are to have in device_history.event_category, and that its enum lacks
+--   temperatures_look_like  celsius or fahrenheit, by the median of the latest 20 readings of 20 devices; null: fewer
+--                           than 20 in all, or the median is one that either can have (40 to 50)
 create or replace function public.fn_inspect_project() returns jsonb
 language plpgsql stable security invoker set search_path = public, extensions as $$
 declare
@@ -57,12 +70,14 @@ begin
   where a.attnum > 0 and not a.attisdropped and a.attnotnull and not a.atthasdef and a.attidentity = ''
     and d.typdefault is null and a.attname <> all (mqtt_private.fn_columns_written(t.name));
   select percentile_cont(0.5) within group (order by temperature::double precision) into v_median
-  from (
-    select temperature from public.device_telemetry
-    where temperature is not null order by captured_at desc limit 200) latest
+  from (select device_id from public.devices order by last_seen_at desc nulls last limit 20) seen
+  cross join lateral (
+    select temperature from public.device_telemetry t
+    where t.device_id = seen.device_id and temperature is not null order by captured_at desc limit 20) latest
   having count(*) >= 20;
-  return jsonb_build_object('demanded_columns', v_columns, 'temperatures_look_like',
-    case when v_median > 50 then 'fahrenheit' when v_median < 40 then 'celsius' end);
+  return jsonb_build_object('demanded_columns', v_columns,
+    'missing_categories', coalesce(mqtt_private.fn_missing_categories(), '{}'),
+    'temperatures_look_like', case when v_median > 50 then 'fahrenheit' when v_median < 40 then 'celsius' end);
 end
 $$;
 call mqtt_private.grant_execute('public.fn_inspect_project()', 'service_role');

@@ -111,14 +111,15 @@ def test_what_needs_the_extra_says_so_in_one_line(run: Run, command: str) -> Non
     finished = run(command)
     assert (finished.returncode, finished.stdout) == (2, "")
     (line,) = finished.stderr.splitlines()
-    assert line == "mqtt-service: this command needs the extra dev: pip install 'mqtt-service[dev]'"
+    needed = "this command needs the extra dev: in the project's folder, pip install '.[dev]'"
+    assert line == f"mqtt-service: {needed}"
 
 
 def test_a_check_of_a_database_names_the_extra_that_it_needs(run: Run) -> None:
     finished = run("migrations", "--check")
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr == (
-        "mqtt-service: --check needs the extra database: pip install 'mqtt-service[database]'\n"
+        "mqtt-service: --check needs the extra database: in the project's folder, pip install '.[database]'\n"
     )
 
 

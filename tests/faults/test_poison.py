@@ -19,8 +19,8 @@ DEEP = '{"a":' * 2000 + "1" + "}" * 2000
 PAYLOADS = {
     "no picture is named": ("send_image", "{}", "not sent: send_image needs command_payload.image_name"),
     "a name that is no text": ("send_image", '{"image_name": 7}', "not sent: send_image needs"),
-    "an array": ("update_config", "[1, 2]", "unreadable row: payload: "),
-    "no JSON object": ("reboot", "null", "unreadable row: payload: "),
+    "an array": ("update_config", "[1, 2]", "command_payload is not an object"),
+    "no JSON object": ("reboot", "null", "command_payload is not an object"),
     "no wake time": ("set_wake_schedule", "{}", "set_wake_schedule names no time"),
     "a schedule of nonsense": (
         "set_wake_schedule",

@@ -187,13 +187,13 @@ async def test_an_event_whose_handling_raises(
         subscribed = worker.doorbell.status.since
         wakes: list[None] = []
 
-        def wake() -> None:
+        def poll_now() -> None:
             wakes.append(None)
             if len(wakes) == 1:
                 raise ValueError("a fault of ours")
-            CommandQueueProcessor.wake(worker.queue)
+            CommandQueueProcessor.poll_now(worker.queue)
 
-        worker.queue.wake = wake  # type: ignore[method-assign]
+        worker.queue.poll_now = poll_now  # type: ignore[method-assign]
         (device,) = await database.add_active_devices(1)
         for _ in range(2):
             command = await database.queue(device["device_id"], "reboot")

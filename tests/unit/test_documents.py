@@ -128,11 +128,22 @@ def test_the_example_of_an_env_file_names_settings_alone() -> None:
     assert set(named) <= {name.upper() for name in Settings.model_fields}
 
 
+def metric_names() -> set[str]:
+    """As they stand in what /metrics answers."""
+    return {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in REGISTRY.collect()
+    }
+
+
 def test_every_metric_is_documented() -> None:
     table = section(read(OPERATIONS), "Health and metrics")
-    for metric in REGISTRY.collect():
-        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    for name in metric_names():
         assert f"`{name}`" in table, name
+
+
+@each_document
+def test_metrics_that_are_named_are_there(document: Path) -> None:
+    assert set(re.findall(r"`(mqtt_service_\w+)", read(document))) <= metric_names()
 
 
 def package_texts() -> list[str]:

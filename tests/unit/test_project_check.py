@@ -37,6 +37,11 @@ async def test_a_column_that_demands_a_value_is_named_with_what_to_run(
     assert caplog.text.rstrip().endswith("run: alter table …;")
 
 
+async def test_words_that_an_enum_lacks_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    await check_project(gateway(Project(missing_categories=["Assignment", "ErrorEvent"])), "celsius")
+    assert "event_category has no Assignment, ErrorEvent" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("there", "written", "said"),
     [

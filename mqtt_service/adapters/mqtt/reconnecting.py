@@ -2,11 +2,9 @@
 
 from mqtt_service.adapters.mqtt.broker_errors import HungUpError, ProtocolRefusedError
 from mqtt_service.adapters.mqtt.client import V5, V311
+from mqtt_service.backoff import delay_after
 from mqtt_service.errors import ServiceError
 
-_FIRST_DELAY = 0.5
-_MAX_DELAY = 30.0
-_MAX_DOUBLINGS = 16
 # A connection that held this long, in seconds, starts the backoff over.
 _STABLE = 30.0
 # So many connections in a row that came up and were soon lost again are worth a warning.
@@ -15,7 +13,7 @@ _SUSPICIOUS = 3
 
 def reconnect_delay(failures: int, jitter: float) -> float:
     """Seconds before the next attempt after `failures` in a row; `jitter` is random in 0…1."""
-    return min(_FIRST_DELAY * 2.0 ** min(failures - 1, _MAX_DOUBLINGS), _MAX_DELAY) * (0.5 + jitter / 2)
+    return delay_after(failures) * (0.5 + jitter / 2)
 
 
 class Attempts:

@@ -21,9 +21,13 @@ class DemandedColumn:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`temperatures_look_like`: the unit of the latest readings; None where there are too few to tell."""
+    """`temperatures_look_like`: the unit of the latest readings; None where there are too few to tell.
+
+    `missing_categories`: words that the enum of `device_history.event_category` does not have.
+    """
 
     demanded_columns: Sequence[DemandedColumn] = ()
+    missing_categories: Sequence[str] = ()
     temperatures_look_like: Literal["celsius", "fahrenheit"] | None = None
 
 

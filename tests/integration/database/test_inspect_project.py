@@ -25,7 +25,17 @@ def inspect(project: Project) -> Row:
 
 
 def test_a_project_that_demands_nothing_unknown_has_nothing_to_say(project: Project) -> None:
-    assert inspect(project) == {"demanded_columns": [], "temperatures_look_like": None}
+    assert inspect(project) == {
+        "demanded_columns": [], "missing_categories": [], "temperatures_look_like": None,
+    }  # fmt: skip
+
+
+def test_categories_that_the_project_lacks_are_named(project: Project) -> None:
+    project.run("alter type event_category rename value 'ProvisioningStep' to 'Step'")
+    project.run("alter type event_category rename value 'ErrorEvent' to 'error_event'")
+    assert inspect(project)["missing_categories"] == ["ProvisioningStep"]
+    project.run("alter table device_history drop column event_category")
+    assert inspect(project)["missing_categories"] == []
 
 
 @pytest.mark.parametrize(

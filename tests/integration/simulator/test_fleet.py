@@ -50,7 +50,7 @@ async def test_every_picture_arrives_byte_for_byte_over_a_bad_network(broker: Br
     assert len(sent) == 48
     assert {key: hashlib.sha256(data).hexdigest() for key, data in attendant.stored.items()} == sent
     assert (document["asleep"], document["wakes"], document["failed"]) == (12, 24, False)
-    assert (document["complaints"], document["answered"]) == (0, document["hellos"])
+    assert (document["complaints"], document["answered"]) == (0, document["heartbeats"])
 
 
 async def test_the_same_seed_takes_the_same_pictures(broker: Broker) -> None:

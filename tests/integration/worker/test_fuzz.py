@@ -75,9 +75,11 @@ async def flood(worker: Worker, rng: Random, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-async def test_100_000_random_messages_leave_the_worker_healthy_and_its_memory_flat() -> None:
+async def test_100_000_random_messages_leave_the_worker_healthy_and_its_memory_flat(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     rng = Random(SEED)
-    logging.getLogger("mqtt_service").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "mqtt_service")  # for this test alone
     async with running_stack(data_dir=None) as stack, rows(stack) as database:
         async with running_worker(stack, image_silence=0.2, visit_max_age=5) as worker, wire(stack) as side:
             before = dropped()

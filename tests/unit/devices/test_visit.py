@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from mqtt_service.devices import reply_publisher
+from mqtt_service import backoff
 from mqtt_service.devices import visit as module
 from mqtt_service.errors import BrokerUnavailableError, PermanentError
 from mqtt_service.protocol.assembly import ImageRefusedError
@@ -34,7 +34,7 @@ CMD, ACK = f"ESP32CAM/{DEVICE}/cmd", f"ESP32CAM/{DEVICE}/ack"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply_publisher, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(module, "_COMMAND_CHECK_INTERVAL", 0.01)
 
 
@@ -119,7 +119,8 @@ async def test_a_device_that_never_sends_what_it_listed_is_asked_again_and_sleep
     assert brief.link.told("send_image") == ["a.jpg"] * 4
     assert brief.link.told("next_wake") == ["5:30PM"]
     (outcome,) = brief.gateway.outcomes
-    assert (outcome.outcome, outcome.error) == ("failed", "the device sent nothing of it, asked 3 times")
+    reason = "the device sent nothing of it though asked for it 3 times"
+    assert (outcome.outcome, outcome.error) == ("failed", reason)
     assert counted("failed") == before + 1
 
 

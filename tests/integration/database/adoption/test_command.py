@@ -92,7 +92,7 @@ def test_without_the_extra_the_one_to_install_is_named(
 ) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     assert run_command(monkeypatch) == 2
-    assert "pip install 'mqtt-service[database]'" in capsys.readouterr().err
+    assert "pip install '.[database]'" in capsys.readouterr().err
 
 
 def test_a_database_that_goes_away_meanwhile_is_said(node_owner: Owner) -> None:
