@@ -94,6 +94,7 @@ _RETURNS = re.compile(
     re.DOTALL,
 )
 _INSERT = re.compile(rf"\binsert into {_NAME}")
+_WRITE_ROW = re.compile(r"\bfn_write_row\(\s*'(\w+)'")  # which makes the statement as it runs
 _TABLE_CONSTRAINT = re.compile(r"(?:constraint|primary key|unique|check|foreign key|exclude|like)\b")
 _END_OF_TYPE = re.compile(
     r"\b(?:not null|null|default|check|references|unique|primary key|generated|constraint|collate)\b"
@@ -118,7 +119,8 @@ def read_intended(files: Sequence[Migration]) -> Intended:
         {match[1]: match[2] for match in _TABLE.finditer(text) if match[2]},
         functions,
         dropped,
-        frozenset(match[1] for match in _INSERT.finditer(text)),
+        frozenset(match[1] for match in _INSERT.finditer(text))
+        | frozenset(f"public.{match[1]}" for match in _WRITE_ROW.finditer(text)),
         text,
     )
 
