@@ -49,6 +49,13 @@ async def apply_migrations(url: str, folder: Traversable) -> list[str]:
     return [migration.file for migration in missing]
 
 
+async def had_tables(url: str) -> bool:
+    """Return whether the migrations found tables there that a project of its own had before."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        cursor = await connection.execute("select exists (select from mqtt_private.adoption where adopted)")
+        return await cursor.fetchone() == (True,)
+
+
 async def apply_seed(url: str, seed: Traversable) -> None:
     """Run `seed` in one transaction; it must bear being run again. Raises MigrationFailedError."""
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True)

@@ -2,7 +2,8 @@
 
 Everything listens on loopback. A data directory holds `postgres/`, `storage/`, `broker/` and `jwt_secret`, so
 that rows, files, queued messages and keys outlive a restart; without one, a temporary directory is used and
-removed.
+removed. A database there that had some of the tables before the migrations, as a project of one's own has,
+gets no seed.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from mqtt_service.devstack.auth.routes import auth_routes
 from mqtt_service.devstack.broker import HOST, Broker
 from mqtt_service.devstack.faults import Faults
 from mqtt_service.devstack.keys import JwtKeys
-from mqtt_service.devstack.migrations import apply_migrations, apply_seed
+from mqtt_service.devstack.migrations import apply_migrations, apply_seed, had_tables
 from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.realtime.server import RealtimeServer
 from mqtt_service.devstack.rest.routes import rest_routes
@@ -109,7 +110,8 @@ async def running_stack(
         mqtt = Broker(broker, mqtt_port, directory / "broker")
         await _start_both(parts, postgres, mqtt)
         await apply_migrations(postgres.url, supabase / "migrations")
-        await apply_seed(postgres.url, supabase / "seed.sql")
+        if not await had_tables(postgres.url):
+            await apply_seed(postgres.url, supabase / "seed.sql")
         keys, faults = JwtKeys.load_or_create(directory / "jwt_secret"), Faults()
         pool = await parts.enter_async_context(_pool(postgres.url))
         realtime = await parts.enter_async_context(RealtimeServer(postgres.url, keys, faults))

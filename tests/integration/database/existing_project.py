@@ -79,6 +79,36 @@ def create(connection: psycopg.Connection) -> None:
     connection.execute("reset search_path")
 
 
+# What a hosted project's owner may do with what is the platform's.
+_HOSTED = """
+grant anon, authenticated, service_role to {owner};
+alter schema public owner to {owner};
+alter publication supabase_realtime owner to {owner};
+alter table storage.buckets owner to {owner};
+alter table storage.objects owner to {owner};
+grant usage on schema auth, storage, extensions to {owner};
+grant all on auth.users to {owner};
+"""
+
+
+def create_as_owner(connection: psycopg.Connection, owner: str) -> None:
+    """As `create`, but the project's tables and the database belong to this role, which is no superuser."""
+    connection.execute(PLATFORM.read_bytes())
+    connection.execute(_HOSTED.format(owner=owner).encode())
+    connection.execute(
+        sql.SQL("alter database {} owner to {}").format(
+            sql.Identifier(connection.info.dbname), sql.Identifier(owner)
+        )
+    )
+    connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(owner)))
+    connection.execute(
+        EXISTING_PROJECT.read_text(encoding="utf-8")
+        .replace("for role postgres", f"for role {owner}")
+        .encode()
+    )
+    connection.execute("reset session authorization; reset search_path")
+
+
 def create_template(server_url: str, name: str) -> str:
     """Create a database that holds the project with all migrations applied; returns its name."""
     with psycopg.connect(server_url, autocommit=True) as server:
