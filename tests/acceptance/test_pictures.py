@@ -60,7 +60,7 @@ def test_every_picture_of_a_fleet_arrives_as_it_was_sent(
 
     assert status == 0, {key: value for key, value in report.items() if key != "devices"}
     assert (report["asleep"], report["hung"], report["pending"]) == (devices, 0, 0)
-    assert report["answered"] == report["hellos"] >= devices * WAKES
+    assert report["answered"] == report["heartbeats"] >= devices * WAKES
     assert report["complaints"] == 0
     assert_all_are_stored(stack, database, report, devices * WAKES * PICTURES)
 
