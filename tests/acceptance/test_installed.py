@@ -114,6 +114,14 @@ def test_what_needs_the_extra_says_so_in_one_line(run: Run, command: str) -> Non
     assert line == "mqtt-service: this command needs the extra dev: pip install 'mqtt-service[dev]'"
 
 
+def test_a_check_of_a_database_names_the_extra_that_it_needs(run: Run) -> None:
+    finished = run("migrations", "--check")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == (
+        "mqtt-service: --check needs the extra database: pip install 'mqtt-service[database]'\n"
+    )
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["dev"], ["demo"], ["simulate"], ["migrations"]])
 def test_every_command_has_its_help(run: Run, command: list[str]) -> None:
     finished = run(*command, "--help")

@@ -4,8 +4,9 @@
     ← service ← worker_process ← cli
 
 A module imports from its own storey or from those to its left; nothing goes in circles. `queue` and `devices`
-are rooms of their own: what one needs of the other is wired in `service`. The embedded stack,
-the simulated devices, the demo and the benchmark stand outside: the worker does not know them.
+are rooms of their own: what one needs of the other is wired in `service`. The check of a project's database,
+the embedded stack, the simulated devices, the demo and the benchmark stand outside: the worker does not know
+them.
 """
 
 import ast
@@ -43,7 +44,7 @@ STOREYS = (
 )
 # They share a storey, and neither knows the other.
 INDEPENDENT = ("queue", "devices")
-OUTSIDE = ("devstack", "simulator", "demo", "bench")
+OUTSIDE = ("adoption", "devstack", "simulator", "demo", "bench")
 # What those outside may know of the worker: the simulated devices read and write the wire on their own. The
 # migrations are the project's, not the worker's.
 SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors", "migrations")}
