@@ -48,6 +48,10 @@ class DevicePictures:
         """The picture of this name, if it is on its way."""
         return next((assembly for assembly in self.unfinished if assembly.name == name), None)
 
+    def is_finished(self, name: str) -> bool:
+        """Whether the picture of this name is finished, and no other of that name is on its way."""
+        return name in self.finished and self.get(name) is None
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -76,13 +80,13 @@ class _PictureInHand:
 
 
 class VisitPictures:
-    """What a device said is pending, what was requested and what is done with, in one visit."""
+    """What a device said is pending, what was requested and what is settled, in one visit."""
 
     def __init__(self, row: VisitRow) -> None:
         self._in_hand: _PictureInHand | None = None
         self._ack_ok_due: AckOk | None = None
         self._requested: set[str] = set()
-        self._done: set[str] = set()
+        self._settled: set[str] = set()
         self.expect(row)
 
     def expect(self, row: VisitRow) -> None:
@@ -117,12 +121,10 @@ class VisitPictures:
     def _take(self, pictures: DevicePictures) -> _PictureInHand | None:
         """Choose what the device is sending, else what it named, else one of those that it only counted."""
         if pictures.unfinished:
-            name = pictures.unfinished[0].name
-            self._done.discard(name)  # none that is done with is unfinished: this is another of that name
-            self._in_hand = _PictureInHand(name, requested=True)
+            self._in_hand = _PictureInHand(pictures.unfinished[0].name, requested=True)
         while self._in_hand is None and self._pending:
             name = self._pending.popleft()
-            if not self._is_done(name, pictures):
+            if not pictures.is_finished(name):
                 self._in_hand = _PictureInHand(name)
         if self._in_hand is None and self._unnamed > 0:
             self._unnamed -= 1
@@ -141,8 +143,8 @@ class VisitPictures:
         return CaptureImage()
 
     def _named_picture(self, in_hand: _PictureInHand, name: str, moment: Moment) -> Step | End | None:
-        """Have the device send this picture, and store it once it is complete; None if it is done with."""
-        if self._is_done(name, moment.pictures):
+        """Have the device send this picture, and store it once it is complete; None if it is finished."""
+        if moment.pictures.is_finished(name):
             return None
         assembly = moment.pictures.get(name)
         if assembly is not None and assembly.complete:
@@ -173,9 +175,6 @@ class VisitPictures:
         self._requested.add(name)
         return SendImage(name)
 
-    def _is_done(self, name: str, pictures: DevicePictures) -> bool:
-        return name in self._done or (pictures.get(name) is None and name in pictures.finished)
-
     # What happened -----------------------------------------------------------------------------------------
 
     def put_aside(self) -> None:
@@ -184,19 +183,19 @@ class VisitPictures:
 
     def settled_elsewhere(self, names: Sequence[str]) -> list[str]:
         """Another worker has stored or failed these; returns those that are news."""
-        news = [name for name in names if name not in self._done]
-        self._done.update(news)
+        news = [name for name in names if name not in self._settled]
+        self._settled.update(news)
         return news
 
     def stored(self, ack_ok: AckOk) -> None:
         """The picture is in Storage, and its row says `complete`: now the device may be told."""
-        self._done.add(ack_ok.name)
+        self._settled.add(ack_ok.name)
         self._in_hand = None
         self._ack_ok_due = ack_ok
 
     def failed(self, name: str) -> None:
         """The picture was given up for this visit."""
-        self._done.add(name)
+        self._settled.add(name)
         self._in_hand = None
 
     def reply_to_metadata(
@@ -207,7 +206,7 @@ class VisitPictures:
         Not SendImage where we had requested the picture, and it is coming.
         """
         if recorded.result == "complete":
-            self._done.add(name)
+            self._settled.add(name)
             return AckOk(name, next_wake)
         if recorded.result != "receiving" or assembly is None:
             return None
