@@ -147,14 +147,14 @@ async def found(database: Database, query: str, *parameters: object) -> dict[str
     return await asyncio.to_thread(eventually, look, query)
 
 
-async def obeyed(device: SimulatedDevice, command_id: object) -> Mapping[str, Any]:
+async def obeyed(simulated: SimulatedDevice, command_id: object) -> Mapping[str, Any]:
     """What the device was sent under this id, as soon as it was."""
 
     def sent(it: SimulatedDevice) -> list[Mapping[str, Any]]:
         return [each.fields for each in it.received if each.command_id == str(command_id)]
 
-    await device.wait_for(lambda it: bool(sent(it)), 30)
-    return sent(device)[0]
+    await simulated.wait_for(lambda it: bool(sent(it)), 30)
+    return sent(simulated)[0]
 
 
 async def test_a_device_that_was_there_wakes_gets_what_waited_and_sends_its_picture(
