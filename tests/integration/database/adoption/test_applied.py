@@ -28,8 +28,9 @@ def test_applying_to_a_project_that_had_the_tables_leaves_nothing_to_change(
 
 
 BROKEN = {
-    "create or replace function public.fn_settle_images(p_worker text, p_results jsonb,"
-    " p_api_url text default null) returns jsonb language sql security invoker set search_path = '' as $$ select '[]'::jsonb $$": Change(
+    "create or replace function public.fn_settle_images("
+    "p_worker text, p_results jsonb, p_api_url text default null) returns jsonb"
+    " language sql security invoker set search_path = '' as $$ select '[]'::jsonb $$": Change(
         "changed", "function", "public.fn_settle_images(text,jsonb,text)"
     ),
     "drop function public.fn_settle_images(text, jsonb, text)": Change(
