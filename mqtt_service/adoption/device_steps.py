@@ -52,9 +52,11 @@ def take_existing_device(flow: Flow) -> None:
 def hear_known_device(flow: Flow) -> None:
     """The device wakes again, and lists a picture."""
     answer = _say_hello(flow, flow.topic_id, pending_count=1, pending_names=[_LISTED])
-    if answer.get("result") != "known" or answer.get("error"):
+    warnings = [str(warning) for warning in answer.get("warnings") or ()]
+    device_refused = any(warning.startswith("public.devices ") for warning in warnings)
+    if answer.get("result") != "known" or answer.get("error") or device_refused:
         seen = change("devices", "device_id", flow.device_id, "last_seen_at = now(), last_wake_at = now()")
-        raise RefusedError(words(answer), seen)
+        raise RefusedError("; ".join(warnings) or words(answer), seen)
     query = "select exists (select from public.device_images where device_id = %s and image_name = %s)"
     if not flow.one(query, flow.device_id, _LISTED):
         flow.remarks.append("device_images refuses pictures that a device lists; it goes on without them")
@@ -131,7 +133,7 @@ def queue_welcome(flow: Flow) -> str | None:
     welcomed = flow.call(
         "fn_queue_welcome_commands", f"{{{flow.device_id}}}"
     )  # an array, as Postgres writes it
-    if [str(each["device_id"]) for each in welcomed] != [flow.device_id]:
+    if [str(each["device_id"]) for each in welcomed if each["command_id"]] != [flow.device_id]:
         row = {"device_id": flow.device_id, "command_type": "set_wake_schedule", "command_payload": "{}"}
         raise RefusedError("no welcome was queued for the mapped device", insertion("device_commands", **row))
     return None

@@ -16,8 +16,9 @@ from mqtt_service.migrations import Migration
 class Column:
     """A column of ours, in the words of the files.
 
-    `required`: NOT NULL where the files make the table. `definition`: what they add to a table that lacks the
-    column; None: they do not add it. `words`: what it must be able to hold; `is_widened`: the files see to it
+    `required`: NOT NULL where the files make the table. `default`: as the column is added; `final_default`:
+    as the files change it afterwards. `definition`: what they add to a table that lacks the column; None:
+    they do not add it. `words`: what it must be able to hold; `is_widened`: the files see to it
     that a column which was there before can.
     """
 
@@ -28,6 +29,7 @@ class Column:
     definition: str | None
     words: tuple[str, ...] = ()
     is_widened: bool = False
+    final_default: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ _TABLE = re.compile(
 )
 _ALTER = re.compile(rf"\balter table (?:if exists )?(?:only )?{_NAME}(?=\s)")
 _ADD = re.compile(r"add column if not exists (\w+)\s+(.+)", re.DOTALL)
+_SET_DEFAULT = re.compile(rf"\balter table {_NAME} alter column (\w+) set default ([^;]+);")
 _CREATE_FUNCTION = re.compile(rf"\bcreate (?:or replace )?(?:function|procedure) {_NAME}\s*(?=\()")
 _DROP_FUNCTION = re.compile(rf"\bdrop function (?:if exists )?{_NAME}\s*(?=\()")
 _RETURNS = re.compile(
@@ -94,6 +97,7 @@ _RETURNS = re.compile(
     re.DOTALL,
 )
 _INSERT = re.compile(rf"\binsert into {_NAME}")
+_WRITE_ROW = re.compile(r"\bfn_write_row\(\s*'(\w+)'")  # which makes the statement as it runs
 _TABLE_CONSTRAINT = re.compile(r"(?:constraint|primary key|unique|check|foreign key|exclude|like)\b")
 _END_OF_TYPE = re.compile(
     r"\b(?:not null|null|default|check|references|unique|primary key|generated|constraint|collate)\b"
@@ -118,7 +122,8 @@ def read_intended(files: Sequence[Migration]) -> Intended:
         {match[1]: match[2] for match in _TABLE.finditer(text) if match[2]},
         functions,
         dropped,
-        frozenset(match[1] for match in _INSERT.finditer(text)),
+        frozenset(match[1] for match in _INSERT.finditer(text))
+        | frozenset(f"public.{match[1]}" for match in _WRITE_ROW.finditer(text)),
         text,
     )
 
@@ -139,9 +144,13 @@ def _tables(text: str) -> dict[str, dict[str, Column]]:
             if add := _ADD.fullmatch(item):
                 added.setdefault(match[1], {})[add[1]] = _column(add[1], add[2], is_added=True)
     words = _allowed_words(text)
+    defaults = {(match[1], match[2]): match[3] for match in _SET_DEFAULT.finditer(text)}
     return {
         table: {
-            column.name: _widened(column, words.get((table, column.name), ()))
+            column.name: replace(
+                _widened(column, words.get((table, column.name), ())),
+                final_default=defaults.get((table, column.name)),
+            )
             for column in _merged(columns, added.get(table, {}))
         }
         for table, columns in made.items()

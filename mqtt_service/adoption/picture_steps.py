@@ -31,6 +31,7 @@ def announce_picture(flow: Flow) -> None:
     flow.image_id = str(answer["image_id"])
     if not flow.one("select exists (select from public.device_telemetry where image_id = %s)", flow.image_id):
         flow.remarks.append("device_telemetry refuses the readings of a picture, which goes on without them")
+    flow.remarks.extend(str(warning) for warning in answer.get("warnings") or ())
 
 
 def complete_picture(flow: Flow) -> None:

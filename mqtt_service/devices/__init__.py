@@ -4,7 +4,8 @@
 - visits.py: the devices that are awake, and the leases that say which worker answers each
 - visit.py: one of them; it hears what happens, and has done what its state decides
 - visit_state.py: decides; the states of a visit and its moves, without clock or network
-- visit_steps.py: what it can decide
+- visit_pictures.py: … and of its pictures, one after another
+- visit_steps.py: what these can decide
 - visit_actions.py: takes the steps that need database, Storage or broker
 - reply_publisher.py: tells the device something, trying again while the broker is away
 - reply_log.py: records what devices are told without a row of `device_commands`

@@ -21,7 +21,8 @@ from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.reply_publisher import LeaseLostError, ReplyPublisher
 from mqtt_service.devices.visit_actions import VisitActions
-from mqtt_service.devices.visit_state import DevicePictures, VisitState
+from mqtt_service.devices.visit_pictures import DevicePictures
+from mqtt_service.devices.visit_state import VisitState
 from mqtt_service.devices.visit_steps import End, Step, Wait, WatchCommands
 from mqtt_service.errors import ServiceError
 from mqtt_service.protocol.commands import WakeFormat

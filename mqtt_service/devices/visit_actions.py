@@ -7,7 +7,8 @@ from contextlib import suppress
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_publisher import LeaseLostError, ReplyPublisher
-from mqtt_service.devices.visit_state import MOST_REQUESTS, VisitState
+from mqtt_service.devices.visit_pictures import MOST_REQUESTS
+from mqtt_service.devices.visit_state import VisitState
 from mqtt_service.devices.visit_steps import (
     AckOk,
     BeginVisit,

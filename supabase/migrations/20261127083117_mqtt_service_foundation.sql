@@ -32,33 +32,17 @@ call mqtt_private.grant_execute('mqtt_private.grant_execute');
 
 -- Tables -------------------------------------------------------------------------------------------------------
 
--- When each table was first met, and whether it was there before. Rows and clients from before then are treated with
--- care (…_command_rules.sql). Written once: applying the migrations again changes nothing.
-create table if not exists mqtt_private.adoption (
-  table_name text primary key,   -- e.g. public.device_commands
-  adopted boolean not null,      -- the table was there before
-  applied_at timestamptz not null default now()
-);
-alter table mqtt_private.adoption enable row level security;
-revoke all on table mqtt_private.adoption from public, anon, authenticated, service_role;
-grant select on table mqtt_private.adoption to service_role;
-
--- Whether this table (schema.table) was there before the migrations.
--- Security definer: a guard asks for whoever writes a row, and nobody else may read mqtt_private.adoption.
-create or replace function mqtt_private.fn_was_adopted(p_table text) returns boolean
-language sql stable security definer set search_path = '' as $$
-  select coalesce((select adopted from mqtt_private.adoption where table_name = p_table), false)
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_was_adopted', 'authenticated', 'service_role');
-
--- Creates a table with these columns, row-level security on and no grant; does nothing where the table is there.
+-- Creates a table with these columns, row-level security on and no grant; does nothing where the table is there, but for
+-- noting that it was (mqtt_private.adoption).
 -- Columns that an older table may lack are added to either afterwards. p_key: the column that an older table must have
 -- (require_key), or null.
 create or replace procedure mqtt_private.create_table(p_table text, p_key text, p_columns text)
 language plpgsql set search_path = '' as $$
 begin
-  insert into mqtt_private.adoption (table_name, adopted) values (p_table, to_regclass(p_table) is not null)
-  on conflict (table_name) do nothing;
+  if p_table like 'public.%' then
+    insert into mqtt_private.adoption (table_name, adopted) values (p_table, to_regclass(p_table) is not null)
+    on conflict (table_name) do nothing;
+  end if;
   if to_regclass(p_table) is null then
     execute format('create table %s (%s)', p_table, p_columns);
     execute format('alter table %s enable row level security', p_table);
@@ -69,6 +53,23 @@ begin
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.create_table');
+
+-- When each table was first met, and whether it was there before. Rows and clients from before then are treated with
+-- care (…_command_rules.sql). Written once, by create_table: applying the migrations again changes nothing.
+call mqtt_private.create_table('mqtt_private.adoption', null, $$
+  table_name text primary key,  -- e.g. public.device_commands
+  adopted boolean not null,     -- the table was there before
+  applied_at timestamptz not null default now()
+$$);
+grant select on table mqtt_private.adoption to service_role;
+
+-- Whether this table (schema.table) was there before the migrations.
+-- Security definer: a guard asks for whoever writes a row, and nobody else may read mqtt_private.adoption.
+create or replace function mqtt_private.fn_was_adopted(p_table text) returns boolean
+language sql stable security definer set search_path = '' as $$
+  select coalesce((select adopted from mqtt_private.adoption where table_name = p_table), false)
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_was_adopted', 'authenticated', 'service_role');
 
 -- Raises 42703 where a table that was there before lacks its key, and 42830 where the key is not unique: both are for
 -- the project's owner to decide.

@@ -10,8 +10,9 @@ import pytest
 
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.adapters.supabase.visits import VisitRow
-from mqtt_service.devices import visit_state, visit_steps
-from mqtt_service.devices.visit_state import DevicePictures, Phase, VisitState
+from mqtt_service.devices import visit_pictures, visit_state, visit_steps
+from mqtt_service.devices.visit_pictures import DevicePictures
+from mqtt_service.devices.visit_state import Phase, VisitState
 from mqtt_service.devices.visit_steps import (
     AckOk,
     BeginVisit,
@@ -343,7 +344,7 @@ def test_metadata_is_answered_by_a_request_and_that_of_a_stored_picture_by_ack_o
     assert visit.reply_to_metadata("b.jpg", recorded("receiving"), None) is None, "it was discarded meanwhile"
 
 
-@pytest.mark.parametrize("module", [visit_state, visit_steps])
+@pytest.mark.parametrize("module", [visit_pictures, visit_state, visit_steps])
 def test_the_state_of_a_visit_waits_for_nothing_and_reads_no_clock(module: Any) -> None:
     imported = {
         (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.adapters.supabase.visits import VisitRow
-from mqtt_service.devices.visit_state import MOST_REQUESTS, DevicePictures, VisitState
+from mqtt_service.devices.visit_pictures import MOST_REQUESTS, DevicePictures
+from mqtt_service.devices.visit_state import VisitState
 from mqtt_service.devices.visit_steps import (
     AckOk,
     BeginVisit,

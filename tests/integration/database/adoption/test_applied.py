@@ -28,18 +28,19 @@ def test_applying_to_a_project_that_had_the_tables_leaves_nothing_to_change(
 
 
 BROKEN = {
-    "create or replace function public.fn_settle_images(p_worker text, p_results jsonb) returns jsonb"
+    "create or replace function public.fn_settle_images("
+    "p_worker text, p_results jsonb, p_api_url text default null) returns jsonb"
     " language sql security invoker set search_path = '' as $$ select '[]'::jsonb $$": Change(
-        "changed", "function", "public.fn_settle_images(text,jsonb)"
+        "changed", "function", "public.fn_settle_images(text,jsonb,text)"
     ),
-    "drop function public.fn_settle_images(text, jsonb)": Change(
-        "added", "function", "public.fn_settle_images(text,jsonb)"
+    "drop function public.fn_settle_images(text, jsonb, text)": Change(
+        "added", "function", "public.fn_settle_images(text,jsonb,text)"
     ),
-    "revoke execute on function public.fn_settle_images(text, jsonb) from service_role": Change(
-        "added", "grant", "to service_role on public.fn_settle_images(text,jsonb)"
+    "revoke execute on function public.fn_settle_images(text, jsonb, text) from service_role": Change(
+        "added", "grant", "to service_role on public.fn_settle_images(text,jsonb,text)"
     ),
-    "grant execute on function public.fn_settle_images(text, jsonb) to anon": Change(
-        "removed", "grant", "to anon on public.fn_settle_images(text,jsonb)"
+    "grant execute on function public.fn_settle_images(text, jsonb, text) to anon": Change(
+        "removed", "grant", "to anon on public.fn_settle_images(text,jsonb,text)"
     ),
     "revoke select on table public.devices from authenticated": Change(
         "added", "grant", "to authenticated on public.devices"

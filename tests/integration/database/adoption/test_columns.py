@@ -56,7 +56,7 @@ def test_an_enum_that_lacks_words_of_ours_is_said_with_how_to_add_them(node_owne
         "alter table device_history add column severity levels not null default 'info'",
     )
     finding = node_owner.find("column_differs", "device_history.severity")
-    assert "lacks warning, error: the nearest word" in finding.text
+    assert "lacks warning, error: the migrations add them" in finding.text
     assert finding.level is Level.LOOK
     assert finding.sql == (
         "alter type public.levels add value if not exists 'warning';\n"

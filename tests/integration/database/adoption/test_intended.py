@@ -31,7 +31,13 @@ def test_the_columns_that_are_read_from_the_files_are_those_of_a_fresh_database(
 ) -> None:
     names = type_names(database, INTENDED)
     read = {
-        (table, column.name, names[column.type], column.required, plain_default(column.default))
+        (
+            table,
+            column.name,
+            names[column.type],
+            column.required,
+            plain_default(column.final_default or column.default),
+        )
         for table, columns in INTENDED.tables.items()
         for column in columns.values()
     }
