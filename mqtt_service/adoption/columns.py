@@ -11,6 +11,11 @@ from mqtt_service.adoption.project import ColumnRow, Project
 from mqtt_service.adoption.required import proposal
 
 _NEW_KEY = "gen_random_uuid()"  # which no function writes
+# What the functions write in any case, though ours may be empty or has a default.
+_ALWAYS_WRITTEN = {
+    "public.device_images.captured_at": "where the device had no time, it is when it was first heard of",
+    "public.device_telemetry.captured_at": "where the device had no time, it is when the readings came",
+}
 _CAST = re.compile(r"::[a-z_][\w .\"]*(\(\d[\d, ]*\))?(\[\])?")
 
 
@@ -109,6 +114,10 @@ class _Difference:
         self._level = Level.NOTE
         self._sql: str | None = None
 
+    @property
+    def _subject(self) -> str:
+        return f"{self._theirs.table_name}.{self._theirs.name}"
+
     def finding(self) -> Iterator[Finding]:
         """Compare all that can be different."""
         if self._theirs.is_generated:
@@ -120,9 +129,8 @@ class _Difference:
             self._compare_nulls()
             self._compare_defaults()
         if self._texts:
-            subject = f"{self._theirs.table_name}.{self._theirs.name}"
             text = "; ".join(self._texts)
-            yield Finding(Aspect.COLUMNS, "column_differs", subject, text, self._level, self._sql)
+            yield Finding(Aspect.COLUMNS, "column_differs", self._subject, text, self._level, self._sql)
 
     def _compare_types(self) -> None:
         what = f"is {self._theirs.type}, ours {self._type}"
@@ -153,7 +161,9 @@ class _Difference:
     def _compare_nulls(self) -> None:
         if not self._theirs.is_required or self._ours.required:
             return
-        if self._theirs.default is not None:
+        if self._subject in _ALWAYS_WRITTEN:
+            self._add(f"must not be empty, ours may: {_ALWAYS_WRITTEN[self._subject]}")
+        elif self._theirs.default is not None:
             self._add("must not be empty, ours may: where nothing is known it gets its default")
         else:
             self._add(
@@ -163,8 +173,10 @@ class _Difference:
             )
 
     def _compare_defaults(self) -> None:
-        theirs, ours = self._theirs.default, self._ours.default
+        theirs, ours = self._theirs.default, self._ours.final_default or self._ours.default
         if theirs is None and ours is not None and self._theirs.is_required:
+            if self._subject in _ALWAYS_WRITTEN:
+                return
             level = Level.BY_HAND if ours == _NEW_KEY else Level.LOOK
             self._add(f"has no default, ours {ours}: give it one", level, self._alter(f"set default {ours}"))
         elif theirs is not None and plain_default(theirs) != plain_default(ours):

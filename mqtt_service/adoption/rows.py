@@ -1,5 +1,6 @@
 """The rows that are there: commands that wait, devices that are there twice, pictures whose names repeat."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,16 @@ COMMANDS, DEVICES, IMAGES = "public.device_commands", "public.devices", "public.
 
 @dataclass(frozen=True, slots=True)
 class StatusRow:
-    """Commands of one status; `young` of them are younger than a day, the worker's COMMAND_TTL unless set."""
+    """Commands of one status; `young` of them are younger than a day, the worker's COMMAND_TTL unless set.
+
+    `young_unknown` of the young ones have a type that the worker does not know: `unknown` names these types.
+    """
 
     status: str | None
     rows: int
     young: int
+    unknown: Sequence[str]
+    young_unknown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,16 @@ class IndexRow:
 
 
 _STATUSES = """
-select status::text as status, count(*) as rows,
-  count(*) filter (where issued_at > now() - interval '24 hours') as young
-from public.device_commands group by 1 order by 1
+select status::text as status, count(*) as rows, count(*) filter (where is_young) as young,
+  coalesce(array_agg(distinct command_type::text) filter (where is_young and not is_known), '{}') as unknown,
+  count(*) filter (where is_young and not is_known) as young_unknown
+from (
+  select *, issued_at > now() - interval '24 hours' as is_young,
+    coalesce(command_type::text = any (%(known)s), false) as is_known
+  from public.device_commands) c
+group by 1 order by 1
 """
+_BUILT_IN = re.compile(r"function mqtt_private\.fn_built_in_command_types\(\).*?'\{([\w,]+)\}'", re.DOTALL)
 
 # A MAC in any spelling is one device.
 _MACS = r"""
@@ -70,8 +82,10 @@ where i.indrelid = to_regclass('public.device_images') and i.indisunique
 
 def inspect(project: Project) -> Iterator[Finding]:
     """Count what the migrations and the worker would meet."""
-    if _can_count(project, COMMANDS, "status", "issued_at") and not project.is_applied:
-        yield from _commands(fetch(project.connection, StatusRow, _STATUSES))
+    if _can_count(project, COMMANDS, "status", "issued_at", "command_type") and not project.is_applied:
+        known = _BUILT_IN.search(project.intended.text)
+        types = known[1].split(",") if known else []
+        yield from _commands(fetch(project.connection, StatusRow, _STATUSES, known=types))
     if _can_count(project, DEVICES, "device_mac"):
         yield from _repeated(
             "mac_repeated",
@@ -108,8 +122,9 @@ def _can_count(project: Project, table: str, *columns: str) -> bool:
 
 def _commands(statuses: Sequence[StatusRow]) -> Iterator[Finding]:
     pending = [row for row in statuses if row.status == "pending"]
-    young = sum(row.young for row in pending)
-    old = sum(row.rows for row in pending) - young
+    unknown = sum(row.young_unknown for row in pending)
+    young = sum(row.young for row in pending) - unknown
+    old = sum(row.rows for row in pending) - young - unknown
     if young:
         yield Finding(
             Aspect.ROWS,
@@ -117,6 +132,14 @@ def _commands(statuses: Sequence[StatusRow]) -> Iterator[Finding]:
             COMMANDS,
             f"has {young} pending of the last 24 hours, which will be sent: end those that must not be",
             Level.LOOK,
+        )
+    if unknown:
+        types = listed([kind for row in pending for kind in row.unknown])
+        yield Finding(
+            Aspect.ROWS,
+            "commands_unknown",
+            COMMANDS,
+            f"has {unknown} pending of types that the worker does not know ({types}), which are left alone",
         )
     if old:
         yield Finding(

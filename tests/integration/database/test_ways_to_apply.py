@@ -160,6 +160,9 @@ def test_the_project_takes_the_migrations_and_keeps_its_own(
         before = digests(connection, columns)
         report = check(owners_url)
         assert (report["state"], report["trial"]["failures"]) == ("to adopt", [])
+        found = {finding["kind"]: finding for finding in report["findings"]}
+        assert found["required_column_known"]["subject"] == "public.device_history.event_category"
+        assert "(calibrate), which are left alone" in found["commands_unknown"]["text"]
         assert digests(connection, columns) == before
 
         apply(owners_url, tmp_path)

@@ -90,3 +90,7 @@ def test_without_the_trial_it_is_said_what_was_not_compared(applied_owner: Owner
 
 def test_files_on_record_are_counted(applied_owner: Owner) -> None:
     assert applied_owner.find("recorded").text.startswith("names ")
+
+
+def test_a_default_that_the_files_set_afterwards_is_ours_too(applied_owner: Owner) -> None:
+    assert applied_owner.find_all("column_differs", "device_commands.in_queue") == []

@@ -33,7 +33,7 @@ DIFFERENT = (
     ("device_images", "site_id text", "text, ours uuid: written as text"),
     ("device_history", "severity levels", "levels, ours text: its own words are written"),
     ("device_images", "status text default 'new'", "has the default 'new'::text, ours 'receiving'"),
-    ("device_images", "captured_at timestamptz not null default now()", "gets its default"),
+    ("device_images", "location text not null default 'here'", "gets its default"),
 )
 
 
@@ -75,10 +75,21 @@ def test_an_enum_that_the_migrations_widen_is_said_to_need_the_words_for_the_tri
 
 
 def test_a_column_that_must_not_be_empty_where_ours_may_is_said_with_a_default(node_owner: Owner) -> None:
-    node_owner.run("alter table device_images add column captured_at timestamptz not null")
-    finding = node_owner.find("column_differs", "device_images.captured_at")
+    node_owner.run("alter table device_images add column location text not null")
+    finding = node_owner.find("column_differs", "device_images.location")
     assert "must not be empty, ours may" in finding.text
-    assert finding.sql == "alter table public.device_images alter column captured_at set default now();"
+    assert finding.sql == "alter table public.device_images alter column location set default '';"
+
+
+def test_a_time_of_capture_that_is_demanded_needs_nothing_to_be_done(node_owner: Owner) -> None:
+    node_owner.run(
+        "alter table device_images add column captured_at timestamptz not null",
+        "create table device_telemetry (device_id uuid, captured_at timestamptz not null)",
+    )
+    finding = node_owner.find("column_differs", "captured_at")
+    assert finding.subject == "public.device_images.captured_at"
+    assert "it is when it was first heard of" in finding.text
+    assert (finding.level, finding.sql) == (Level.NOTE, None)
 
 
 def test_a_required_column_without_the_default_that_ours_has_is_said_with_that_default(

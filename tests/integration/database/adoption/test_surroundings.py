@@ -286,11 +286,16 @@ def test_commands_are_counted_by_whether_they_will_be_sent(node_owner: Owner) ->
     node_owner.run(
         f"insert into devices values ('{DEVICE}', 'a')",
         "insert into device_commands (device_id, command_type, status, issued_at)"
-        f" select '{DEVICE}', 'reboot', status, now() - age::interval from (values"
-        " ('pending', '1 hour'), ('pending', '2 days'), ('pending', '3 days'), ('sent', '1 hour'),"
-        " (null, '1 day')) as t (status, age)",
+        f" select '{DEVICE}', kind, status, now() - age::interval from (values"
+        " ('reboot', 'pending', '1 hour'), ('calibrate', 'pending', '1 hour'),"
+        " ('reboot', 'pending', '2 days'), ('calibrate', 'pending', '3 days'),"
+        " ('reboot', 'sent', '1 hour'), ('reboot', null, '1 day'))"
+        " as t (kind, status, age)",
     )
     assert node_owner.find("commands_waiting").text.startswith("has 1 pending of the last 24 hours")
+    assert node_owner.find("commands_unknown").text == (
+        "has 1 pending of types that the worker does not know (calibrate), which are left alone"
+    )
     assert node_owner.find("commands_old").text.startswith("has 2 pending for longer than 24 hours")
     assert (
         node_owner.find("commands_done").text == "has 1 sent, 1 without a status, which are left as they are"
