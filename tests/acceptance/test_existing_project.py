@@ -244,6 +244,10 @@ async def test_an_admin_maps_a_device_which_is_welcomed_commands_it_and_unmaps_i
                     WAITING, event)  # fmt: skip
 
 
+def test_a_project_that_was_there_gets_no_seed(database: Database) -> None:
+    assert database.execute("select name from companies").fetchall() == [("Existing Farms",)]
+
+
 def test_the_projects_own_policies_still_decide(
     stack: dict[str, str], dashboard: Callable[[str], Client]
 ) -> None:

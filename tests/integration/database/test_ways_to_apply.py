@@ -174,3 +174,18 @@ def test_the_project_takes_the_migrations_and_keeps_its_own(
         assert digests(connection, columns) == before
         after_each_way[apply.__name__] = structure(connection), grants(connection)
     assert len({(frozenset(schema), frozenset(given)) for schema, given in after_each_way.values()}) == 1
+
+
+@needs("supabase")
+def test_the_advisors_find_nothing_new_but_policies_that_stand_beside_those_of_the_project(
+    owners_url: str, tmp_path: Path
+) -> None:
+    project = Project(owners_url, tmp_path)
+
+    def findings() -> set[tuple[str, str]]:
+        found = json.loads(project.supabase("db", "advisors", "--level", "warn").stdout)
+        return {(each["name"], each["metadata"]["name"]) for each in found}
+
+    before = findings()
+    paste_into_the_sql_editor(owners_url, tmp_path)
+    assert {name for name, _ in findings() - before} == {"multiple_permissive_policies"}
