@@ -6,6 +6,7 @@ The stack's Postgres holds the project before the migrations come; then real pro
 import asyncio
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -46,12 +47,13 @@ from tests.integration.database.existing_project import (
 )
 
 # What the four tests find in the Node service's project: its device, and a site of this name.
+SEED_MAC = "AA:BB:CC:DD:EE:FF"
 SEED_TEST_ROWS = f"""
 insert into public.sites (program_id, name, wake_schedule_cron)
 values ('{PROGRAM}', 'Alder North', '0 8,16 * * *');
 insert into public.devices
   (device_mac, device_code, site_id, program_id, company_id, provisioning_status, is_active)
-select 'AA:BB:CC:DD:EE:FF', 'DEVICE-ESP32S3-001', s.site_id, s.program_id, p.company_id, 'active', true
+select '{SEED_MAC}', 'DEVICE-ESP32S3-001', s.site_id, s.program_id, p.company_id, 'active', true
 from public.sites s join public.pilot_programs p using (program_id) where s.name = 'Alder North';
 """
 # The project's audit log, extended: whatever changes a row that is old.
@@ -242,6 +244,33 @@ async def test_an_admin_maps_a_device_which_is_welcomed_commands_it_and_unmaps_i
         await found(database, "select from device_history where device_id = %s and event_category = %s"
                               " and user_id = 'e0000000-0000-4000-8000-0000000000a1'",
                     WAITING, event)  # fmt: skip
+
+
+async def test_a_value_that_the_project_refuses_is_logged_once_and_counted_and_costs_nothing_else(
+    stack: dict[str, str], database: Database, tmp_path: Path
+) -> None:
+    """In the words of docs/adoption.md."""
+    hello = {
+        "device_id": SEED_MAC,
+        "status": "alive",
+        "pendingImg": 0,
+        "pending_list": [],
+        "battery_voltage": 25,
+    }
+    with worker(stack, tmp_path) as started:
+        async with awake(stack, SEED_MAC) as simulated:
+            await simulated.wait_for(lambda it: it.wakes[-1].answered > 0, 30)
+            for version in ("refused-1", "refused-2"):
+                await simulated.publish("status", {**hello, "firmware_version": version})
+                query = "select from devices where device_mac = %s and firmware_version = %s"
+                await found(database, query, SEED_MAC, version)
+        said = r"\[DATABASE\] Not recorded \(HELLO\): public\.devices does not take battery_voltage: .*"
+        line = await asyncio.to_thread(started.process.says, said)
+        metrics = (await asyncio.to_thread(httpx.get, f"{started.url}/metrics")).text
+    assert "constraint volts_check on devices refuses it" in line
+    assert "(23514)" in line
+    assert started.process.output.count("Not recorded") == 1
+    assert re.search(r'refused_writes_total\{kind="HELLO"\} 2\.0', metrics)
 
 
 def test_a_project_that_was_there_gets_no_seed(database: Database) -> None:
