@@ -31,7 +31,8 @@ declare
   v_class constant text := left(p_fault.code, 2);
   v_function constant text := (regexp_match(p_fault.context,
     '(?:PL/pgSQL|SQL) function "?([^"\n]*?)"? (?:line|statement|during|while)'))[1];
-  v_is_theirs constant boolean := coalesce(v_function !~ '^mqtt_private\.', false);
+  v_is_theirs constant boolean := coalesce(v_function !~
+    '^(mqtt_private\.|(public\.)?fn_(calculate_next_wake|trigger_device_lineage_update)\()', false);
   v_trigger constant text := (
     select string_agg(quote_ident(t.tgname), ', ') from pg_catalog.pg_trigger t
     where t.tgrelid = to_regclass(format('public.%I', p_table)) and not t.tgisinternal
