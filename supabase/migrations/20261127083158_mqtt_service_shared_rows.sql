@@ -22,32 +22,58 @@ begin
 end
 $$;
 
--- What refused a row of p_table, and what to do; null where the error is not this row's: the server, the connection, a
--- lock that one of our statements waits for, or an object or a grant that one of our statements lacks. p_fault.context
--- names the functions that were under way, the innermost first.
+-- Whether a function that Postgres names in a context, innermost first, is one of ours. p_line: such as
+-- `PL/pgSQL function public."notifyDevice"(uuid) line 3 at PERFORM`, or `SQL function "device_label" statement 1`.
+create or replace function mqtt_private.fn_is_our_function(p_line text) returns boolean
+language plpgsql stable set search_path = '' as $$
+declare
+  v_name constant text := coalesce(
+    (regexp_match(p_line, '^SQL function "(.*)" (?:statement|during)'))[1],
+    (regexp_match(p_line, '^PL/pgSQL function (?:\w+\.)?"?([^"(]+)"?\('))[1]);
+begin
+  return p_line like 'PL/pgSQL function mqtt\_private.%'
+    or v_name = any ('{fn_calculate_next_wake,fn_trigger_device_lineage_update,fn_initialize_device_after_mapping}')
+    or exists (select from pg_catalog.pg_proc
+      where proname = v_name and pronamespace = 'mqtt_private'::regnamespace);
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_is_our_function', 'authenticated', 'service_role');
+
+-- Whether an error concerns the server, the connection or the whole transaction, and so no row.
+create or replace function mqtt_private.fn_is_general_fault(p_code text) returns boolean
+language sql immutable parallel safe set search_path = '' as $$
+  select left(p_code, 2) in ('08', '25', '40', '53', '57', '58', 'XX')
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_is_general_fault', 'authenticated', 'service_role');
+
+-- What refused a row of p_table, and what to do; null where the error is not this row's: a general one, a lock that one
+-- of our statements waits for, or an object or a grant that one of our statements lacks.
 create or replace function mqtt_private.fn_explain_fault(p_fault mqtt_private.fault, p_table text) returns text
 language plpgsql stable set search_path = public, extensions as $$
 declare
-  v_class constant text := left(p_fault.code, 2);
-  v_function constant text := (regexp_match(p_fault.context,
-    '(?:PL/pgSQL|SQL) function "?([^"\n]*?)"? (?:line|statement|during|while)'))[1];
-  v_is_theirs constant boolean := coalesce(v_function !~
-    '^(mqtt_private\.|(public\.)?fn_(calculate_next_wake|trigger_device_lineage_update)\()', false);
+  v_line constant text := (regexp_match(p_fault.context, '(?:^|\n)((?:PL/pgSQL|SQL) function [^\n]+)'))[1];
+  v_function constant text := coalesce(
+    (regexp_match(v_line, '^SQL function "(.*?)" (?:statement|during)'))[1],
+    (regexp_match(v_line, '^PL/pgSQL function (.*?) (?:line|during|while)'))[1]);
+  v_is_theirs constant boolean := coalesce(not mqtt_private.fn_is_our_function(v_line), false);
   v_trigger constant text := (
     select string_agg(quote_ident(t.tgname), ', ') from pg_catalog.pg_trigger t
     where t.tgrelid = to_regclass(format('public.%I', p_table)) and not t.tgisinternal
       and position(t.tgfoid::regprocedure::text || ' line' in p_fault.context) > 0
       and t.tgfoid::regprocedure::text !~ '^mqtt_private\.');
 begin
-  if v_class in ('08', '25', '40', '53', '57', '58', 'XX')
-    or v_class in ('0A', '26', '2F', '34', '3D', '3F', '42', '55') and not v_is_theirs
+  if mqtt_private.fn_is_general_fault(p_fault.code)
+    or left(p_fault.code, 2) in ('0A', '26', '2F', '34', '3D', '3F', '42', '55') and not v_is_theirs
   then
     return null;
   end if;
   return left(case
-    when v_is_theirs then format('function %s of the project%s refuses it: %s (%s); mend it%s', v_function,
-      coalesce(format(', called by trigger %s on %s,', v_trigger, p_table), ''), p_fault.message, p_fault.code,
-      coalesce(format(', or: alter table public.%I disable trigger %s;', p_table, v_trigger), ''))
+    when v_is_theirs and v_trigger is not null then
+      format('function %s of the project, called by trigger %s on %s, refuses it: %s (%s); mend it, or: '
+        'alter table public.%I disable trigger %s;',
+        v_function, v_trigger, p_table, p_fault.message, p_fault.code, p_table, v_trigger)
+    when v_is_theirs then format('function %s of the project refuses it: %s (%s); mend it',
+      v_function, p_fault.message, p_fault.code)
     when p_fault.constraint_name <> '' then format('constraint %s on %s refuses it: %s (%s)',
       p_fault.constraint_name, p_table, p_fault.message, p_fault.code)
     when p_fault.column_name <> '' then format('column %s of %s refuses it: %s (%s); give the column a default',
@@ -62,22 +88,31 @@ call mqtt_private.grant_execute('mqtt_private.fn_explain_fault', 'authenticated'
 create or replace function mqtt_private.fn_explain_refusal(p_fault mqtt_private.fault, p_table text) returns text
 language sql stable set search_path = public, extensions as $$
   select coalesce(mqtt_private.fn_explain_fault(p_fault, p_table),
-    case when left(p_fault.code, 2) not in ('08', '25', '40', '53', '55', '57', '58', 'XX')
+    case when not mqtt_private.fn_is_general_fault(p_fault.code) and left(p_fault.code, 2) <> '55'
       then left(format('%s (%s)', p_fault.message, p_fault.code), 1000) end)
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_explain_refusal', 'authenticated', 'service_role');
 
 -- Raises now what the project's deferred constraints would raise at the end of the transaction, where it would be the
--- trouble of all rows. p_table: those of this table alone.
+-- trouble of all rows. p_table: those of this table alone, for a transaction that is a client's. All are named where
+-- they can be, since a constraint may be in a schema that our role may not use, and names need not be unique.
 create or replace function mqtt_private.fn_check_deferred_constraints(p_table text default null) returns void
 language plpgsql volatile set search_path = public, extensions as $$
 declare
   v_deferred text;
 begin
-  if not exists (select from pg_catalog.pg_constraint where condeferred) then return; end if;
-  select string_agg(format('%I.%I', n.nspname, c.conname), ', ') into v_deferred
-  from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace
-  where c.condeferred and (p_table is null or c.conrelid = to_regclass(format('public.%I', p_table)));
+  if not exists (select from pg_catalog.pg_constraint where condeferred) then
+    return;
+  elsif p_table is null then
+    set constraints all immediate;
+    set constraints all deferred; -- those that were not are checked by the next call, at the latest
+    return;
+  end if;
+  select string_agg(format('public.%I', c.conname), ', ') into v_deferred
+  from pg_catalog.pg_constraint c
+  where c.condeferred and c.conrelid = to_regclass(format('public.%I', p_table))
+    and not exists (select from pg_catalog.pg_constraint other
+      where other.conname = c.conname and other.connamespace = c.connamespace and not other.condeferrable);
   if v_deferred is not null then
     execute format('set constraints %s immediate', v_deferred);
     execute format('set constraints %s deferred', v_deferred);
@@ -208,6 +243,7 @@ begin
   perform mqtt_private.fn_try_row(p_table, p_key, p_required, p_optional);
   raise exception using errcode = 'MQ000', message = 'the row would be taken';
 exception when others then
+  if mqtt_private.fn_is_general_fault(sqlstate) then raise; end if;
   return sqlstate = 'MQ000';
 end
 $$;

@@ -84,7 +84,7 @@ exception when others then
   get stacked diagnostics v_fault.code = returned_sqlstate, v_fault.message = message_text,
     v_fault.context = pg_exception_context, v_fault.constraint_name = constraint_name,
     v_fault.column_name = column_name;
-  v_error := mqtt_private.fn_explain_fault(v_fault, 'devices');
+  v_error := mqtt_private.fn_explain_refusal(v_fault, 'devices');
   if v_error is null then raise; end if;
   if cardinality(p_device_ids) = 1 then
     raise warning 'device % is not recorded as alive: %', p_device_ids[1], v_error;

@@ -13,9 +13,10 @@
 --
 -- A row that the table refuses to change stops no claim. A project's own trigger, check or column length can refuse
 -- what a step writes, and that one row would keep every command of every device from being sent, for ever. So a step
--- that fails through a row's fault runs again, row by row. What is refused then is passed over: the row stays as it is,
--- nothing later of its device is leased before it, and the claim's answer names it. A step looks past up to 1000 such
--- rows, 500 of them in the step expire. Every other error fails the claim.
+-- that fails through a row's fault runs again, row by row. A command that is refused a lease then fails with the reason.
+-- What is refused even that is passed over: the row stays as it is, nothing later of its device is leased before it while
+-- it lives, and the claim's answer names it. A step looks past up to 1000 such rows, and no longer than 1.5 seconds. Every
+-- other error fails the claim.
 --
 -- Locks. Claims are serial (an advisory lock). A claim never waits for a row: what another transaction holds is left,
 -- with the rest of that device, to the next claim. Settling locks devices first.
@@ -329,13 +330,14 @@ begin
   perform mqtt_private.fn_check_deferred_constraints();
   return coalesce(v_failed, '[]');
 exception when others then
+  if mqtt_private.fn_is_general_fault(sqlstate) then raise; end if;
   return '[]'; -- the caller names the first reason
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_fail_refused_command', 'service_role');
 
 -- Runs a step over each of these commands alone, in their order, and passes over what the table refuses:
--- {command_id: error}. With p_limit, it ends when so many are done. With p_device_ids, the commands' devices, a command
+-- {command_id: error}. It ends after 1.5 seconds, and with p_limit when so many are done. With p_device_ids, the commands' devices, a command
 -- that is refused fails with the reason (failed); one that cannot even fail, or is locked, keeps back the later ones of
 -- its device.
 create or replace function mqtt_private.fn_run_step_by_row(
@@ -351,12 +353,13 @@ declare
   v_error text;
   v_refused int := 0;
   v_left uuid[] := '{}'; -- devices of which nothing more is taken
+  v_end constant timestamptz := clock_timestamp() + interval '1.5 seconds'; -- others wait for this claim
 begin
   done := '[]';
   failed := '[]';
   refused := '{}';
   for v_id, v_device_id in select * from unnest(p_ids, p_device_ids) loop
-    exit when jsonb_array_length(done) >= p_limit or v_refused >= 1000;
+    exit when jsonb_array_length(done) >= p_limit or v_refused >= 1000 or clock_timestamp() > v_end;
     continue when v_device_id = any (v_left);
     v_done := '[]';
     v_failed := '[]';
@@ -419,6 +422,7 @@ declare
   v_due record;
   v_fault mqtt_private.fault;
   v_error text;
+  v_first constant int := floor(random() * 4294967296 - 2147483648);
 begin
   failed := '[]';
   v_due := mqtt_private.fn_find_due_commands(p_claim, p_limit, p_limit);
@@ -432,23 +436,30 @@ exception when others then
   v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
   if v_error is null then raise; end if;
   v_due := mqtt_private.fn_find_due_commands(p_claim, p_limit + 1000, null);
+  if cardinality(v_due.ids) > 400 then
+    -- more than there may be time for: another device is first each time, so that none waits behind refused ones
+    select array_agg(id order by hashtext(device_id::text) < v_first, place),
+      array_agg(device_id order by hashtext(device_id::text) < v_first, place)
+    into v_due.ids, v_due.device_ids
+    from unnest(v_due.ids, v_due.device_ids) with ordinality as due (id, device_id, place);
+  end if;
   select r.done, r.failed, r.refused into done, failed, refused
   from mqtt_private.fn_run_step_by_row('lease', v_due.ids, p_claim, p_limit, v_due.device_ids) r;
-  remain := jsonb_array_length(done) >= p_limit;
+  remain := jsonb_array_length(done) >= p_limit or failed <> '[]';
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_lease_or_pass_over', 'service_role');
 
 -- The first 20 of these commands, {command_id: error}, with their devices: [{command_id, device_code, error, waiting}].
--- waiting: how many due commands of the device wait behind it.
-create or replace function mqtt_private.fn_name_refused_commands(p_refused jsonb) returns jsonb
+-- waiting: how many due commands of the device wait behind one that cannot be leased (p_unleased).
+create or replace function mqtt_private.fn_name_refused_commands(p_refused jsonb, p_unleased jsonb) returns jsonb
 language plpgsql stable set search_path = public, extensions as $$
 begin
   return coalesce((
     select jsonb_agg(to_jsonb(named)) from (
       select c.command_id, d.device_code, p_refused ->> c.command_id::text as error, (
           select count(*) from public.device_commands w
-          where w.device_id = c.device_id and w.due_at <= clock_timestamp() and w.lease_until is null
+          where p_unleased ? c.command_id::text and w.device_id = c.device_id and w.due_at <= clock_timestamp() and w.lease_until is null
             and not p_refused ? w.command_id::text) as waiting
       from public.device_commands c join public.devices d on d.device_id = c.device_id
       where c.command_id = any (array(select jsonb_object_keys(p_refused)::uuid))
@@ -520,7 +531,7 @@ begin
     'commands', jsonb_path_query_array(v_handed.done, '$[*] ? (!exists(@.final))'),
     'failed', v_failed.done || v_leased.failed || jsonb_path_query_array(v_handed.done, '$[*] ? (exists(@.final))'),
     'expired', v_expired.done,
-    'refused', mqtt_private.fn_name_refused_commands(v_refused),
+    'refused', mqtt_private.fn_name_refused_commands(v_refused, v_leased.refused),
     'refused_count', (select count(*) from jsonb_object_keys(v_refused)),
     'rescued', coalesce((
       select jsonb_object_agg(worker, commands) from (
@@ -530,7 +541,7 @@ begin
     'unknown_types', array(
       select command_type from mqtt_private.unknown_command_types
       where not mqtt_private.fn_knows_command_type(command_type) order by command_type),
-    'more', v_leased.remain and cardinality(v_ids) > 0, -- else asking again at once would gain nothing
+    'more', v_leased.remain and (cardinality(v_ids) > 0 or v_leased.failed <> '[]'), -- else asking again at once would gain nothing
     'welcome_due', exists (select from public.devices where welcome_due and is_active),
     'visits_due', mqtt_private.fn_are_visits_due(v_claim.now),
     'seconds_to_next_due', (

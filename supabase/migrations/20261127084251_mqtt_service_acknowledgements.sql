@@ -357,6 +357,7 @@ declare
   v_ids uuid[];
   v_fault mqtt_private.fault;
   v_error text;
+  v_result jsonb;
   v_results jsonb[] := '{}';
 begin
   v_ids := mqtt_private.fn_find_and_lock_devices(array(
@@ -366,7 +367,7 @@ begin
     select ack, v_ids[place] from jsonb_array_elements(p_acks) with ordinality as a (ack, place) order by place
   loop
     begin
-      v_results := v_results || mqtt_private.fn_acknowledge_once(
+      v_result := mqtt_private.fn_acknowledge_once(
         v_ack, v_device_id, p_worker, p_max_retries, make_interval(secs => p_retry_delay_seconds));
       perform mqtt_private.fn_check_deferred_constraints();
     exception when others then
@@ -375,9 +376,10 @@ begin
         v_fault.column_name = column_name;
       v_error := mqtt_private.fn_explain_fault(v_fault, 'device_commands');
       if v_error is null then raise; end if;
-      v_results := v_results || jsonb_build_object(
+      v_result := jsonb_build_object(
         'ref', v_ack -> 'ref', 'result', 'refused', 'device_id', v_device_id, 'error', v_error);
     end;
+    v_results := v_results || v_result;
   end loop;
   delete from mqtt_private.acknowledgements where ref = any (array(
     select ref from mqtt_private.acknowledgements

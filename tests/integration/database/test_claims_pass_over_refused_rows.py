@@ -306,3 +306,91 @@ def test_one_answer_that_is_refused_leaves_the_others_used(queue: Queue) -> None
     )  # fmt: skip
     assert [result["result"] for result in results] == ["refused", "acknowledged"]
     assert "42703" in results[0]["error"]
+
+
+def test_an_answer_that_a_deferred_constraint_refuses_has_one_result(queue: Queue) -> None:
+    command = queue.command(queue.device("d1"))
+    queue.claim()
+    queue.connection.execute(
+        "create or replace function public.refuse() returns trigger language plpgsql as $$ begin"
+        " if new.status = 'acknowledged' then raise exception 'not this one'; end if; return new; end $$;"
+        "create constraint trigger refuse after update on public.device_commands"
+        " deferrable initially deferred for each row execute function public.refuse()"
+    )
+    results = queue.call(
+        "fn_acknowledge_commands",
+        p_worker="w1",
+        p_acks=json.dumps([
+            {"ref": "w1:1", "topic_root": "device", "topic_id": "d1", "command_id": str(command),
+             "outcome": "success", "response": {}}
+        ]),
+    )  # fmt: skip
+    assert [result["result"] for result in results] == ["refused"]
+
+
+def test_deferred_constraints_of_other_tables_stop_no_claim(database: psycopg.Connection) -> None:
+    """One is in a schema that the worker may not use; of two of one name, one is not deferrable."""
+    database.execute(
+        "create schema internal;"
+        "create table internal.a (id int primary key);"
+        "create table internal.b (a int constraint one references internal.a deferrable initially deferred);"
+        "create table public.a (id int primary key);"
+        "create table public.b (a int constraint fk references public.a deferrable initially deferred);"
+        "create table public.c (a int constraint fk references public.a)"
+    )
+    queue = Queue(database)
+    command = queue.command(queue.device("d1"))
+    assert queue.claim_ids() == [command]
+
+
+def test_a_trigger_function_whose_name_is_quoted_is_the_projects(queue: Queue) -> None:
+    bad, waiting = queue.command(queue.device("d1")), queue.command(queue.device("d2"))
+    queue.connection.execute(
+        sql.SQL(
+            'create or replace function public."notifyDevice"() returns trigger language plpgsql as $$ begin'
+            " if new.command_id = {} then perform nothing(); end if; return new; end $$;"
+            "create trigger refuse before update on public.device_commands"
+            ' for each row execute function public."notifyDevice"()'
+        ).format(bad)
+    )
+    claim = queue.claim()
+    assert ids(claim["commands"]) == [waiting]
+    [(command, error)] = refused(claim)
+    assert command == bad
+    assert error.startswith(
+        'function "notifyDevice"() of the project, called by trigger refuse on device_commands'
+    )
+
+
+def test_a_grant_that_our_own_statements_lack_is_not_blamed_on_the_project(
+    database: psycopg.Connection,
+) -> None:
+    queue = Queue(database)
+    queue.command(queue.device("d1"))
+    database.execute("revoke update on public.device_commands from service_role")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        queue.claim()
+
+
+def test_many_refused_commands_take_a_claim_no_longer_than_it_may(queue: Queue) -> None:
+    """Fails without the end in time: so many rows would take until the API's time is over."""
+    queue.connection.execute(
+        "insert into public.devices (device_mac, is_active)"
+        " select 'r' || n, true from generate_series(1, 4000) n;"
+        "insert into public.device_commands (device_id, command_type)"
+        " select device_id, 'reboot' from public.devices"
+    )
+    queue.connection.execute(
+        "create or replace function public.refuse() returns trigger language plpgsql as $$ begin"
+        " if new.lease_worker is not null then raise exception 'no lease'; end if; return new; end $$;"
+        "create trigger refuse before update on public.device_commands"
+        " for each row execute function public.refuse()"
+    )
+    first = queue.claim()
+    assert (first["commands"], first["more"]) == ([], True)
+    assert 0 < len(first["failed"]) < 4000
+    seen = len(first["failed"])
+    while seen < 4000:
+        claim = queue.claim()
+        assert claim["failed"], "a claim that gets no further"
+        seen += len(claim["failed"])
