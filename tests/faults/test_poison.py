@@ -134,7 +134,7 @@ async def test_an_answer_that_a_trigger_of_the_project_refuses_keeps_no_other(be
             commands = [await database.queue(device, "reboot") for device in (bad, good) for _ in range(2)]
             for command in commands[2:]:
                 await database.becomes(command, "acknowledged")
-            await worker.says(r"\[ACK\] Dropped: .*not this one \(AB123\)", times=2)
+            await worker.says(r"\[CommandQueue\] Answer not used: .*not this one \(AB123\)", times=2)
             for command in commands[:2]:
                 await database.becomes(command, "sent")
             assert (await worker.health())["status"] == "healthy"
