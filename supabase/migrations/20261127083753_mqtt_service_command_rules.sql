@@ -248,6 +248,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_check_command_move', 'authentic
 -- Guards -------------------------------------------------------------------------------------------------------
 -- Security invoker, and they must be: current_user tells people (authenticated) from workers.
 -- expires_at is never infinite, so that every command ends: null means after its time to live.
+-- A project may have granted people the whole table, and our policies let operators write rows: the worker's columns
+-- keep their values whatever a person writes.
 
 create or replace function mqtt_private.fn_guard_command_insert() returns trigger
 language plpgsql set search_path = '' as $$
@@ -259,13 +261,25 @@ begin
   new.expires_at := nullif(new.expires_at, 'infinity');
   new.retry_count := coalesce(new.retry_count, 0);
   if current_user = 'authenticated' then
+    new.due_at := null;
+    new.lease_worker := null;
+    new.lease_until := null;
+    new.attempt := 0;
+    new.redelivery_count := 0;
+    new.no_listener := false;
+    new.response := null;
     if new.status <> 'pending' then
       perform mqtt_private.fn_raise_check_violation(
         format('a new command cannot be %s', new.status), 'Leave status out, or write ''pending''.');
     end if;
-    new.created_by_user_id := auth.uid();  -- who is signed in, whatever the client says
   end if;
-  new.created_by_user_id := coalesce(new.created_by_user_id, auth.uid());
+  -- Who is signed in, whatever the client says. An adopted table's own column may refer to other ids than those of
+  -- auth.users: what its clients write is theirs to know.
+  if (current_user = 'authenticated' or new.created_by_user_id is null)
+    and not mqtt_private.fn_was_adopted('public.device_commands')
+  then
+    new.created_by_user_id := auth.uid();
+  end if;
   if new.status = 'pending' and new.in_queue then
     new.due_at := coalesce(new.due_at, new.scheduled_for, new.issued_at);
   elsif new.status <> 'failed' or not new.in_queue then
@@ -281,6 +295,15 @@ language plpgsql set search_path = '' as $$
 declare
   v_moved boolean := new.status is distinct from old.status;
 begin
+  if current_user = 'authenticated' then
+    new.due_at := old.due_at;
+    new.lease_worker := old.lease_worker;
+    new.lease_until := old.lease_until;
+    new.attempt := old.attempt;
+    new.redelivery_count := old.redelivery_count;
+    new.no_listener := old.no_listener;
+    new.response := old.response;
+  end if;
   new.updated_at := now();
   new.expires_at := nullif(new.expires_at, 'infinity');
   new.retry_count := coalesce(new.retry_count, 0);
