@@ -329,10 +329,16 @@ begin
     new.lease_worker := null;
     new.lease_until := null;
   elsif new.status = 'pending' and new.due_at is not distinct from old.due_at and (v_moved or not old.in_queue) then
-    -- a person's "try again", which names no time
+    -- a person's "try again", which names no time: its life begins again, or the next claim would expire it
     new.due_at := now();
     new.lease_worker := null;
     new.lease_until := null;
+    if new.expires_at <= now() then
+      new.expires_at := null;
+    end if;
+    if new.expires_at is null then
+      new.scheduled_for := greatest(nullif(new.scheduled_for, 'infinity'), now());
+    end if;
   elsif new.status = 'failed' and new.due_at = old.due_at and (v_moved or new.retry_count > old.retry_count) then
     -- another service failed at it, and names no time: it tries again by itself after 30 s, and else we do
     new.due_at := now() + interval '30 seconds';
