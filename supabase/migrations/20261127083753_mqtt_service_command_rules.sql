@@ -368,10 +368,18 @@ create or replace trigger mqtt_guard_command_update before update on public.devi
 -- sent, not expired, not redelivered, not taken for what an answer without a command_id means. From here on, every new
 -- row joins. In the transaction that makes the guards, so that no row comes between.
 -- An update would fire the project's own triggers; changing a column's type, to the one that it has, does not.
+-- A table that had no issued_at got one with the time of migration in every row, so created_at tells how old they are;
+-- where there is none, a row is left alone unless its scheduled_for is of these 24 hours or later.
 do $$
 declare
   v_since constant timestamptz := (
     select applied_at - interval '24 hours' from mqtt_private.adoption where table_name = 'public.device_commands');
+  -- in_queue is ours, so a column that the same statement added is too
+  v_lacked_issued_at constant boolean := (
+    select count(distinct xmin::text) = 1 from pg_catalog.pg_attribute
+    where attrelid = 'public.device_commands'::regclass and attname in ('issued_at', 'in_queue'));
+  v_issued_at text := 'issued_at';
+  v_join boolean;
 begin
   if (select pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d
       join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
@@ -379,15 +387,35 @@ begin
   then
     return;
   end if;
-  if exists (select from public.device_commands where greatest(issued_at, scheduled_for) > v_since) then
+  if v_lacked_issued_at and mqtt_private.fn_was_adopted('public.device_commands')
+    and exists (select from public.device_commands)
+  then
+    if exists (
+      select from pg_catalog.pg_attribute
+      where attrelid = 'public.device_commands'::regclass and attname = 'created_at' and not attisdropped
+        and atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype))
+    then
+      v_issued_at := 'created_at::timestamptz';
+      alter table public.device_commands
+        alter column issued_at type timestamptz using coalesce(created_at::timestamptz, issued_at);
+    else
+      v_issued_at := 'null::timestamptz';
+      raise warning 'public.device_commands was there before without issued_at and created_at: old rows are left alone'
+        using hint = 'Only scheduled_for tells how old they are. Set status to ''pending'' where one is to be sent.';
+    end if;
+  end if;
+  execute format(
+    'select exists (select from public.device_commands where greatest(%s, scheduled_for) > $1)', v_issued_at)
+    into v_join using v_since;
+  if v_join then
     execute format($alter$
       alter table public.device_commands
-        alter column in_queue type boolean using coalesce(greatest(issued_at, scheduled_for) > %1$L, false)
+        alter column in_queue type boolean using coalesce(greatest(%2$s, scheduled_for) > %1$L, false)
           and coalesce(command_type::text = any (mqtt_private.fn_built_in_command_types()), false),
         alter column due_at type timestamptz using coalesce(due_at, case
-          when status = 'pending' and greatest(issued_at, scheduled_for) > %1$L
+          when status = 'pending' and greatest(%2$s, scheduled_for) > %1$L
             and command_type::text = any (mqtt_private.fn_built_in_command_types())
-          then coalesce(scheduled_for, issued_at) end)$alter$, v_since);
+          then coalesce(scheduled_for, %2$s) end)$alter$, v_since, v_issued_at);
   end if;
   alter table public.device_commands alter column in_queue set default true;
 end
