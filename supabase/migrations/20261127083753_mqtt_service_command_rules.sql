@@ -248,6 +248,8 @@ call mqtt_private.grant_execute('mqtt_private.fn_check_command_move', 'authentic
 -- Guards -------------------------------------------------------------------------------------------------------
 -- Security invoker, and they must be: current_user tells people (authenticated) from workers.
 -- expires_at is never infinite, so that every command ends: null means after its time to live.
+-- A project may have granted people the whole table, and our policies let operators write rows: the worker's columns
+-- keep their values whatever a person writes.
 
 create or replace function mqtt_private.fn_guard_command_insert() returns trigger
 language plpgsql set search_path = '' as $$
@@ -259,13 +261,25 @@ begin
   new.expires_at := nullif(new.expires_at, 'infinity');
   new.retry_count := coalesce(new.retry_count, 0);
   if current_user = 'authenticated' then
+    new.due_at := null;
+    new.lease_worker := null;
+    new.lease_until := null;
+    new.attempt := 0;
+    new.redelivery_count := 0;
+    new.no_listener := false;
+    new.response := null;
     if new.status <> 'pending' then
       perform mqtt_private.fn_raise_check_violation(
         format('a new command cannot be %s', new.status), 'Leave status out, or write ''pending''.');
     end if;
-    new.created_by_user_id := auth.uid();  -- who is signed in, whatever the client says
   end if;
-  new.created_by_user_id := coalesce(new.created_by_user_id, auth.uid());
+  -- Who is signed in, whatever the client says. An adopted table's own column may refer to other ids than those of
+  -- auth.users: what its clients write is theirs to know.
+  if (current_user = 'authenticated' or new.created_by_user_id is null)
+    and not mqtt_private.fn_was_adopted('public.device_commands')
+  then
+    new.created_by_user_id := auth.uid();
+  end if;
   if new.status = 'pending' and new.in_queue then
     new.due_at := coalesce(new.due_at, new.scheduled_for, new.issued_at);
   elsif new.status <> 'failed' or not new.in_queue then
@@ -281,6 +295,15 @@ language plpgsql set search_path = '' as $$
 declare
   v_moved boolean := new.status is distinct from old.status;
 begin
+  if current_user = 'authenticated' then
+    new.due_at := old.due_at;
+    new.lease_worker := old.lease_worker;
+    new.lease_until := old.lease_until;
+    new.attempt := old.attempt;
+    new.redelivery_count := old.redelivery_count;
+    new.no_listener := old.no_listener;
+    new.response := old.response;
+  end if;
   new.updated_at := now();
   new.expires_at := nullif(new.expires_at, 'infinity');
   new.retry_count := coalesce(new.retry_count, 0);
@@ -306,10 +329,16 @@ begin
     new.lease_worker := null;
     new.lease_until := null;
   elsif new.status = 'pending' and new.due_at is not distinct from old.due_at and (v_moved or not old.in_queue) then
-    -- a person's "try again", which names no time
+    -- a person's "try again", which names no time: its life begins again, or the next claim would expire it
     new.due_at := now();
     new.lease_worker := null;
     new.lease_until := null;
+    if new.expires_at <= now() then
+      new.expires_at := null;
+    end if;
+    if new.expires_at is null then
+      new.scheduled_for := greatest(nullif(new.scheduled_for, 'infinity'), now());
+    end if;
   elsif new.status = 'failed' and new.due_at = old.due_at and (v_moved or new.retry_count > old.retry_count) then
     -- another service failed at it, and names no time: it tries again by itself after 30 s, and else we do
     new.due_at := now() + interval '30 seconds';
@@ -339,10 +368,18 @@ create or replace trigger mqtt_guard_command_update before update on public.devi
 -- sent, not expired, not redelivered, not taken for what an answer without a command_id means. From here on, every new
 -- row joins. In the transaction that makes the guards, so that no row comes between.
 -- An update would fire the project's own triggers; changing a column's type, to the one that it has, does not.
+-- A table that had no issued_at got one with the time of migration in every row, so created_at tells how old they are;
+-- where there is none, a row is left alone unless its scheduled_for is of these 24 hours or later.
 do $$
 declare
   v_since constant timestamptz := (
     select applied_at - interval '24 hours' from mqtt_private.adoption where table_name = 'public.device_commands');
+  -- in_queue is ours, so a column that the same statement added is too
+  v_lacked_issued_at constant boolean := (
+    select count(distinct xmin::text) = 1 from pg_catalog.pg_attribute
+    where attrelid = 'public.device_commands'::regclass and attname in ('issued_at', 'in_queue'));
+  v_issued_at text := 'issued_at';
+  v_join boolean;
 begin
   if (select pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d
       join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
@@ -350,15 +387,35 @@ begin
   then
     return;
   end if;
-  if exists (select from public.device_commands where greatest(issued_at, scheduled_for) > v_since) then
+  if v_lacked_issued_at and mqtt_private.fn_was_adopted('public.device_commands')
+    and exists (select from public.device_commands)
+  then
+    if exists (
+      select from pg_catalog.pg_attribute
+      where attrelid = 'public.device_commands'::regclass and attname = 'created_at' and not attisdropped
+        and atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype))
+    then
+      v_issued_at := 'created_at::timestamptz';
+      alter table public.device_commands
+        alter column issued_at type timestamptz using coalesce(created_at::timestamptz, issued_at);
+    else
+      v_issued_at := 'null::timestamptz';
+      raise warning 'public.device_commands was there before without issued_at and created_at: old rows are left alone'
+        using hint = 'Only scheduled_for tells how old they are. Set status to ''pending'' where one is to be sent.';
+    end if;
+  end if;
+  execute format(
+    'select exists (select from public.device_commands where greatest(%s, scheduled_for) > $1)', v_issued_at)
+    into v_join using v_since;
+  if v_join then
     execute format($alter$
       alter table public.device_commands
-        alter column in_queue type boolean using coalesce(greatest(issued_at, scheduled_for) > %1$L, false)
+        alter column in_queue type boolean using coalesce(greatest(%2$s, scheduled_for) > %1$L, false)
           and coalesce(command_type::text = any (mqtt_private.fn_built_in_command_types()), false),
         alter column due_at type timestamptz using coalesce(due_at, case
-          when status = 'pending' and greatest(issued_at, scheduled_for) > %1$L
+          when status = 'pending' and greatest(%2$s, scheduled_for) > %1$L
             and command_type::text = any (mqtt_private.fn_built_in_command_types())
-          then coalesce(scheduled_for, issued_at) end)$alter$, v_since);
+          then coalesce(scheduled_for, %2$s) end)$alter$, v_since, v_issued_at);
   end if;
   alter table public.device_commands alter column in_queue set default true;
 end

@@ -1,6 +1,7 @@
 """Commands on a project that had device_commands before: its old rows, its clients' words, other services."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import psycopg
@@ -131,16 +132,6 @@ def test_an_answer_with_an_id_is_for_the_command_that_it_names_however_old(queue
     [old] = queue.rows("select command_id from device_commands where status = 'sent' limit 1")
     [answer] = queue.acknowledge({"topic_id": "11:11:11:11:11:01", "command_id": str(old["command_id"])})
     assert answer["result"] == "acknowledged"
-
-
-def test_a_row_from_before_that_somebody_tries_again_is_a_command_like_any_other(queue: Queue) -> None:
-    [old] = queue.rows(
-        "update device_commands set status = 'pending' where command_id = ("
-        " select command_id from device_commands where status = 'failed' and command_type = 'reboot' limit 1)"
-        " returning command_id"
-    )
-    queue.change(old["command_id"], "expires_at = now() + interval '1 h'")
-    assert old["command_id"] in queue.claim_ids()
 
 
 def test_applying_the_migrations_again_takes_up_nothing_that_was_left_alone(
@@ -372,3 +363,107 @@ def test_a_schedule_given_as_cron_is_worked_out_when_it_is_sent(queue: Queue, de
     [claimed] = [row for row in queue.claim()["commands"] if row["command_id"] == str(command)]
     [row] = queue.rows("select %s::timestamptz as wake", claimed["next_wake_at"])
     assert about(row["wake"], queue.now(), 70)
+
+
+# Trying again ----------------------------------------------------------------------------------------------
+
+
+def _try_again(queue: Queue, command: UUID) -> None:
+    queue.change(command, "status = 'pending'")
+
+
+def test_an_old_command_that_somebody_tries_again_is_sent_and_does_not_expire(queue: Queue) -> None:
+    [old] = queue.rows(
+        "select command_id from device_commands"
+        " where status = 'failed' and command_type = 'reboot' and issued_at < '2025-01-01' limit 1"
+    )
+    _try_again(queue, old["command_id"])
+    claim = queue.claim()
+    assert claim["expired"] == []
+    assert old["command_id"] in ids(claim["commands"])
+
+
+def test_a_command_that_is_tried_again_after_its_expires_at_is_sent(queue: Queue, device: UUID) -> None:
+    command = queue.command(device)
+    queue.change(command, "status = 'failed', expires_at = now() - interval '1 h', due_at = null")
+    _try_again(queue, command)
+    assert queue.row(command)["expires_at"] is None
+    assert command in queue.claim_ids()
+
+
+def test_trying_again_keeps_a_time_that_is_still_to_come(queue: Queue, device: UUID) -> None:
+    ends, starts = queue.command(device), queue.command(device)
+    later = queue.now() + timedelta(hours=1)
+    queue.change(ends, f"status = 'failed', expires_at = '{later}'")
+    queue.change(starts, f"status = 'failed', scheduled_for = '{later}'")
+    _try_again(queue, ends)
+    _try_again(queue, starts)
+    assert (queue.row(ends)["expires_at"], queue.row(ends)["scheduled_for"]) == (later, None)
+    assert queue.row(starts)["scheduled_for"] == later
+
+
+def test_what_is_redelivered_or_released_lives_no_longer(alone: Queue, device: UUID) -> None:
+    redelivered, released = alone.command(device, "update_config"), alone.command(device, priority=-1)
+    alone.change(redelivered, "status = 'sent', delivered_at = now() - interval '1 minute'")
+    assert alone.hello("AA:BB:CC:DD:EE:01")["redelivered"] == 1
+    claimed = alone.claim()["commands"]
+    assert set(ids(claimed)) == {redelivered, released}
+    alone.settle(claimed, "released")
+    assert [alone.row(command)["scheduled_for"] for command in (redelivered, released)] == [None, None]
+
+
+# A table that had no issued_at -----------------------------------------------------------------------------
+
+_NO_ISSUED_AT = f"""
+alter table public.device_commands drop column issued_at;
+{{created_at}}
+insert into public.device_commands (command_id, device_id, command_type, command_payload, status)
+values ('{YOUNG}', '{DEVICE}', 'reboot', '{{{{}}}}', 'failed');
+"""
+
+
+def _adopt(connection: psycopg.Connection, created_at: str) -> list[str]:
+    """Adopt the old project without issued_at; returns the warnings about device_commands."""
+    warnings: list[str] = []
+    connection.execute(PLATFORM.read_bytes())
+    connection.execute(OLD_PROJECT.read_bytes())
+    connection.execute(_NO_ISSUED_AT.format(created_at=created_at).encode())
+    connection.add_notice_handler(
+        lambda notice: (
+            warnings.append(notice.message_primary or "")
+            if "without issued_at" in (notice.message_primary or "")
+            else None
+        )
+    )
+    apply(connection)
+    return warnings
+
+
+def test_a_table_that_had_no_issued_at_gets_it_from_created_at(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        queue = Queue(connection)
+        warnings = _adopt(
+            connection,
+            "alter table public.device_commands add column created_at timestamp default '2024-01-01';"
+            f"update public.device_commands set created_at = now() - interval '1 h'"
+            f" where command_id = '{WAITING}';",
+        )
+        assert warnings == []
+        assert queue.rows("select from device_commands where issued_at <> created_at") == []
+        assert queue.rows("select command_id from device_commands where in_queue or due_at is not null") == [
+            {"command_id": UUID(WAITING)}
+        ]
+        assert queue.claim_ids() == [UUID(WAITING)]
+
+
+def test_a_table_that_tells_no_age_leaves_its_rows_alone_and_says_so(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        queue = Queue(connection)
+        assert len(_adopt(connection, "")) == 1
+        assert queue.rows("select from device_commands where in_queue or due_at is not null") == []
+        claim = queue.claim()
+        assert (claim["commands"], claim["expired"], claim["failed"]) == ([], [], [])
+        fresh = queue.command(queue.device("d1"))
+        _try_again(queue, UUID(YOUNG))
+        queue.rows("update devices set is_active = true where device_id = %s returning 1", DEVICE)
+        assert set(queue.claim_ids()) == {fresh, UUID(YOUNG)}

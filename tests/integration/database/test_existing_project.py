@@ -23,7 +23,7 @@ from tests.integration.database.existing_project import (
     create,
     create_template,
 )
-from tests.integration.database.queue_calls import copied
+from tests.integration.database.queue_calls import Row, copied
 from tests.integration.database.test_migrations import apply
 
 UNDEFINED_COLUMN = "perform no_such_column from devices"
@@ -583,3 +583,103 @@ def test_the_migrations_can_be_applied_to_it_again(project: Project) -> None:
     apply(project.connection)
     assert project.rows("select * from device_images order by image_id") == before
     assert project.hello(MAC)["warnings"] == []
+
+
+# Signed-in clients where people were granted the whole table
+
+OPERATOR = UUID("e0000000-0000-4000-8000-0000000000a9")
+_MAKE_OPERATOR = f"""
+insert into auth.users (id, email) values ('{OPERATOR}', 'operator@example.test');
+insert into company_members (company_id, user_id, role)
+values ((select company_id from companies), '{OPERATOR}', 'operator');
+update devices set company_id = (select company_id from companies) where device_id = '{DEVICE}';
+alter function note_change() security definer set search_path = public;
+"""
+_WORKERS_COLUMNS = """
+due_at, lease_worker, lease_until, attempt, redelivery_count, no_listener, response, in_queue
+"""
+_WRITTEN = {
+    "due_at": "'2099-01-01'",
+    "lease_worker": "'me'",
+    "lease_until": "'infinity'",
+    "attempt": "7",
+    "redelivery_count": "-100",
+    "no_listener": "true",
+    "response": "'{}'",
+    "in_queue": "false",
+}
+
+
+@pytest.fixture
+def operated(project: Project) -> Project:
+    """The project with an operator whom its own table of people does not know, and whose acts it audits."""
+    project.run(_MAKE_OPERATOR)
+    return project
+
+
+def _workers_columns(project: Project, command: UUID) -> Row:
+    return project.one(f"select {_WORKERS_COLUMNS} from device_commands where command_id = %s", command)
+
+
+def test_an_operator_changes_nothing_that_the_worker_alone_writes(operated: Project) -> None:
+    before = _workers_columns(operated, PENDING_COMMAND)
+    written = ", ".join(f"{column} = {value}" for column, value in _WRITTEN.items())
+    with operated.signed_in(OPERATOR) as person:
+        query = f"update device_commands set notes = 'seen', {written} where command_id = %s"
+        assert person.execute(query.encode(), (PENDING_COMMAND,)).rowcount == 1
+    assert operated.row(PENDING_COMMAND)["notes"] == "seen"
+    assert _workers_columns(operated, PENDING_COMMAND) == before
+    assert PENDING_COMMAND in operated.claim_ids()
+
+
+def test_an_operator_inserts_nothing_that_the_worker_alone_writes(operated: Project) -> None:
+    values = ", ".join(_WRITTEN.values())
+    with operated.signed_in(OPERATOR) as person:
+        query = (
+            f"insert into device_commands (device_id, command_type, {', '.join(_WRITTEN)})"
+            f" values (%s, 'reboot', {values}) returning command_id, issued_at"
+        )
+        [(command, issued_at)] = person.execute(query.encode(), (DEVICE,)).fetchall()
+    assert _workers_columns(operated, command) == {
+        "due_at": issued_at,
+        "lease_worker": None,
+        "lease_until": None,
+        "attempt": 0,
+        "redelivery_count": 0,
+        "no_listener": False,
+        "response": None,
+        "in_queue": True,
+    }
+
+
+def test_an_operator_still_cancels_and_tries_again(operated: Project) -> None:
+    failed = operated.command(DEVICE)
+    operated.change(failed, "status = 'failed', due_at = null")
+    with operated.signed_in(OPERATOR) as person:
+        query = "update device_commands set status = %s, due_at = 'infinity' where command_id = %s"
+        person.execute(query, ("pending", failed))
+        person.execute(query, ("cancelled", PENDING_COMMAND))
+    claimed = operated.claim_ids()
+    assert failed in claimed
+    assert PENDING_COMMAND not in claimed
+
+
+@pytest.mark.parametrize("user", [OPERATOR, ADMIN])
+def test_who_queued_a_command_is_left_to_the_client(operated: Project, user: UUID) -> None:
+    with operated.signed_in(user) as person:
+        query = (
+            "insert into device_commands (device_id, command_type, created_by_user_id)"
+            " values (%s, 'reboot', %s) returning created_by_user_id"
+        )
+        for written in (None, ADMIN):
+            assert person.execute(query, (DEVICE, written)).fetchone() == (written,)
+
+
+def test_who_queued_a_command_may_be_a_text(operated: Project) -> None:
+    operated.run(
+        "alter table device_commands drop constraint device_commands_created_by_user_id_fkey,"
+        " alter column created_by_user_id type text"
+    )
+    assert operated.row(operated.command(DEVICE))["created_by_user_id"] is None
+    named = operated.command(DEVICE, created_by_user_id="the scheduler")
+    assert operated.row(named)["created_by_user_id"] == "the scheduler"
