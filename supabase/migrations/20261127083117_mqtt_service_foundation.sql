@@ -219,6 +219,8 @@ begin
   for v_table, v_column, v_words in values
     ('devices', 'provisioning_status', '{pending_mapping,mapped,active,inactive}'::text[]),
     ('device_commands', 'status', '{pending,sent,failed,acknowledged,rejected,expired,cancelled}'),
+    ('device_commands', 'command_type',
+      '{capture_image,send_image,set_wake_schedule,update_config,reboot,update_firmware,ping}'),
     ('device_images', 'status', '{pending,receiving,complete,failed}'),
     ('device_history', 'severity', '{info,warning,error}'),
     ('device_history', 'event_type', '{mapped,unmapped,self_registered,wake_schedule_invalid,image_failed}')

@@ -83,9 +83,18 @@ create index if not exists device_commands_leased_idx
 -- the claim: what has expired, at its own time or after its time to live
 create index if not exists device_commands_expires_at_idx on public.device_commands (expires_at)
   where in_queue and expires_at is not null and (status in ('pending', 'sent') or due_at is not null);
-create index if not exists device_commands_time_to_live_idx
-  on public.device_commands (greatest(issued_at, nullif(scheduled_for, 'infinity')))
-  where in_queue and expires_at is null and (status in ('pending', 'sent') or due_at is not null);
+do $$
+declare
+  v_index constant text := $index$
+    create index if not exists device_commands_time_to_live_idx on public.device_commands (%s)
+    where in_queue and expires_at is null and (status in ('pending', 'sent') or due_at is not null)$index$;
+begin
+  execute format(v_index, 'greatest(issued_at, nullif(scheduled_for, ''infinity''))');
+exception when invalid_object_definition then
+  -- an older table has one of them without a time zone: which is the later depends on the session's then
+  execute format(v_index, 'issued_at');
+end
+$$;
 -- heartbeats and visits: what waits for a device that is awake
 create index if not exists device_commands_waiting_idx
   on public.device_commands (device_id, due_at) where due_at is not null;

@@ -16,7 +16,7 @@ create or replace function mqtt_private.fn_my_companies(p_role text) returns set
 language sql stable security definer set search_path = '' as $$
   select company_id from public.company_members
   where user_id = (select auth.uid())
-    and role = any (case p_role
+    and role::text = any (case p_role
       when 'viewer' then array['viewer', 'operator', 'admin']
       when 'operator' then array['operator', 'admin']
       when 'admin' then array['admin']

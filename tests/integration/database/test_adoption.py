@@ -4,16 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
 from tests.integration.database.catalog import Facts, columns_of, grants, rows, structure
+from tests.integration.database.queue_calls import Queue, ids
 from tests.integration.database.test_migrations import apply
 
 OLD_PROJECT = Path(__file__).parents[2] / "fixtures/adopted_schema.sql"
 DEVICE = "d0000000-0000-4000-8000-000000000031"
+MAC = "11:11:11:11:11:01"
 WAITING = "d0000000-0000-4000-8000-0000000000c1"
 OLD_USER = "d0000000-0000-4000-8000-0000000000e1"
 
@@ -128,3 +131,46 @@ def test_a_device_of_the_old_project_is_mapped_to_its_site(adopted: Adopted) -> 
         " from devices where device_id = 'd0000000-0000-4000-8000-000000000032'"
     ).fetchone()
     assert row == ("active", True, "d0000000-0000-4000-8000-000000000001", True)
+
+
+OTHER_TYPES = """
+alter table device_commands drop constraint known_status,
+  alter column issued_at type timestamp using issued_at at time zone 'UTC',
+  alter column delivered_at type timestamp, alter column updated_at type timestamp;
+alter table devices alter column created_at type timestamp, alter column updated_at type timestamp;
+alter table device_images alter column received_at type timestamp,
+  add column captured_at timestamp, add column updated_at timestamp;
+alter table device_telemetry add column captured_at timestamp not null default now();
+alter table device_commands drop constraint device_commands_command_type_check;
+create type command_kind as enum ('capture_image', 'send_image', 'reboot', 'ping');
+alter table device_commands alter column command_type type command_kind using command_type::command_kind;
+create type member_role as enum ('admin', 'reader');
+create table company_members (
+  company_id uuid not null references companies, user_id uuid not null references auth.users,
+  role member_role not null, primary key (company_id, user_id));
+insert into company_members select company_id, user_id, 'admin' from user_profiles;
+"""
+
+
+def test_times_without_a_zone_and_enums_of_the_project_stop_neither_migration_nor_claim(
+    empty_database_url: str,
+) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+        connection.execute(OLD_PROJECT.read_bytes())
+        connection.execute(OTHER_TYPES)
+        for _ in range(2):
+            apply(connection)
+        queue = Queue(connection)
+        late = queue.command(UUID(DEVICE), "reboot", issued_at="2026-01-01")
+        claim = queue.claim()
+        assert (ids(claim["commands"]), ids(claim["expired"])) == ([UUID(WAITING)], [late])
+        assert queue.settle(claim["commands"])[0]["result"] == "settled"
+        [answer] = queue.acknowledge({"topic_id": MAC, "command_id": WAITING})
+        assert answer["result"] == "acknowledged"
+        assert queue.hello(MAC)["result"] == "known"
+        claims = f'{{"role": "authenticated", "sub": "{OLD_USER}"}}'
+        connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
+        connection.execute("set role authenticated")
+        companies = connection.execute("select mqtt_private.fn_my_companies('operator')").fetchall()
+        assert len(companies) == 1
