@@ -92,7 +92,7 @@ class CommandQueueProcessor:
     def settling_overdue(self) -> bool:
         """Whether settlements wait so long that their leases are at risk: then nothing new is claimed."""
         return (
-            len(self._settler.held) >= _MAX_UNSETTLED or self._settler.longest_wait > self._options.lease / 3
+            self._settler.unsettled >= _MAX_UNSETTLED or self._settler.longest_wait > self._options.lease / 3
         )
 
     @property

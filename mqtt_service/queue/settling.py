@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 _LIMIT = 500
 # Writing takes longer only where a row is locked, or Supabase is away: nothing can be claimed then either.
 _MAX_WAIT = 15.0
+# What the database refuses is tried again after so many seconds, so many at once: the cause may be mended.
+_REFUSED_RETRY_DELAY = 60.0
+_REFUSED_RETRY_LIMIT = 100
 
 
 class Settler:
@@ -27,12 +30,18 @@ class Settler:
             "CommandQueue", gateway.settle, _LIMIT, key=lambda settlement: settlement.command_id
         )
         self._settling: dict[UUID, asyncio.Task[None]] = {}
-        self._refused: set[UUID] = set()
+        # The one that was tried last stands at the end.
+        self._refused: dict[UUID, tuple[Settlement, Command | None]] = {}
 
     @property
     def held(self) -> list[UUID]:
         """Commands whose outcome is not in the database yet: a claim must not hand them out again."""
         return [*self._settling, *self._refused]
+
+    @property
+    def unsettled(self) -> int:
+        """How many settlements wait for the database, apart from those that it refused before."""
+        return len(self._settling)
 
     @property
     def longest_wait(self) -> float:
@@ -45,18 +54,15 @@ class Settler:
         return self._batcher.attempts
 
     async def run(self) -> None:
-        """Write until cancelled."""
-        await self._batcher.run()
+        """Write until cancelled; what the database refused is tried again now and then."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._batcher.run())
+            tasks.create_task(self._retry_refused())
 
     async def wait_until_written(self) -> None:
         """Wait until everything given to `settle` before this call is in the database, for at most 15 s."""
         if self._settling:
             await asyncio.wait(set(self._settling.values()), timeout=_MAX_WAIT)
-
-    @property
-    def refused(self) -> int:
-        """How many commands this worker keeps, since the database takes no outcome of them."""
-        return len(self._refused)
 
     def settle(self, settlement: Settlement, command: Command | None = None) -> None:
         """Have this written; the log takes the names of device and command type from `command`."""
@@ -70,7 +76,14 @@ class Settler:
         except PermanentError as error:
             await self._fail_instead(settlement, command, str(error))
         else:
+            self._refused.pop(settlement.command_id, None)
             _log_outcome(settlement, settled, command)
+
+    async def _retry_refused(self) -> None:
+        while True:
+            await asyncio.sleep(_REFUSED_RETRY_DELAY)
+            oldest = list(self._refused.values())[:_REFUSED_RETRY_LIMIT]
+            await asyncio.gather(*(self._write(settlement, command) for settlement, command in oldest))
 
     async def _submit(self, settlement: Settlement) -> Settled:
         """Raises PermanentError where the database refuses this row's change."""
@@ -86,16 +99,20 @@ class Settler:
         """
         failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
         try:
-            _log_outcome(failure, await self._submit(failure), command)
+            settled = await self._submit(failure)
         except PermanentError as error:
-            self._refused.add(settlement.command_id)
-            log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
-                "[CommandQueue] The database takes neither %s nor failed for this command; this worker keeps "
-                "it and does not send it again: %s",
-                settlement.outcome,
-                error,
-                extra=context(command=settlement.command_id),
-            )
+            if not self._refused.pop(settlement.command_id, None):
+                log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
+                    "[CommandQueue] The database takes neither %s nor failed for this command; this worker "
+                    "keeps it, does not send it again, and reports its outcome again each minute: %s",
+                    settlement.outcome,
+                    error,
+                    extra=context(command=settlement.command_id),
+                )
+            self._refused[settlement.command_id] = settlement, command
+        else:
+            self._refused.pop(settlement.command_id, None)
+            _log_outcome(failure, settled, command)
 
 
 def _log_outcome(settlement: Settlement, settled: Settled, command: Command | None) -> None:

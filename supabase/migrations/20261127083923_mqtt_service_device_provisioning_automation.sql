@@ -337,10 +337,13 @@ exception when others then
     v_fault.column_name = column_name;
   v_error := mqtt_private.fn_explain_refusal(v_fault, 'device_commands');
   if v_error is null then raise; end if;
+  -- at random: those that are refused each time leave room for the others
   v_due := array(
-    select device_id from public.devices
-    where welcome_due and is_active and (p_device_ids is null or device_id = any (p_device_ids))
-    order by device_id limit greatest(p_limit, 0));
+    select device_id from (
+      select device_id from public.devices
+      where welcome_due and is_active and (p_device_ids is null or device_id = any (p_device_ids))
+      order by random() limit greatest(p_limit, 0)) chosen
+    order by device_id);
   if cardinality(v_due) > 1 then
     return (
       select coalesce(jsonb_agg(element), '[]')

@@ -506,7 +506,7 @@ call mqtt_private.grant_execute('public.fn_settle_images(text, jsonb, text)', 's
 
 -- Fails pictures of which nothing has come for an hour: their worker is gone, and no other took over. Rows of another
 -- service, which have no upload_path, are left alone. The claim calls it, so it waits for nothing, and what the table
--- refuses stops no command.
+-- refuses stops no command. Chosen at random among the oldest 10,000: those that are refused each time leave room.
 create or replace function mqtt_private.fn_fail_stale_images(p_now timestamptz) returns void
 language plpgsql volatile set search_path = public, extensions as $$
 declare
@@ -517,7 +517,12 @@ begin
   for v_image in
     select i.* from public.device_images i join public.devices d on d.device_id = i.device_id
     where i.status = 'receiving' and i.upload_path is not null and i.updated_at < p_now - interval '1 hour'
-    order by i.updated_at limit 100
+      and i.image_id = any (array(
+        select image_id from (
+          select image_id from public.device_images
+          where status = 'receiving' and upload_path is not null and updated_at < p_now - interval '1 hour'
+          order by updated_at limit 10000) oldest
+        order by random() limit 100))
     for update of i skip locked
     for key share of d skip locked -- its history refers to it
   loop

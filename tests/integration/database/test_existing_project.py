@@ -470,6 +470,39 @@ def test_a_welcome_that_is_refused_stops_no_other_and_is_named(project: Project)
     assert [row["device_id"] for row in project.call("fn_queue_welcome_commands")] == [str(WAITING)]
 
 
+def test_welcomes_that_are_refused_each_time_leave_room_for_the_others(project: Project) -> None:
+    devices = sorted(project.device(f"AA:00:00:00:00:{n:02}") for n in range(4))
+    project.rows("update devices set welcome_due = device_id = any (%s) returning 1", devices)
+    project.refuse("device_commands", f"new.device_id <> '{devices[-1]}'", "raise exception 'no'",
+                   when="before insert")  # fmt: skip
+    for _ in range(60):
+        if any(row["command_id"] for row in project.call("fn_queue_welcome_commands", p_limit=2)):
+            break
+    assert project.rows("select device_id from devices where welcome_due order by device_id") == [
+        {"device_id": device} for device in devices[:3]
+    ]
+
+
+def test_pictures_that_are_refused_each_time_leave_room_for_the_others(project: Project) -> None:
+    project.run("alter table device_images disable trigger user")
+    project.rows(
+        "insert into device_images (device_id, image_name, captured_at, status, upload_path, updated_at)"
+        " select %s, n || '.jpg', now(), 'receiving', n || '.jpg',"
+        " now() - interval '1 day' + n * '1 s'::interval"
+        " from generate_series(1, 121) n returning 1",
+        DEVICE,
+    )
+    project.run("alter table device_images enable trigger user")
+    project.refuse("device_images", "new.status = 'failed' and new.image_name <> '121.jpg'",
+                   "raise exception 'no'")  # fmt: skip
+    failed = "select image_name from device_images where status = 'failed' and upload_path like '%%.jpg'"
+    for _ in range(30):
+        project.claim()
+        if project.rows(failed):
+            break
+    assert project.rows(failed) == [{"image_name": "121.jpg"}]
+
+
 def test_a_backfill_that_the_project_refuses_says_why(project: Project) -> None:
     project.refuse("devices", f"new.device_id = '{HALF_MAPPED}'", UNDEFINED_COLUMN)
     answer = project.call(
