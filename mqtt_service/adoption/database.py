@@ -114,7 +114,7 @@ def fetch(connection: Connection, row: type[Row], query: Query, **parameters: ob
         return cursor.execute(query, parameters or None).fetchall()
 
 
-def value(connection: Connection, query: Query, **parameters: object) -> Any:  # noqa: ANN401
+def value(connection: Connection, query: Query, **parameters: object) -> Any:  # noqa: ANN401 - what the query selects
     """Return the one value of a query."""
     row = connection.execute(query, parameters or None).fetchone()
     return row[0] if row else None

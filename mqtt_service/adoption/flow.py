@@ -56,7 +56,7 @@ class Flow:
         query = insertion(table, **columns) + sql.SQL(" returning {}").format(sql.Identifier(key))
         return str(value(self.connection, query))
 
-    def one(self, query: str, *parameters: object) -> Any:  # noqa: ANN401
+    def one(self, query: str, *parameters: object) -> Any:  # noqa: ANN401 - what it selects
         """Return the one value of a query of our own, or None."""
         row = self.connection.execute(query.encode(), parameters).fetchone()
         return row[0] if row else None
