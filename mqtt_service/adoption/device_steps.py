@@ -33,7 +33,8 @@ def hear_unknown_device(flow: Flow) -> None:
         }
         raise RefusedError(words(answer), insertion("devices", **row))
     flow.topic_id, flow.device_id, flow.is_made = mac, str(answer["device_id"]), True
-    if not flow.one("select exists (select from public.device_history where device_id = %s)", flow.device_id):
+    query = "select exists (select from public.device_history where device_id = %(id)s)"
+    if not flow.one(query, id=flow.device_id):
         flow.remarks.append("device_history refuses the event of a new device, which goes on without it")
 
 
@@ -57,8 +58,10 @@ def hear_known_device(flow: Flow) -> None:
     if answer.get("result") != "known" or answer.get("error") or device_refused:
         seen = change("devices", "device_id", flow.device_id, "last_seen_at = now(), last_wake_at = now()")
         raise RefusedError("; ".join(warnings) or words(answer), seen)
-    query = "select exists (select from public.device_images where device_id = %s and image_name = %s)"
-    if not flow.one(query, flow.device_id, _LISTED):
+    query = (
+        "select exists (select from public.device_images where device_id = %(id)s and image_name = %(name)s)"
+    )
+    if not flow.one(query, id=flow.device_id, name=_LISTED):
         flow.remarks.append("device_images refuses pictures that a device lists; it goes on without them")
 
 
@@ -93,7 +96,7 @@ def map_device(flow: Flow) -> str | None:
             raise
         _activate(flow)
         return f"your dashboard knows more of a mapping than this: {error.diag.message_primary}"
-    if not flow.one("select is_active from public.devices where device_id = %s", flow.device_id):
+    if not flow.one("select is_active from public.devices where device_id = %(id)s", id=flow.device_id):
         active = change("devices", "device_id", flow.device_id, "is_active = true")
         raise RefusedError("the device was assigned to a site, and is not active", active)
     return None
@@ -128,7 +131,7 @@ def _activate(flow: Flow) -> None:
 
 def queue_welcome(flow: Flow) -> str | None:
     """The newly mapped device is owed one welcome."""
-    if not flow.one("select welcome_due from public.devices where device_id = %s", flow.device_id):
+    if not flow.one("select welcome_due from public.devices where device_id = %(id)s", id=flow.device_id):
         return "the device was not mapped in this trial"
     welcomed = flow.call(
         "fn_queue_welcome_commands", f"{{{flow.device_id}}}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from mqtt_service.adoption.database import Connection, value
+from mqtt_service.adoption.database import Connection, Query, value
 
 WORKER = "mqtt-service-check"
 
@@ -56,10 +56,9 @@ class Flow:
         query = insertion(table, **columns) + sql.SQL(" returning {}").format(sql.Identifier(key))
         return str(value(self.connection, query))
 
-    def one(self, query: str, *parameters: object) -> Any:  # noqa: ANN401 - what it selects
+    def one(self, query: Query, **parameters: object) -> Any:  # noqa: ANN401 - what it selects
         """Return the one value of a query of our own, or None."""
-        row = self.connection.execute(query.encode(), parameters).fetchone()
-        return row[0] if row else None
+        return value(self.connection, query, **parameters)
 
 
 Act = Callable[[Flow], str | None]

@@ -29,7 +29,8 @@ def announce_picture(flow: Flow) -> None:
         row = {"device_id": flow.device_id, "image_name": _NAME, "status": "receiving"}
         raise RefusedError(words(answer), insertion("device_images", **row))
     flow.image_id = str(answer["image_id"])
-    if not flow.one("select exists (select from public.device_telemetry where image_id = %s)", flow.image_id):
+    query = "select exists (select from public.device_telemetry where image_id = %(id)s)"
+    if not flow.one(query, id=flow.image_id):
         flow.remarks.append("device_telemetry refuses the readings of a picture, which goes on without them")
     flow.remarks.extend(str(warning) for warning in answer.get("warnings") or ())
 
