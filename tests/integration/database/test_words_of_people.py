@@ -3,6 +3,7 @@
 The tables are in next_wake_cases.py, with the source of each rule.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_every_region_that_can_be_proposed_is_known_to_postgres(shared: Connecti
     assert unknown == []
 
 
-# Work -----------------------------------------------------------------------------------------------------------
+# Work
 
 
 def calls(connection: Connection, schedule: str, zone: str = "UTC") -> Counter[str]:
@@ -151,11 +152,11 @@ def test_reading_one_text_never_takes_many_calls(shared: Connection, schedule: s
     assert sum(calls(shared, schedule, "Europe/Berlin").values()) < 200
 
 
-# Where they are written -----------------------------------------------------------------------------------------
+# Where they are written
 
 
 def test_a_command_with_a_long_schedule_is_refused_in_few_words(shared: Connection) -> None:
-    payload = '{"wake_schedule_cron": "%s"}' % ("0," * 20_000)
+    payload = json.dumps({"wake_schedule_cron": "0," * 20_000})
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
         shared.execute("select mqtt_private.fn_check_command('set_wake_schedule', %s)", (payload,))
     message = refused.value.diag.message_primary or ""
@@ -172,8 +173,7 @@ def test_a_command_with_quartz_is_refused_with_what_was_meant(shared: Connection
 
 
 def test_a_number_is_refused_before_it_is_written_out(shared: Connection) -> None:
-    """jsonb keeps 1e131071 in nine bytes, and writes it in 131,072; ten thousand of them are more than 1 GB,
-    which Postgres cannot write at all."""
-    payload = "{\"a\": [%s]}" % ",".join(["1e131071"] * 10_000)
+    """1e131071 is written out in 131,072 bytes: ten thousand are more than the 1 GB of a value of Postgres's."""
+    payload = json.dumps({"a": ["N"] * 10_000}).replace('"N"', "1e131071")
     row = shared.execute("select mqtt_private.fn_problem_of_payload(%s)", (payload,)).fetchone()
     assert row == ("command_payload holds a number beyond 1e308",)
