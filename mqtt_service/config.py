@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _as_pasted(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Tidy every text but the password; what is empty then counts as not set, as an empty variable does."""
+        """Tidy every text but the password; what is then empty counts as not set, as empty variables do."""
         tidied = {
             name: value if not isinstance(value, str) or name.lower() in _AS_THEY_ARE else tidy(value)
             for name, value in values.items()
@@ -158,8 +158,9 @@ class Settings(BaseSettings):
     def _is_bare_host(cls, value: str) -> str:
         if "/" in value or value.count(":") == 1 or not value.isprintable() or " " in value:
             raise ValueError(
-                "must be a host name alone; the port goes into MQTT_PORT (and must be the same where both have "
-                "one), TLS into MQTT_TLS (mqtts:// needs it true); user and password have settings of their own"
+                "must be a host name alone; the port goes into MQTT_PORT (the same where both have one), "
+                "TLS into MQTT_TLS (mqtts:// needs it true), and user and password into "
+                "MQTT_USERNAME and MQTT_PASSWORD"
             )
         return value
 

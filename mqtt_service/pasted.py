@@ -1,12 +1,12 @@
 """Settings as people paste them: what surely does not belong to a value is taken off, and addresses are read.
 
-Every function is pure. Messages hold no value, since a secret may be in the wrong place; they hold a project's
+Every function is pure. Messages hold no value, since a secret may be in the wrong place, but for a project's
 reference, which is public, where a text has the exact form of an address.
 """
 
 import re
 
-# White space, and what cannot be seen: no-break, zero-width and narrow spaces, the word joiner, the byte order mark.
+# White space, and what cannot be seen: no-break, zero-width and narrow spaces, word joiner, byte order mark.
 _AROUND = " \t\r\n\v\f\x00\x85\xa0\u2007\u202f\u3000\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
 _REFERENCE = "([a-z]{20})"
@@ -24,7 +24,7 @@ def tidy(value: str) -> str:
 
 
 def fault_of_secret(value: str) -> str | None:
-    """Why a secret may not be what was meant; None: nothing. Such a secret is not tidied: that would be a guess."""
+    """Why a secret may not be what was meant, or None. It is not tidied: that would be a guess."""
     if tidy(value) != value:
         return "begins and ends with quotes, or has blanks or invisible characters around it: remove them"
     return None

@@ -111,7 +111,8 @@ def delivery_notice(command: Command, *, now: datetime, wake_format: WakeFormat 
     meant = wire_time(command.next_wake_at, "iso")
     return (
         f"the next wake, {meant}, is {when}, and the device is told {said} without a date: it wakes when its "
-        "clock next shows that; name a time within a day of sending, or set WAKE_FORMAT=iso where firmware reads it"
+        "clock next shows that; name a time within a day of sending, or set WAKE_FORMAT=iso where firmware "
+        "reads it"
     )
 
 
@@ -160,7 +161,8 @@ def _update_firmware(command: Command, _: _Sending) -> dict[str, Any]:
     # Measured first: the pattern looks at a text many times that is no URL.
     if not isinstance(url, str) or len(url) > _LONGEST_URL or not _HTTPS_URL.fullmatch(url):
         raise LocalProtocolError(
-            f"update_firmware needs command_payload.firmware_url, an https:// URL of at most {_LONGEST_URL} characters"
+            "update_firmware needs command_payload.firmware_url, an https:// URL "
+            f"of at most {_LONGEST_URL} characters"
         )
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise LocalProtocolError("command_payload.sha256 must be 64 hex digits; correct it or leave it out")

@@ -40,7 +40,8 @@ _SET_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"
 _APPLY_MIGRATIONS = "apply the files in supabase/migrations to the project (supabase/README.md)"
 NOT_THE_API = (
     "this is not the Supabase API: set SUPABASE_URL to the project's URL, like https://<project>.supabase.co "
-    "(not the dashboard's, nor a website's), and see that no proxy or sign-in page of the network answers for it"
+    "(not the dashboard's, nor a website's), and see that no proxy or sign-in page of the network "
+    "answers for it"
 )
 _HTML = re.compile(r"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 

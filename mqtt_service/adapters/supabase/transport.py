@@ -106,9 +106,9 @@ def validated(answer: TypeAdapter[T], data: object, function: str) -> T:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole answer"
         raise SupabaseUnavailableError(
-            f"the answer to {function} is not what it should be ({where}: {first['msg']}); if this stays, check "
-            "that SUPABASE_URL is the project's URL; then the migrations in the database and this version do not "
-            "belong together"
+            f"the answer to {function} is not what it should be ({where}: {first['msg']}); if this stays, "
+            "check that SUPABASE_URL is the project's URL; then the migrations in the database and this "
+            "version do not belong together"
         ) from error
 
 

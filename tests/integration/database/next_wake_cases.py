@@ -308,8 +308,8 @@ ERRORS = {
     "0 0 30,31 2 */2": "can never fire: month 2 never has a day 30",
 }
 
-# As people write it, and the same in plain cron. crontab(5) allows none of these, and none can mean anything else:
-# it has no quotes, a comma is only within a list, and its days end with Sunday as 7.
+# As people write it, and the same in plain cron. crontab(5) allows none of these, and none can mean anything
+# else: it has no quotes, a comma is only within a list, and its days end with Sunday as 7.
 PEOPLE = {
     '"0 8 * * *"': "0 8 * * *",
     "' 0 8 * * * '": "0 8 * * *",
@@ -329,8 +329,9 @@ PEOPLE = {
 _QUARTZ = "Quartz and Spring write seconds first; cron has none"
 _L = "L, W and # are Quartz's; cron has nothing like them"
 
-# What is refused, and what the message says was meant; None: no guess. Fields: Quartz's "Cron Trigger Tutorial", Spring's
-# CronExpression, and EventBridge's "Cron expressions"; @every: the documentation of robfig/cron; names: crontab(5).
+# What is refused, and what the message says was meant; None: no guess. Fields: Quartz's "Cron Trigger
+# Tutorial", Spring's CronExpression, and EventBridge's "Cron expressions"; @every: the documentation of
+# robfig/cron; names: crontab(5).
 GUESSES = {
     "0 0 8 * * ?": f'did you mean "0 8 * * *"? {_QUARTZ}',
     "0 30 8 ? * MON-FRI": f'did you mean "30 8 * * MON-FRI"? {_QUARTZ}',
@@ -372,8 +373,9 @@ GUESSES = {
     "0 8, * * *": None,
 }
 
-# A time zone, and the IANA name that the refusal proposes. Offsets: POSIX's TZ, section 8.3 of its base definitions,
-# whose sign the tz database keeps (file etcetera); Windows's names: CLDR's windowsZones; the rest: the tz database.
+# A time zone, and the IANA name that the refusal proposes. Offsets: POSIX's TZ, section 8.3 of its base
+# definitions, whose sign the tz database keeps (file etcetera); Windows's names: CLDR's windowsZones; the
+# rest: the tz database.
 ZONE_GUESSES = {
     "GMT+2": "Etc/GMT-2",
     "UTC+2": "Etc/GMT-2",

@@ -1,4 +1,4 @@
-"""What people write for schedules and time zones: taken, or refused with what was meant; how much work it can make.
+"""What people write for schedules and zones: taken, or refused with what was meant, and at what cost.
 
 The tables are in next_wake_cases.py, with the source of each rule.
 """
@@ -173,7 +173,7 @@ def test_a_command_with_quartz_is_refused_with_what_was_meant(shared: Connection
 
 
 def test_a_number_is_refused_before_it_is_written_out(shared: Connection) -> None:
-    """1e131071 is written out in 131,072 bytes: ten thousand are more than the 1 GB of a value of Postgres's."""
+    """1e131071 is written out in 131,072 bytes: ten thousand are more than Postgres can write."""
     payload = json.dumps({"a": ["N"] * 10_000}).replace('"N"', "1e131071")
     row = shared.execute("select mqtt_private.fn_problem_of_payload(%s)", (payload,)).fetchone()
     assert row == ("command_payload holds a number beyond 1e308",)

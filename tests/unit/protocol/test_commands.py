@@ -212,7 +212,8 @@ def test_a_configuration_comes_back_as_it_was_sent(payload: dict[str, Any]) -> N
     [
         (timedelta(minutes=1), None, None),
         (timedelta(seconds=-20), None, None),  # said as the minute that comes
-        (timedelta(hours=24), None, None),
+        (timedelta(hours=23, minutes=59), None, None),
+        (timedelta(hours=24), "more than a day ahead", None),  # said as a minute that comes at once
         (timedelta(hours=24, minutes=1), "more than a day ahead", None),
         (timedelta(days=30), "more than a day ahead", None),
         (timedelta(minutes=-1), "past", "past"),
