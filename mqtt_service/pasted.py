@@ -11,7 +11,7 @@ _AROUND = " \t\r\n\v\f\x00\x85\xa0\u2007\u202f\u3000\u200b\u200c\u200d\u2060\ufe
 _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
 _REFERENCE = "([a-z]{20})"
 _HOST = re.compile(r"(?:(?:mqtts|ssl|tls)://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?/?")
-_API_PATH = re.compile(r"(?<=[^/:])/(?:rest|auth|storage|realtime|functions|graphql)(?:/v1)?/?$")
+_API_PATH = re.compile(r"(?<=[^/:])/(?:rest|auth|storage|realtime|functions|graphql)/v1/?$")
 _LONGEST = 2048
 
 
@@ -65,7 +65,7 @@ _OTHER_ADDRESSES = [
     ),
     (
         re.compile(
-            rf"^https?://(?:app|www)?\.?supabase\.(?:com|io|green)(?:/.*?project/{_REFERENCE}(?:/|$))?"
+            rf"^https?://(?:(?:app|www)\.)?supabase\.(?:com|io)(?![\w.-])(?:/.*?project/{_REFERENCE}(?:/|$))?"
         ),
         "the address of Supabase's dashboard or website",
     ),

@@ -278,6 +278,14 @@ def test_another_address_is_refused_with_the_one_that_was_meant(
 
 
 @pytest.mark.parametrize(
+    "url", ["https://supabase.company.example", "http://127.0.0.1:54321", "https://db.example"]
+)
+def test_a_host_of_ones_own_is_taken(environment: pytest.MonkeyPatch, url: str) -> None:
+    environment.setenv("SUPABASE_URL", url)
+    assert load_settings(None).supabase_url == url
+
+
+@pytest.mark.parametrize(
     ("host", "port", "expected"),
     [
         ("mqtts://broker.example:8884", None, ("broker.example", 8884)),
