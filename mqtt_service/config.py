@@ -7,7 +7,7 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import httpx
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mqtt_service.errors import ConfigurationError
+from mqtt_service.pasted import fault_of_secret, meant_by_url, project_url, split_host, tidy
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,6 +31,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
 _PORTS = 65536
+_AS_THEY_ARE = {"mqtt_password"}
+_TRUE = {"true", "1", "yes", "on", "t", "y"}
 # Every broker accepts letters and digits (MQTT 3.1.1, section 3.1.3.1); in practice - and _ too.
 _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
@@ -41,7 +44,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env", env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     supabase_url: Text
@@ -89,6 +92,26 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_pasted(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Tidy every text but the password; what is then empty counts as not set, as empty variables do."""
+        tidied = {
+            name: value if not isinstance(value, str) or name.lower() in _AS_THEY_ARE else tidy(value)
+            for name, value in values.items()
+        }
+        tidied = {name: value for name, value in tidied.items() if value != ""}
+        return _with_port_of_host(tidied)
+
+    @field_validator("mqtt_password")
+    @classmethod
+    def _is_not_wrapped(cls, value: SecretStr | None) -> SecretStr | None:
+        # A line end at the end comes from a file, not from a person.
+        secret = None if value is None else SecretStr(value.get_secret_value().rstrip("\r\n"))
+        if secret is not None and (fault := fault_of_secret(secret.get_secret_value())) is not None:
+            raise ValueError(fault)
+        return secret
+
     @field_validator("supabase_secret_key")
     @classmethod
     def _is_a_key(cls, value: SecretStr) -> SecretStr:
@@ -116,6 +139,7 @@ class Settings(BaseSettings):
     @field_validator("supabase_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
+        value = project_url(value)
         try:
             url = httpx.URL(value)
             good = (
@@ -123,15 +147,21 @@ class Settings(BaseSettings):
             )
         except (httpx.InvalidURL, ValueError):
             good = False
-        if not good or url.query or url.userinfo:
-            raise ValueError("must be the project's URL, like https://<project>.supabase.co, with no path")
-        return value.rstrip("/")
+        meant = meant_by_url(value)
+        if meant is not None or not good or url.query or url.userinfo or url.fragment:
+            rule = "must be the project's URL, like https://<project>.supabase.co, with no path"
+            raise ValueError(rule if meant is None else f"{rule}; this {meant}")
+        return value
 
     @field_validator("mqtt_host")
     @classmethod
     def _is_bare_host(cls, value: str) -> str:
-        if "/" in value or value.count(":") == 1:
-            raise ValueError("must be a host name alone; the port goes into MQTT_PORT, TLS into MQTT_TLS")
+        if "/" in value or value.count(":") == 1 or not value.isprintable() or " " in value:
+            raise ValueError(
+                "must be a host name alone; the port goes into MQTT_PORT (the same where both have one), "
+                "TLS into MQTT_TLS (mqtts:// needs it true), and user and password into "
+                "MQTT_USERNAME and MQTT_PASSWORD"
+            )
         return value
 
     @field_validator("mqtt_ca_file")
@@ -140,6 +170,23 @@ class Settings(BaseSettings):
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value
+
+
+def _with_port_of_host(values: dict[str, Any]) -> dict[str, Any]:
+    """Read `mqtts://host:port` as MQTT_HOST and MQTT_PORT; as it is where another setting says otherwise."""
+    names = {name.lower(): name for name in values}
+    given = values.get(names.get("mqtt_host", ""))
+    if not isinstance(given, str):
+        return values
+    host, port = split_host(given)
+    port_set = values.get(names.get("mqtt_port", ""))
+    tls = str(values.get(names.get("mqtt_tls", ""), "true")).lower()
+    if (port is not None and port_set is not None and str(port_set) != str(port)) or (
+        "://" in given and tls not in _TRUE
+    ):
+        return values
+    ports = {} if port is None else {"mqtt_port": port}
+    return {**values, names["mqtt_host"]: host, **ports}
 
 
 def default_client_id(environ: dict[str, str], host: str) -> str:

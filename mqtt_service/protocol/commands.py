@@ -19,6 +19,8 @@ WakeFormat = Literal["12h", "iso"]
 LARGEST_COMMAND = 128 * 1024
 
 _LONGEST_NAME = 255
+_LONGEST_URL = 2048
+_DAY = timedelta(days=1)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HTTPS_URL = re.compile(r"https://[^\s/?#]+[^\s\x00-\x1f\x7f]*")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
@@ -83,13 +85,40 @@ def wire_time(moment: datetime, wake_format: WakeFormat) -> str:
         utc = moment.astimezone(UTC)
         if wake_format == "iso":
             return utc.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
-        minute = utc.replace(second=0, microsecond=0)
-        if minute != utc:
-            minute += timedelta(minutes=1)
+        minute = _whole_minute(utc)
     except OverflowError as error:
         raise LocalProtocolError(f"the next wake time {moment} is out of range; write a near one") from error
     half, hour = divmod(minute.hour, 12)
     return f"{hour or 12}:{minute.minute:02}{('AM', 'PM')[half]}"
+
+
+def delivery_notice(command: Command, *, now: datetime, wake_format: WakeFormat = "12h") -> str | None:
+    """What a person should know of a command that is sent nevertheless: its device wakes at another time.
+
+    A 12-hour time has no date: the device wakes when its clock next shows it. So a wake that is past, or more
+    than a day ahead, cannot be said; in `iso`, only one that is past is wrong. `now` has a time zone. Raises
+    nothing for a command that `encode_command` has encoded.
+    """
+    if command.next_wake_at is None:
+        return None
+    ahead = _whole_minute(command.next_wake_at.astimezone(UTC)) - now
+    if timedelta(0) < ahead <= _DAY or (ahead > _DAY and wake_format == "iso"):
+        return None
+    when = "more than a day ahead" if ahead > _DAY else "past"
+    said = wire_time(command.next_wake_at, wake_format)
+    if wake_format == "iso":
+        return f"the next wake, {said}, is {when}: what the device does then is up to its firmware"
+    meant = wire_time(command.next_wake_at, "iso")
+    return (
+        f"the next wake, {meant}, is {when}, and the device is told {said} without a date: it wakes when its "
+        "clock next shows that; name a time within a day of sending, or set WAKE_FORMAT=iso where firmware "
+        "reads it"
+    )
+
+
+def _whole_minute(utc: datetime) -> datetime:
+    minute = utc.replace(second=0, microsecond=0)
+    return minute if minute == utc else minute + timedelta(minutes=1)
 
 
 def _capture_image(_: Command, __: _Sending) -> dict[str, Any]:
@@ -129,8 +158,12 @@ def _update_config(command: Command, _: _Sending) -> dict[str, Any]:
 
 def _update_firmware(command: Command, _: _Sending) -> dict[str, Any]:
     url, version, sha256 = (command.payload.get(key) for key in ("firmware_url", "version", "sha256"))
-    if not isinstance(url, str) or not _HTTPS_URL.fullmatch(url):
-        raise LocalProtocolError("update_firmware needs command_payload.firmware_url, an https:// URL")
+    # Measured first: the pattern looks at a text many times that is no URL.
+    if not isinstance(url, str) or len(url) > _LONGEST_URL or not _HTTPS_URL.fullmatch(url):
+        raise LocalProtocolError(
+            "update_firmware needs command_payload.firmware_url, an https:// URL "
+            f"of at most {_LONGEST_URL} characters"
+        )
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise LocalProtocolError("command_payload.sha256 must be 64 hex digits; correct it or leave it out")
     optional = {"version": version, "sha256": sha256}

@@ -21,7 +21,7 @@ from mqtt_service.errors import (
     OutcomeUnknownError,
     PermanentError,
 )
-from mqtt_service.protocol.commands import Command, WakeFormat, encode_command
+from mqtt_service.protocol.commands import Command, WakeFormat, delivery_notice, encode_command
 from mqtt_service.protocol.topics import command_topic, device_key
 from mqtt_service.publisher import Publisher
 from mqtt_service.queue.settling import Settler
@@ -191,7 +191,8 @@ class CommandPublisher:
             return Settlement(*key, "failed", str(error))
         finally:
             self._timeouts.discard(timeout)
-        return Settlement(*key, "sent", no_listener=result.no_subscriber)
+        notice = delivery_notice(command, now=datetime.now(UTC), wake_format=self._wake_format)
+        return Settlement(*key, "sent", no_listener=result.no_subscriber, notice=notice)
 
 
 def _seconds_to_expiry(command: Command, batch: _Batch) -> float:

@@ -132,6 +132,10 @@ def _log_outcome(settlement: Settlement, settled: Settled, command: Command | No
     elif settlement.outcome == "sent":
         asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
         log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
+        if settlement.notice is not None:
+            log.warning(
+                "[CommandQueue] Sent with a notice, %s to %s: %s", kind, name, settlement.notice, extra=extra
+            )
     elif settlement.outcome == "released":
         # At debug level only: `CommandPublisher` logs how many there are, in one line.
         log.debug("[CommandQueue] %s not sent, pending again: %s", kind, settlement.error, extra=extra)

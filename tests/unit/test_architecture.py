@@ -30,6 +30,7 @@ STOREYS = (
         "batching",
         "metrics",
         "migrations",
+        "pasted",
         "publisher",
         "supervision",
         "watchdog",

@@ -38,12 +38,19 @@ _MAX_RETRY_AFTER = 120.0
 
 _SET_KEY = "set SUPABASE_SECRET_KEY to the project's secret (service_role) key"
 _APPLY_MIGRATIONS = "apply the files in supabase/migrations to the project (supabase/README.md)"
+NOT_THE_API = (
+    "this is not the Supabase API: set SUPABASE_URL to the project's URL, like https://<project>.supabase.co "
+    "(not the dashboard's, nor a website's), and see that no proxy or sign-in page of the network "
+    "answers for it"
+)
+_HTML = re.compile(r"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 
 
 async def refuse_by_status(response: httpx.Response) -> None:
-    """Raise the errors that the status alone tells; an httpx response hook, which can read Retry-After.
+    """Raise the errors that status and type alone tell; an httpx response hook, which can read Retry-After.
 
-    Raises SupabaseUnavailableError for statuses where waiting can help and ProjectMisconfiguredError for a
+    Raises SupabaseUnavailableError for statuses where waiting can help, and for a web page, which no API of
+    Supabase answers with: it may be a sign-in page of the network. Raises ProjectMisconfiguredError for a
     refused key.
     """
     if response.status_code in _RETRYABLE_STATUS:
@@ -51,8 +58,21 @@ async def refuse_by_status(response: httpx.Response) -> None:
             f"Supabase answered {response.status_code} {response.reason_phrase}".rstrip(),
             retry_after=retry_after(response),
         )
+    refuse_page(response)
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise ProjectMisconfiguredError(f"Supabase refused the key (401): {_SET_KEY}")
+
+
+def refuse_page(response: httpx.Response) -> None:
+    """Raise SupabaseUnavailableError where a web page was answered, but for that of a redirect."""
+    is_page = response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml"))
+    if is_page and not response.has_redirect_location:
+        raise SupabaseUnavailableError(f"a web page was answered ({response.status_code}): {NOT_THE_API}")
+
+
+def is_page(text: object) -> bool:
+    """Whether an answer is a web page, though nothing said so of it."""
+    return isinstance(text, str) and _HTML.match(text) is not None
 
 
 def retry_after(response: httpx.Response) -> float | None:
@@ -86,7 +106,7 @@ def _names_what_is_the_projects(message: str, call: str) -> bool:
 
 def from_api_error(error: APIError, call: str) -> ServiceError:
     """Translate what PostgREST answered to `call` into one of our errors."""
-    code, message = error.code or "", error.message or "no message"
+    code, message = str(error.code or ""), error.message or "no message"
     if code == _LOCK_NOT_AVAILABLE:
         return RowLockedError(
             f"{call} met a row that another transaction of the project holds: end it if it stays ({message})"
@@ -102,7 +122,10 @@ def from_api_error(error: APIError, call: str) -> ServiceError:
         return MigrationMissingError(f"{call} is missing in the database: {_APPLY_MIGRATIONS} ({message})")
     if _DATA_CODE.fullmatch(code):
         return PermanentError(f"Supabase refused {call}: {message} ({code})")
-    if code == "42501":
+    if not code or is_page(error.details):
+        # PostgREST and Postgres give every error a code; a gateway and other services do not.
+        reason = f"{call} was refused without a code ({message}): {NOT_THE_API}"
+    elif code == "42501":
         reason = f"the key may not use {call}: {_SET_KEY}, then {_APPLY_MIGRATIONS} ({message})"
     else:
         reason = (

@@ -104,7 +104,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of one attempt: the input of `fn_settle_commands`."""
+    """What became of one attempt: the input of `fn_settle_commands`.
+
+    `notice`: what a person should know of a command that was sent (`device_commands.delivery_notice`).
+    """
 
     command_id: UUID
     attempt: int
@@ -112,6 +115,7 @@ class Settlement:
     error: str | None = None
     retry: bool = True
     no_listener: bool = False
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

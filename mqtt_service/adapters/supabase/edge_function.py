@@ -10,7 +10,7 @@ import json
 import httpx
 from supabase import AsyncClient, AsyncClientOptions, FunctionsHttpError, FunctionsRelayError
 
-from mqtt_service.adapters.supabase.api_errors import describe, retry_after
+from mqtt_service.adapters.supabase.api_errors import describe, refuse_page, retry_after
 from mqtt_service.errors import PermanentError, RemoteProtocolError, ServiceError, SupabaseUnavailableError
 from mqtt_service.protocol.wire_json import parse_object
 
@@ -30,7 +30,9 @@ class EdgeFunction:
         self._name = name
         self._timeout = timeout
         # Redirects are not followed: the key would go along, and a POST can come out as a GET.
-        self._http = httpx.AsyncClient(timeout=timeout, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            timeout=timeout, follow_redirects=False, event_hooks={"response": [_refuse_page]}
+        )
         options = AsyncClientOptions(httpx_client=self._http, auto_refresh_token=False, persist_session=False)
         self._functions = AsyncClient(url, key, options).functions
 
@@ -93,6 +95,12 @@ def _payload(payload: bytes) -> dict[str, str]:
     except RemoteProtocolError:
         return {"payload": json.dumps(text)}
     return {"payload": text}
+
+
+async def _refuse_page(response: httpx.Response) -> None:
+    """A web page with 2xx is no function that has the message; an error has a meaning of its own."""
+    if response.is_success:
+        refuse_page(response)
 
 
 def _short(message: object) -> str:

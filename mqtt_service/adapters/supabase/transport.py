@@ -100,11 +100,15 @@ def validated(answer: TypeAdapter[T], data: object, function: str) -> T:
     try:
         return answer.validate_python(data)
     except ValidationError as error:
+        if api_errors.is_page(data):
+            message = f"a web page was the answer to {function}: {api_errors.NOT_THE_API}"
+            raise SupabaseUnavailableError(message) from error
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole answer"
         raise SupabaseUnavailableError(
             f"the answer to {function} is not what it should be ({where}: {first['msg']}); if this stays, "
-            "the migrations in the database and this version do not belong together"
+            "check that SUPABASE_URL is the project's URL; then the migrations in the database and this "
+            "version do not belong together"
         ) from error
 
 

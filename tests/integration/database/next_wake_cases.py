@@ -296,7 +296,7 @@ ERRORS = {
     "0 0 ? * *": 'day of month "?" is not a number',
     "0 0 * * MON#1": 'day of week "MON#1" is not a number',
     "0 22-2 * * *": "hour 22-2 runs backwards; write 22-23,0-2",
-    "0 0 * * FRI-SUN": "day of week FRI-SUN runs backwards; write FRI-6,0-SUN",
+    "0 0 * * FRI-0": "day of week FRI-0 runs backwards; write FRI-6,0-0",
     "0 0 * * 7-2": "day of week 7-2 runs backwards; write 0-2",
     "* * * *": "4 fields where five are needed",
     "0 0 0 1 1 *": "6 fields where five are needed",
@@ -306,4 +306,108 @@ ERRORS = {
     "0 0 30 2 *": "can never fire: month 2 never has a day 30",
     "0 0 31 4,JUN,9,11 *": "can never fire: month 4,JUN,9,11 never has a day 31",
     "0 0 30,31 2 */2": "can never fire: month 2 never has a day 30",
+}
+
+# As people write it, and the same in plain cron. crontab(5) allows none of these, and none can mean anything
+# else: it has no quotes, a comma is only within a list, and its days end with Sunday as 7.
+PEOPLE = {
+    '"0 8 * * *"': "0 8 * * *",
+    "' 0 8 * * * '": "0 8 * * *",
+    "`0 8 * * *`": "0 8 * * *",
+    "\u201c0 8 * * *\u201d": "0 8 * * *",
+    "0 8 * * *\r\n": "0 8 * * *",
+    "\ufeff0 8 * * *\u200b": "0 8 * * *",
+    "0\u00a08\u00a0*\u00a0*\u202f*": "0 8 * * *",
+    "0 8, 16 * * *": "0 8,16 * * *",
+    "0 8 , 16 * * MON, WED ,FRI": "0 8,16 * * 1,3,5",
+    "0 8 * * sat-sun": "0 8 * * 6-7",
+    "0 8 * * FRI-SUN": "0 8 * * 5-7",
+    "0 8 * * Mon-Sun/2": "0 8 * * 1,3,5,7",
+    '"@daily"': "0 0 * * *",
+}
+
+_QUARTZ = "Quartz and Spring write seconds first; cron has none"
+_L = "L, W and # are Quartz's; cron has nothing like them"
+
+# What is refused, and what the message says was meant; None: no guess. Fields: Quartz's "Cron Trigger
+# Tutorial", Spring's CronExpression, and EventBridge's "Cron expressions"; @every: the documentation of
+# robfig/cron; names: crontab(5).
+GUESSES = {
+    "0 0 8 * * ?": f'did you mean "0 8 * * *"? {_QUARTZ}',
+    "0 30 8 ? * MON-FRI": f'did you mean "30 8 * * MON-FRI"? {_QUARTZ}',
+    "0 0 8 ? * 2-6": f'did you mean "0 8 * * MON-FRI"? {_QUARTZ}',
+    "0 0 8 ? * 1,7 2026": f'did you mean "0 8 * * SUN,SAT"? {_QUARTZ}',
+    "0 0 8 * * MON": f'did you mean "0 8 * * MON"? {_QUARTZ}',
+    "0 0 8 * * 1": f'did you mean "0 8 * * 1"? {_QUARTZ}',
+    "*/10 * * * * *": "the first field looks like seconds",
+    "0 0 8 ? * 2/2": "Quartz counts days from 1, Sunday",
+    "0 0 8 L * ?": _L,
+    "0 0 8 ? * 6#3": _L,
+    "0 8 15W * *": _L,
+    "0 8 * * 5L": _L,
+    "0 8 ? * MON *": 'did you mean "0 8 * * MON"? Cron has no field for the year',
+    "0 8 1 * ? 2027": 'did you mean "0 8 1 * *"? Cron has no field for the year',
+    "0 8 ? * *": 'did you mean "0 8 * * *"?',
+    "0 8 * * ?": 'did you mean "0 8 * * *"?',
+    "17:30": 'did you mean "30 17 * * *"? Cron writes the minute first',
+    "08:00:00": 'did you mean "0 8 * * *"?',
+    "5:30PM": 'did you mean "30 17 * * *"?',
+    "12 am": 'did you mean "0 0 * * *"?',
+    "12:15pm": 'did you mean "15 12 * * *"?',
+    "25:00": None,
+    "13pm": None,
+    "8": None,
+    "@every 1h": 'did you mean "0 * * * *"?',
+    "@every 6h0m0s": 'did you mean "0 */6 * * *"?',
+    "@every 90m": None,
+    "@every 15m": 'did you mean "*/15 * * * *"?',
+    "@every 24h": 'did you mean "0 0 * * *"?',
+    "@every 0h": None,
+    "@every 9999h": None,
+    "0 8 * * monday": "did you mean MON?",
+    "0 8 * * Tues": "did you mean TUE?",
+    "0 8 * sept *": "did you mean SEP?",
+    "0 8 * * someday": None,
+    "0 8 * * mon%": None,
+    '""': None,
+    "0 8, * * *": None,
+}
+
+# A time zone, and the IANA name that the refusal proposes. Offsets: POSIX's TZ, section 8.3 of its base
+# definitions, whose sign the tz database keeps (file etcetera); Windows's names: CLDR's windowsZones; the
+# rest: the tz database.
+ZONE_GUESSES = {
+    "GMT+2": "Etc/GMT-2",
+    "UTC+2": "Etc/GMT-2",
+    "utc-05:00": "Etc/GMT+5",
+    "+02": "Etc/GMT-2",
+    "-0300": "Etc/GMT+3",
+    "UTC +10": "Etc/GMT-10",
+    "UTC+0": "UTC",
+    "UTC+14": "Etc/GMT-14",
+    "UTC-13": None,
+    "UTC+5:30": None,
+    "W. Europe Standard Time": "Europe/Berlin",
+    "Pacific Daylight Time": "America/Los_Angeles",
+    "Middle Earth Standard Time": None,
+    "PST": "America/Los_Angeles",
+    "pdt": "America/Los_Angeles",
+    "CEST": "Europe/Berlin",
+    "IST": "Asia/Kolkata",
+    "Z": "UTC",
+    "<X>-3": None,
+}
+
+# As people write it, and the same name in the tz database, none of whose names has a blank or a quote.
+ZONES_OF_PEOPLE = {
+    " Europe/Berlin ": "Europe/Berlin",
+    "Europe/Berlin\r\n": "Europe/Berlin",
+    "\u00a0Europe/Berlin\u200b": "Europe/Berlin",
+    '"Europe/Berlin"': "Europe/Berlin",
+    "Europe / Berlin": "Europe/Berlin",
+    "America/New York": "America/New_York",
+    "America/Argentina/Buenos Aires": "America/Argentina/Buenos_Aires",
+    " GMT0 ": "UTC",
+    "EST": "Etc/GMT+5",
+    "CET": "Europe/Brussels",
 }

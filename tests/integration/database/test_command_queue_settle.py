@@ -37,6 +37,28 @@ def test_a_sent_command_has_its_time_of_delivery_and_no_lease(queue: Queue) -> N
     assert row["no_listener"] is True
 
 
+def test_a_notice_is_about_the_last_sending_and_no_error(queue: Queue) -> None:
+    command = queue.command(queue.device("d1"))
+    claimed = queue.claim()["commands"]
+    queue.settle(claimed, notice="it is past")
+    row = queue.row(command)
+    assert (row["delivery_notice"], row["last_error"]) == ("it is past", None)
+    queue.connection.execute(
+        "update device_commands set status = 'pending' where command_id = %s", (command,)
+    )
+    queue.settle(queue.claim()["commands"])
+    assert queue.row(command)["delivery_notice"] is None
+
+
+def test_a_notice_is_kept_where_the_answer_overtook_the_settling(queue: Queue) -> None:
+    command = queue.command(queue.device("d1"))
+    claimed = queue.claim()["commands"]
+    queue.acknowledge({"topic_id": "d1", "command_id": str(command)})
+    assert queue.row(command)["status"] == "acknowledged"
+    queue.settle(claimed, notice="it is past")
+    assert queue.row(command)["delivery_notice"] == "it is past"
+
+
 def test_a_failure_is_counted_and_tried_again_after_the_delay(queue: Queue) -> None:
     command = queue.command(queue.device("d1"))
     [settled] = queue.settle(queue.claim()["commands"], "failed", error="broker said no", delay=45)

@@ -629,7 +629,7 @@ update devices set company_id = (select company_id from companies) where device_
 alter function note_change() security definer set search_path = public;
 """
 _WORKERS_COLUMNS = """
-due_at, lease_worker, lease_until, attempt, redelivery_count, no_listener, response, in_queue
+due_at, lease_worker, lease_until, attempt, redelivery_count, no_listener, response, in_queue, delivery_notice
 """
 _WRITTEN = {
     "due_at": "'2099-01-01'",
@@ -640,6 +640,7 @@ _WRITTEN = {
     "no_listener": "true",
     "response": "'{}'",
     "in_queue": "false",
+    "delivery_notice": "'all is well'",
 }
 
 
@@ -682,6 +683,7 @@ def test_an_operator_inserts_nothing_that_the_worker_alone_writes(operated: Proj
         "no_listener": False,
         "response": None,
         "in_queue": True,
+        "delivery_notice": None,
     }
 
 

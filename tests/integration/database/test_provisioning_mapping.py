@@ -123,6 +123,10 @@ def test_without_a_schedule_it_is_eight_and_sixteen_oclock_at_the_site(
         "wake_schedule_cron = 'every morning'",
         "timezone = 'Mars/Olympus'",
         "wake_schedule_cron = '0 0 30 2 *'",
+        "wake_schedule_cron = '0 0 8 * * ?'",
+        "wake_schedule_cron = repeat('0,', 10000) || '0 8 * * *'",
+        "timezone = 'GMT+2'",
+        "timezone = repeat('Europe/Berlin', 1000)",
     ],
 )
 def test_a_schedule_that_does_not_parse_gives_twelve_hours_and_an_event_that_says_why(

@@ -62,6 +62,24 @@ async def test_each_command_type_reaches_the_wire_and_its_answer_the_row(
     assert row["retry_count"] == 0
 
 
+async def test_a_wake_that_cannot_be_said_is_a_notice_in_the_row_and_in_the_log(
+    stack: Stack, database: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    (device,) = await database.add_active_devices(1)
+    async with running_worker(stack):
+        payload = {"next_wake_time": "2099-01-01T16:00:00Z"}
+        late = await database.queue(device["device_id"], "set_wake_schedule", payload)
+        row = await database.becomes(late, "sent")
+        near = await database.queue(device["device_id"], "set_wake_schedule", {"cron": "*/30 * * * *"})
+        said = await database.becomes(near, "sent")
+        await eventually(lambda: row["delivery_notice"] in caplog.text, "the warning")
+    assert (
+        "2099-01-01T16:00:00Z, is more than a day ahead, and the device is told 4:00PM"
+        in row["delivery_notice"]
+    )
+    assert (row["last_error"], said["delivery_notice"]) == (None, None)
+
+
 @pytest.mark.parametrize("root", ["device", "ESP32CAM"])
 @pytest.mark.parametrize(
     ("answer", "status"),

@@ -15,6 +15,7 @@ from mqtt_service.protocol.commands import (
     LARGEST_COMMAND,
     Command,
     WakeFormat,
+    delivery_notice,
     wire_time,
 )
 from mqtt_service.protocol.commands import encode_command as encode_at
@@ -160,6 +161,10 @@ def test_a_wire_time_names_the_minute_at_or_after_the_wake(milliseconds: int) ->
         (command("update_firmware", {"firmware_url": "https://"}), "an https:// URL"),
         (command("update_firmware", {"firmware_url": "https://a/ b"}), "an https:// URL"),
         (command("update_firmware", {"firmware_url": "https://a/b", "sha256": "12"}), "64 hex digits"),
+        (
+            command("update_firmware", {"firmware_url": "https://" + "a" * 120_000 + " "}),
+            "at most 2048 characters",
+        ),
         (command("update_config", {"a": math.nan}), "finite numbers"),
         (command("update_config", {"a": [math.inf]}), "finite numbers"),
         (command("update_config", {"a": "\ud800"}), "valid text"),
@@ -200,3 +205,33 @@ def test_a_configuration_comes_back_as_it_was_sent(payload: dict[str, Any]) -> N
         return
     ours = {"device_id": SPELLED, "command_id": str(COMMAND_ID)}
     assert sent == {**payload, **ours}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "in_12h", "in_iso"),
+    [
+        (timedelta(minutes=1), None, None),
+        (timedelta(seconds=-20), None, None),  # said as the minute that comes
+        (timedelta(hours=23, minutes=59), None, None),
+        (timedelta(hours=24), "more than a day ahead", None),  # said as a minute that comes at once
+        (timedelta(hours=24, minutes=1), "more than a day ahead", None),
+        (timedelta(days=30), "more than a day ahead", None),
+        (timedelta(minutes=-1), "past", "past"),
+        (timedelta(days=-400), "past", "past"),
+    ],
+)
+def test_a_wake_that_cannot_be_said_has_a_notice(
+    ahead: timedelta, in_12h: str | None, in_iso: str | None
+) -> None:
+    """A 12-hour time has no date, so it means the next time that a clock shows it."""
+    now = datetime(2025, 8, 29, 14, 29, 30, tzinfo=UTC)
+    row = command("set_wake_schedule", next_wake_at=now + ahead)
+    expected: dict[WakeFormat, str | None] = {"12h": in_12h, "iso": in_iso}
+    for wake_format, words in expected.items():
+        notice = delivery_notice(row, now=now, wake_format=wake_format)
+        assert (notice is None) == (words is None)
+        assert (words or "") in (notice or "")
+
+
+def test_a_command_without_a_wake_has_no_notice() -> None:
+    assert delivery_notice(command("reboot"), now=NOW) is None

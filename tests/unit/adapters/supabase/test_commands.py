@@ -94,9 +94,9 @@ async def test_settlements_are_sent_as_the_function_takes_them(gateway: CommandG
             }
         ]
     )
-    settled = await gateway.settle([Settlement(COMMAND_ID, 2, "sent", no_listener=True)])
+    settled = await gateway.settle([Settlement(COMMAND_ID, 2, "sent", no_listener=True, notice="late")])
     assert settled[0].result == "settled"
     assert json.loads(route.calls.last.request.content)["p_results"] == [
         {"command_id": str(COMMAND_ID), "attempt": 2, "outcome": "sent", "error": None, "retry": True,
-         "no_listener": True}
+         "no_listener": True, "notice": "late"}
     ]  # fmt: skip

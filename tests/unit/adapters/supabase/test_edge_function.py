@@ -138,3 +138,10 @@ async def test_what_a_function_says_of_itself_is_cut_short(function: EdgeFunctio
     with pytest.raises(PermanentError) as caught:
         await function.hand_over(TOPIC, b"{}")
     assert len(str(caught.value)) < 300
+
+
+@respx.mock
+async def test_a_web_page_is_no_function_that_has_the_message(function: EdgeFunction) -> None:
+    respx.post(FUNCTION).respond(200, html="<!doctype html><title>Sign in</title>")
+    with pytest.raises(SupabaseUnavailableError, match="not the Supabase API"):
+        await function.hand_over(TOPIC, b"{}")

@@ -5,6 +5,7 @@ import pytest
 import respx
 
 from mqtt_service.adapters.supabase.commands import CommandGateway
+from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.transport import connect
 from mqtt_service.errors import (
     MigrationMissingError,
@@ -67,7 +68,7 @@ async def test_a_header_that_cannot_be_sent_does_not_show_the_key() -> None:
 
 
 @respx.mock
-@pytest.mark.parametrize("body", ["<html>gateway</html>", '{"commands": [', "[]", "null", '{"commands": 5}'])
+@pytest.mark.parametrize("body", ['{"hello": "world"}', '{"commands": [', "[]", "null", '{"commands": 5}'])
 async def test_an_answer_that_is_not_the_agreed_one_counts_as_lost(
     gateway: CommandGateway, body: str
 ) -> None:
@@ -145,3 +146,63 @@ async def test_a_wrong_key_is_permanent_and_names_the_setting(gateway: CommandGa
     respx.post(CLAIM).respond(401, json={"message": "Invalid API key"})
     with pytest.raises(ProjectMisconfiguredError, match="SUPABASE_SECRET_KEY"):
         await claim(gateway)
+
+
+PAGE = "<!DOCTYPE html><html><title>Sign in</title></html>"
+
+
+@respx.mock
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 405])
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "TEXT/HTML"])
+async def test_a_web_page_is_said_to_be_none_of_supabase(
+    gateway: CommandGateway, status: int, kind: str
+) -> None:
+    """A captive portal, a wrong SUPABASE_URL: not a matter of migrations, nor of the key."""
+    respx.post(CLAIM).respond(status, text=PAGE, headers={"Content-Type": kind})
+    with pytest.raises(SupabaseUnavailableError, match="not the Supabase API: set SUPABASE_URL") as caught:
+        await claim(gateway)
+    assert "migrations" not in str(caught.value)
+
+
+@respx.mock
+@pytest.mark.parametrize("body", [PAGE, "\n <html>gateway</html>"])
+async def test_so_is_a_page_that_is_not_marked_as_one(gateway: CommandGateway, body: str) -> None:
+    respx.post(CLAIM).respond(200, text=body)
+    with pytest.raises(SupabaseUnavailableError, match="not the Supabase API"):
+        await claim(gateway)
+
+
+@respx.mock
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_json_of_another_service_is_said_to_be_none_of_supabase(
+    gateway: CommandGateway, status: int
+) -> None:
+    respx.post(CLAIM).respond(status, json={"error": "not found"})
+    with pytest.raises(ProjectMisconfiguredError, match="not the Supabase API: set SUPABASE_URL"):
+        await claim(gateway)
+
+
+@respx.mock
+async def test_text_of_another_service_is_a_matter_of_the_url(gateway: CommandGateway) -> None:
+    respx.post(CLAIM).respond(404, text="no such page")
+    with pytest.raises(ProjectMisconfiguredError, match="SUPABASE_URL"):
+        await claim(gateway)
+
+
+@respx.mock
+async def test_json_of_another_shape_says_to_look_at_the_url_first(gateway: CommandGateway) -> None:
+    respx.post(CLAIM).respond(200, json={"hello": "world"})
+    with pytest.raises(
+        SupabaseUnavailableError, match="SUPABASE_URL is the project's URL; then the migrations"
+    ):
+        await claim(gateway)
+
+
+@respx.mock
+async def test_a_page_for_a_picture_is_said_to_be_none_of_supabase() -> None:
+    client = await connect(URL, "sb_secret_test")
+    page = respx.route(url__startswith=f"{URL}/storage/").respond(200, html=PAGE)
+    with pytest.raises(SupabaseUnavailableError, match="not the Supabase API"):
+        await PictureStore(client).put("a.jpg", b"")
+    assert page.called
+    await client.postgrest.aclose()
