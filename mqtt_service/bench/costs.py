@@ -23,12 +23,15 @@ _FIRST_UPLOAD = 2_000
 _SIDE_BY_SIDE = 50
 
 
-async def measure_costs(rig: Rig, window: float, commands: int, pictures: int, chunks: int) -> list[Measure]:
+async def measure_costs(
+    rig: Rig, window: float, commands: int, pictures: int, chunks: int, *, poll_interval: float = 5.0
+) -> list[Measure]:
     """Of an idle worker during `window` seconds, then of so many commands, then of so many pictures."""
     await rig.clear()
+    settings = {**SETTINGS, "POLL_INTERVAL": str(poll_interval)}
     async with (
         CountingProxy(rig.env["SUPABASE_URL"]) as proxy,
-        rig.worker(SUPABASE_URL=proxy.url, **SETTINGS) as worker,
+        rig.worker(SUPABASE_URL=proxy.url, **settings) as worker,
     ):
         await worker.ready()
         idle = await _while_idle(proxy, window)
