@@ -27,7 +27,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mqtt_service.bench import report
+from mqtt_service.bench import capacity, report
 from mqtt_service.bench.claims import measure_claims
 from mqtt_service.bench.commands import measure_cycle, measure_dispatch
 from mqtt_service.bench.costs import measure_costs
@@ -177,6 +177,7 @@ def _print(measures: Sequence[Measure], on: Mapping[str, float | str], output: O
             print(json.dumps(report.as_document(measures, on)))  # noqa: T201 - the command line's own output
         case Output.MARKDOWN:
             print(report.as_markdown(measures, on))  # noqa: T201 - the same
+            print(capacity.as_markdown(measures))  # noqa: T201 - the same
         case Output.TABLE:
             width = None if sys.stdout.isatty() else _WIDTH
             Console(highlight=False, width=width).print(report.as_table(measures))
