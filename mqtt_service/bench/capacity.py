@@ -1,7 +1,7 @@
 """What a large fleet needs, worked out from what was measured, each step of the arithmetic shown.
 
-The fleet: each device wakes twice a day, and each time says HELLO, gets one command, answers it, and sends one
-picture of 70 chunks. A HELLO is taken to cost what a command costs. Every worker hears every chunk, so a
+The fleet: each device wakes twice a day, and each time says HELLO, gets one command, answers it, and sends
+one picture of 70 chunks. A HELLO is taken to cost what a command costs. Every worker hears every chunk, so a
 second worker takes over from the first but does not halve its work: what grows is the time over which the
 devices must spread their wakes.
 """
