@@ -1,6 +1,6 @@
 """More workers and more devices on one machine: the rate of the whole cycle, row to `acknowledged`.
 
-A device is a row; one paho client answers for all of them.
+A device is a row; one paho client answers for all of them. The workers share the answers as one group.
 """
 
 import time
@@ -34,7 +34,7 @@ async def _rate(rig: Rig, commands: int, workers: int, devices: int | None) -> f
     async with AsyncExitStack() as running:
         await running.enter_async_context(rig.devices_that_answer())
         for _ in range(workers):
-            worker = await running.enter_async_context(rig.worker())
+            worker = await running.enter_async_context(rig.worker(MQTT_SHARED_GROUP="bench"))
             await worker.ready()
         with rig.listener(*COMMANDS) as listener:
             await rig.queue_backlog(commands, devices)
