@@ -5,16 +5,21 @@ Ratios are what counts; what stands beside them are this machine's own figures.
     dispatch   a backlog of commands, published by the worker and by bare paho
     cycle      the same up to the rows that say `acknowledged`; and how many calls a command costs
     chunks     pictures' chunks, taken in by the worker and by a bare paho subscriber
-    latency    from insert to publish, with and without Realtime
+    cpu        the CPU of the worker's process for each of these, over that of a bare paho process
+    latency    from insert to publish, with and without Realtime, one at a time and under load
+    costs      memory, and requests and bytes to Supabase: idle, a command, a picture
+    far        the worker against an API that is 40 ms away
+    peers      procrastinate and a polling service on the same server and broker
+    scale      more workers, and more devices
     claims     a claim beside a million finished rows, and a hundred thousand for later
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +27,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mqtt_service.bench import capacity, report
 from mqtt_service.bench.claims import measure_claims
 from mqtt_service.bench.commands import measure_cycle, measure_dispatch
+from mqtt_service.bench.costs import measure_costs
+from mqtt_service.bench.cpu import measure_cpu
+from mqtt_service.bench.far import measure_far
 from mqtt_service.bench.latency import measure_latency
+from mqtt_service.bench.peers import measure_peers
 from mqtt_service.bench.pictures import measure_chunks
-from mqtt_service.bench.report import Measure, as_document, as_table
+from mqtt_service.bench.report import Measure
 from mqtt_service.bench.rig import Rig, running_rig
+from mqtt_service.bench.scale import measure_scale
 from mqtt_service.devstack.signals import run_until_signal
 from mqtt_service.errors import ServiceError
 
@@ -44,13 +55,26 @@ class Part(StrEnum):
     DISPATCH = "dispatch"
     CYCLE = "cycle"
     CHUNKS = "chunks"
+    CPU = "cpu"
     LATENCY = "latency"
+    COSTS = "costs"
+    FAR = "far"
+    PEERS = "peers"
+    SCALE = "scale"
     CLAIMS = "claims"
+
+
+class Output(StrEnum):
+    """How what was found is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured."""
+    """How much is measured; seconds where it is a time."""
 
     rounds: int
     commands: int
@@ -62,6 +86,24 @@ class Sizes:
     finished: int
     later: int
     claims: int
+    load_seconds: float
+    idle_seconds: float
+    lasting_commands: int
+    lasting_pictures: int
+    peer_interval: float
+    workers: Sequence[int]
+    fleets: Sequence[int]
+
+    def full(self) -> "Sizes":
+        """The large sizes of what lasts: memory and scale."""
+        return replace(
+            self,
+            idle_seconds=120.0,
+            lasting_commands=100_000,
+            lasting_pictures=1_000,
+            workers=(1, 2, 4),
+            fleets=(10, 1_000, 100_000),
+        )
 
     @property
     def all_devices(self) -> int:
@@ -74,6 +116,14 @@ def main(  # noqa: PLR0913 - each is an option
     parts: Annotated[list[Part] | None, typer.Argument(help="What to measure; default: all.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Memory after 100,000 commands and 1,000 pictures; 4 workers; 100,000 devices.",
+        ),
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of dispatch, cycle and chunks.")] = 3,
     commands: Annotated[int, typer.Option(min=2, help="Commands in a backlog.")] = 3_000,
     devices: Annotated[int, typer.Option(min=1, help="Devices that the backlog is for.")] = 200,
@@ -86,29 +136,51 @@ def main(  # noqa: PLR0913 - each is an option
     finished: Annotated[int, typer.Option(min=1, help="Finished rows beside a claim.")] = 1_000_000,
     later: Annotated[int, typer.Option(min=1, help="Rows for later beside a claim.")] = 100_000,
     claims: Annotated[int, typer.Option(min=1, help="Claims timed.")] = 200,
+    load_seconds: Annotated[float, typer.Option(min=0.1, help="How long each load of inserts lasts.")] = 6.0,
+    idle_seconds: Annotated[float, typer.Option(min=0.5, help="How long the idle worker is watched.")] = 30.0,
+    lasting_commands: Annotated[int, typer.Option(min=1, help="Commands before memory is read.")] = 5_000,
+    lasting_pictures: Annotated[int, typer.Option(min=1, help="Pictures before memory is read.")] = 100,
+    peer_interval: Annotated[
+        float, typer.Option(min=0.1, help="Of the polling service, in seconds; its documents say 5.")
+    ] = 5.0,
+    workers: Annotated[list[int] | None, typer.Option(min=1, help="Workers side by side; 1 and 2.")] = None,
+    fleets: Annotated[list[int] | None, typer.Option(min=1, help="Devices; 10 and 1,000.")] = None,
 ) -> None:
     """Measure, and print a table. Exit status 0 unless something could not be measured."""
     sizes = Sizes(
-        rounds, commands, devices, pictures, chunks, samples, poll_interval, finished, later, claims
-    )
+        rounds, commands, devices, pictures, chunks, samples, poll_interval, finished, later, claims,
+        load_seconds, idle_seconds, lasting_commands, lasting_pictures, peer_interval,
+        workers or (1, 2), fleets or (10, 1_000),
+    )  # fmt: skip
     chosen = [part for part in Part if part in (parts or Part)]
-    raise typer.Exit(run_bench(chosen, sizes, as_json=as_json))
+    output = Output.JSON if as_json else Output.MARKDOWN if as_markdown else Output.TABLE
+    raise typer.Exit(run_bench(chosen, sizes.full() if full else sizes, output))
 
 
-def run_bench(parts: Sequence[Part], sizes: Sizes, *, as_json: bool) -> int:
+def run_bench(parts: Sequence[Part], sizes: Sizes, output: Output) -> int:
     """Measure these parts and print what was found; returns 0, or 1 if something could not be measured."""
     measures: list[Measure] = []
+    on = report.machine()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         status = run_until_signal(_measure(parts, sizes, measures, progress), interrupted=_INTERRUPTED)
     except (ServiceError, OSError) as error:
         progress.print(f"scripts/bench: {error}", markup=False)
         status = 1
-    if as_json:
-        print(json.dumps(as_document(measures)))  # noqa: T201 - the command line's own output
-    else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(as_table(measures))
+    _print(measures, on, output)
     return status
+
+
+def _print(measures: Sequence[Measure], on: Mapping[str, float | str], output: Output) -> None:
+    match output:
+        case Output.JSON:
+            print(json.dumps(report.as_document(measures, on)))  # noqa: T201 - the command line's own output
+        case Output.MARKDOWN:
+            print(report.as_markdown(measures, on))  # noqa: T201 - the same
+            print(capacity.as_markdown(measures))  # noqa: T201 - the same
+        case Output.TABLE:
+            width = None if sys.stdout.isatty() else _WIDTH
+            Console(highlight=False, width=width).print(report.as_table(measures))
 
 
 async def _measure(parts: Sequence[Part], sizes: Sizes, into: list[Measure], progress: Console) -> int:
@@ -142,14 +214,40 @@ async def _chunks(rig: Rig, sizes: Sizes) -> list[Measure]:
 
 
 async def _latency(rig: Rig, sizes: Sizes) -> list[Measure]:
-    return await measure_latency(rig, sizes.samples, sizes.poll_interval)
+    return await measure_latency(rig, sizes.samples, sizes.poll_interval, sizes.load_seconds)
+
+
+async def _cpu(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_cpu(rig, sizes.commands, sizes.pictures, sizes.chunks, sizes.rounds)
+
+
+async def _costs(rig: Rig, sizes: Sizes) -> list[Measure]:
+    pictures = sizes.lasting_pictures, sizes.chunks
+    return await measure_costs(rig, sizes.idle_seconds, sizes.lasting_commands, *pictures)
+
+
+async def _far(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_far(rig, sizes.commands, sizes.samples)
+
+
+async def _peers(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_peers(rig, sizes.commands, sizes.samples, sizes.peer_interval)
+
+
+async def _scale(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_scale(rig, sizes.commands, sizes.workers, sizes.fleets)
 
 
 _PARTS: dict[Part, Callable[[Rig, Sizes], Awaitable[list[Measure]]]] = {
     Part.DISPATCH: _dispatch,
     Part.CYCLE: _cycle,
     Part.CHUNKS: _chunks,
+    Part.CPU: _cpu,
     Part.LATENCY: _latency,
+    Part.COSTS: _costs,
+    Part.FAR: _far,
+    Part.PEERS: _peers,
+    Part.SCALE: _scale,
 }
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 from mqtt_service.bench.bare_paho import COMMANDS, Listener, Message
 from mqtt_service.bench.counting_proxy import CountingProxy
-from mqtt_service.bench.processes import eventually
+from mqtt_service.bench.processes import eventually, patience
 from mqtt_service.bench.report import Measure
-from mqtt_service.bench.rig import Rig
+from mqtt_service.bench.rig import Rig, Verb
 
 _MIN_DISPATCH = 0.5
 _MIN_CYCLE = 0.25
@@ -24,10 +24,10 @@ async def measure_dispatch(rig: Rig, commands: int, rounds: int) -> list[Measure
     beside_many, beside_each, figures = [], [], {}
     for _ in range(rounds):
         async with _backlog(rig, commands) as listener, rig.worker():
-            await _all_heard(listener, commands)
-        service_rate = (commands - 1) / (listener.heard[-1][0] - listener.heard[0][0])
+            await all_heard(listener, commands)
+        service_rate = rate_heard(listener)
         many = await _bare_rate(rig, listener.messages())
-        each = await _bare_rate(rig, listener.messages(), each=True)
+        each = await _bare_rate(rig, listener.messages(), "publish-each")
         beside_many.append(service_rate / many)
         beside_each.append(service_rate / each)
         figures = {"commands_per_s": service_rate, "paho_per_s": many, "one_by_one_per_s": each}
@@ -47,10 +47,8 @@ async def measure_cycle(rig: Rig, commands: int, rounds: int) -> list[Measure]:
             rig.devices_that_answer(),
             rig.worker(SUPABASE_URL=proxy.url),
         ):
-            await _all_heard(
-                listener, commands
-            )  # before that, counting rows would only take time from the rest
-            await eventually(lambda: _all_acknowledged(rig, commands), "all commands acknowledged")
+            await all_heard(listener, commands)  # before that, counting rows only takes time from the rest
+            await all_are(rig, "acknowledged", commands)
             ended = time.monotonic()
         service_rate = commands / (ended - listener.heard[0][0])
         paho_rate = await _bare_rate(rig, listener.messages()[:commands])
@@ -73,20 +71,32 @@ async def _backlog(rig: Rig, commands: int) -> AsyncIterator[Listener]:
     await rig.clear()
 
 
-async def _bare_rate(rig: Rig, messages: list[Message], *, each: bool = False) -> float:
+async def _bare_rate(rig: Rig, messages: list[Message], verb: Verb = "publish") -> float:
     with rig.listener(*COMMANDS) as listener:
-        began, ended = await rig.publish(messages, each=each)
-        await _all_heard(listener, len(messages))
-    return len(messages) / (ended - began)
+        spent = await rig.publish(messages, verb)
+        await all_heard(listener, len(messages))
+    return len(messages) / (spent.ended - spent.began)
 
 
-async def _all_heard(listener: Listener, messages: int) -> None:
+def rate_heard(listener: Listener) -> float:
+    """Messages a second, from the first to the last that was heard."""
+    return (len(listener.heard) - 1) / (listener.heard[-1][0] - listener.heard[0][0])
+
+
+async def all_heard(listener: Listener, messages: int) -> None:
+    """Return once so many messages were heard."""
+
     async def check() -> bool:
         return len(listener.heard) >= messages
 
-    await eventually(check, f"{messages} published commands")
+    await eventually(check, f"{messages} published messages", patience(messages))
 
 
-async def _all_acknowledged(rig: Rig, commands: int) -> bool:
-    query = "select count(*) from public.device_commands where status = 'acknowledged'"
-    return bool(await rig.value(query) == commands)
+async def all_are(rig: Rig, status: str, commands: int) -> None:
+    """Return once so many rows have this status."""
+
+    async def check() -> bool:
+        query = "select count(*) from public.device_commands where status = %s"
+        return bool(await rig.value(query, status) == commands)
+
+    await eventually(check, f"{commands} commands {status}", patience(commands))

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from mqtt_service.bench.bare_paho import COMMANDS, Message
-from mqtt_service.bench.processes import eventually
+from mqtt_service.bench.bare_paho import ANSWERS, COMMANDS, Message
+from mqtt_service.bench.commands import all_heard
+from mqtt_service.bench.processes import eventually, patience
 from mqtt_service.bench.report import Measure
 from mqtt_service.bench.rig import Rig
 
-_ANSWERS = (*COMMANDS, "device/+/ack", "ESP32CAM/+/ack")
+DATA = "ESP32CAM/+/data"
+EVERYTHING_SENT = (*COMMANDS, *ANSWERS)
 _CHUNK_BYTES = 1024
 # Nothing is lost here, so nobody is to be asked for what still waits in the broker.
-_SETTINGS = {"IMAGE_SILENCE": "600", "IMAGES_IN_FLIGHT": "100000", "IMAGE_BUFFER_BYTES": str(1 << 30)}
+SETTINGS = {"IMAGE_SILENCE": "600", "IMAGES_IN_FLIGHT": "100000", "IMAGE_BUFFER_BYTES": str(1 << 30)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +103,30 @@ def _uploads(devices: int, chunks: int, rounds: int) -> Iterator[Upload]:
 
 
 async def _bare_seconds(rig: Rig, messages: list[Message]) -> float:
-    with rig.listener("ESP32CAM/+/data") as listener:
-
-        async def all_heard() -> bool:
-            return len(listener.heard) >= len(messages)
-
-        began, _ = await rig.publish(messages)
-        await eventually(all_heard, "all chunks at a bare subscriber")
-        return listener.heard[-1][0] - began
+    with rig.listener(DATA) as listener:
+        spent = await rig.publish(messages)
+        await all_heard(listener, len(messages))
+        return listener.heard[-1][0] - spent.began
 
 
 async def _worker_seconds(rig: Rig, messages: list[Message], upload: Upload) -> float:
-    async def all_complete() -> bool:
+    with rig.listener(*EVERYTHING_SENT):  # the broker would say that no device listens
+        async with rig.worker(**SETTINGS) as worker:
+            await worker.ready()
+            spent = await rig.publish(messages)
+            await all_complete(rig, upload)
+            return time.monotonic() - spent.began
+
+
+async def all_complete(rig: Rig, upload: Upload) -> None:
+    """Return once the rows of all its pictures say so."""
+
+    async def check() -> bool:
         query = "select count(*) from public.device_images where image_name = %s and status = 'complete'"
         return bool(await rig.value(query, upload.name) == upload.devices)
 
-    with rig.listener(*_ANSWERS):  # the broker would say that no device listens
-        async with rig.worker(**_SETTINGS) as worker:
-            await worker.ready()
-            began, _ = await rig.publish(messages)
-            await eventually(all_complete, f"{upload.devices} pictures complete")
-            return time.monotonic() - began
+    patient = patience(upload.devices * upload.chunks)
+    await eventually(check, f"{upload.devices} pictures complete", patient)
 
 
 def _topic(device: str) -> str:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx
 
 import mqtt_service
+from mqtt_service.bench.usage import Usage
 from mqtt_service.devstack.broker import HOST, find_mosquitto
 from mqtt_service.devstack.child import Child
 from mqtt_service.errors import PermanentError
@@ -22,10 +23,16 @@ T = TypeVar("T")
 
 CHECK_SECONDS = 0.02
 TIMEOUT_SECONDS = 120.0
+_SLOWEST_PER_SECOND = 50
 
 
 class BenchError(PermanentError):
     """The benchmark cannot go on; the message says why, with the last lines of the process that failed."""
+
+
+def patience(items: int) -> float:
+    """Seconds within which so many commands or chunks must be done on any machine."""
+    return TIMEOUT_SECONDS + items / _SLOWEST_PER_SECOND
 
 
 async def eventually(
@@ -48,6 +55,11 @@ class WorkerProcess:
 
     def __init__(self, child: Child) -> None:
         self._child = child
+
+    @property
+    def usage(self) -> Usage:
+        """What it uses of the machine; once it is ready."""
+        return Usage(self._child)
 
     async def ready(self) -> None:
         """Return once it says that it can do its work."""
@@ -107,11 +119,13 @@ def end_of_log(child: Child) -> str:
     return child.log[-2000:]
 
 
-async def has_written(child: Child, text: str) -> bool:
-    """Return whether `text` is in what a process wrote. Raises BenchError if it has ended."""
+async def has_said(child: Child, line: str) -> bool:
+    """Return whether a process wrote this line. Raises BenchError if it has ended without it."""
+    if line in child.log.splitlines():
+        return True
     if child.exit_status is not None:
         raise BenchError(f"a process ended by itself:\n{end_of_log(child)}")
-    return text in child.log
+    return False
 
 
 async def _accepts(port: int, child: Child) -> bool:

@@ -2,26 +2,26 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import psycopg
 from dotenv import dotenv_values
 from psycopg.rows import dict_row
 
-from mqtt_service.bench.bare_paho import READY, Listener, Message, forget_session, write_messages
+from mqtt_service.bench.bare_paho import READY, Listener, Message, Spent, forget_session, write_messages
 from mqtt_service.bench.processes import (
     TIMEOUT_SECONDS,
     BenchError,
     WorkerProcess,
     end_of_log,
     eventually,
-    has_written,
+    has_said,
     running_mosquitto,
     start_python,
 )
@@ -29,6 +29,7 @@ from mqtt_service.devstack.broker import HOST
 from mqtt_service.devstack.child import Child
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
+Verb = Literal["publish", "publish-each", "exchange"]
 
 _ADD_DEVICES = """
 insert into public.devices
@@ -68,30 +69,42 @@ class Rig:
         """A paho client of this process on `topics`."""
         return Listener(HOST, self.mqtt_port, topics)
 
-    async def publish(self, messages: Sequence[Message], *, each: bool = False) -> tuple[float, float]:
-        """Have bare paho publish these; returns when it began and when it had the last PUBACK.
-
-        `each`: only after the PUBACK of the one before, instead of as many at once as the broker takes.
-        """
-        name = f"publish-{next(self._numbers)}"
+    async def publish(self, messages: Sequence[Message], verb: Verb = "publish") -> Spent:
+        """Have bare paho publish these (see `bare_paho` for the verbs); returns what that took."""
+        name = f"{verb}-{next(self._numbers)}"
         file = self.directory / f"{name}.jsonl"
         await asyncio.to_thread(write_messages, file, messages)
-        child = await self._paho(name, "publish-each" if each else "publish", str(file))
+        child = await self._paho(name, verb, str(file))
         status = await asyncio.wait_for(child.wait(), TIMEOUT_SECONDS)
         if status != 0:
             raise BenchError(f"bare paho could not publish:\n{end_of_log(child)}")
-        began, ended = json.loads(child.log)
-        return began, ended
+        return Spent(*json.loads(child.log))
+
+    async def receive(self, messages: Sequence[Message], topic: str) -> Spent:
+        """Have bare paho take in these messages of this topic; returns what that took."""
+        arguments = ("receive", topic, str(len(messages)))
+        async with self._ready(self._paho(f"receive-{next(self._numbers)}", *arguments)) as child:
+            await self.publish(messages)
+            if await asyncio.wait_for(child.wait(), TIMEOUT_SECONDS) != 0:
+                raise BenchError(f"bare paho did not take all in:\n{end_of_log(child)}")
+            return Spent(*json.loads(child.log.splitlines()[-1]))
 
     @asynccontextmanager
     async def devices_that_answer(self) -> AsyncIterator[None]:
         """All devices, as one paho client that acknowledges each command."""
-        child = await self._paho(f"answer-{next(self._numbers)}", "answer")
-        try:
-            await eventually(lambda: has_written(child, READY), "devices that listen")
+        async with self._ready(self._paho(f"answer-{next(self._numbers)}", "answer")):
             yield
-        finally:
-            await child.stop()
+
+    @asynccontextmanager
+    async def peer(self, module: str, **env: str) -> AsyncIterator[None]:
+        """A module of `bench` as a process that does the worker's job, with the rig's settings and `env`.
+
+        It has begun once it says `bare_paho.READY`.
+        """
+        name = f"{module}-{next(self._numbers)}"
+        command = ["-m", f"mqtt_service.bench.{module}"]
+        async with self._ready(self._start(command, name, {**self.env, **env})):
+            yield
 
     async def all(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         """Run a query as the superuser."""
@@ -104,19 +117,27 @@ class Rig:
         (value,) = row.values()
         return value
 
-    async def queue_backlog(self, commands: int) -> None:
-        """Insert commands, spread evenly over all devices, in one statement."""
+    async def add_devices(self, devices: int) -> None:
+        """Have at least so many active devices."""
+        await self.all(_ADD_DEVICES, devices)
+
+    async def queue_backlog(self, commands: int, devices: int | None = None) -> None:
+        """Insert commands, spread evenly over so many devices (default: all), in one statement."""
         await self.all(
             """
             insert into public.device_commands (device_id, command_type, command_payload)
             select device_id, 'update_config', jsonb_build_object('interval', n, 'quality', 'high')
             from generate_series(1, %s) n join (
                 select device_id, row_number() over () - 1 as place, count(*) over () as of
-                from public.devices where device_code like 'BENCH-%%'
+                from (
+                    select device_id from public.devices where device_code like 'BENCH-%%'
+                    order by device_id limit %s
+                ) devices
             ) d on d.place = n %% d.of
             order by n
             """,
             commands,
+            devices,
         )
 
     async def queue_one(self, device: int) -> UUID:
@@ -132,6 +153,16 @@ class Rig:
         """Leave no row that a next measurement would notice."""
         await self.all("delete from public.device_commands")
         await self.all("vacuum (analyze) public.device_commands")
+
+    @asynccontextmanager
+    async def _ready(self, starting: Awaitable[Child]) -> AsyncIterator[Child]:
+        """A process once it has said READY; it is ended after the block."""
+        child = await starting
+        try:
+            await eventually(lambda: has_said(child, READY), "a process of the benchmark that is ready")
+            yield child
+        finally:
+            await child.stop()
 
     async def _paho(self, name: str, *arguments: str) -> Child:
         verb, *rest = arguments
@@ -154,7 +185,7 @@ async def running_rig(directory: Path, devices: int) -> AsyncIterator[Rig]:
         env = {name: value or "" for name, value in dotenv_values(env_file).items()}
         async with running_mosquitto(directory) as port, _connected(env) as database:
             rig = Rig(directory, {**env, "MQTT_PORT": str(port)}, port, database, count(1))
-            await rig.all(_ADD_DEVICES, devices)
+            await rig.add_devices(devices)
             yield rig
     finally:
         await dev.stop()

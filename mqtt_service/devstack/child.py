@@ -67,6 +67,11 @@ class Child:
                 raise
 
     @property
+    def pid(self) -> int:
+        """The process id of the shell that stands before the program; the program is a child of it."""
+        return self._shell.pid
+
+    @property
     def exit_status(self) -> int | None:
         """The program's exit status (128 + the signal that ended it), None while it runs."""
         return self._shell.returncode

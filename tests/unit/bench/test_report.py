@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from mqtt_service.bench.report import Measure, as_document, as_table, percentile
+from mqtt_service.bench.report import Measure, as_document, as_markdown, as_table, machine, percentile
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,18 @@ def test_the_table_shows_ratio_rounds_goal_and_figures() -> None:
     text = shown.get()
     for expected in ("0.500", "0.400–0.600", "✓ ≥ 0.5", "per_s 1,234", "✗ ≤ 1"):
         assert expected in text
+
+
+def test_the_document_has_a_row_for_each_measure_and_names_the_machine() -> None:
+    measures = [Measure("speed", [0.5], "higher", 0.5, {"per_s": 1234.5}), Measure("kB", [1234.5], "lower")]
+    lines = as_markdown(measures, {"cores": 2, "load_before": 0.5}).splitlines()
+    assert lines[0].startswith("| measure | ratio |")
+    assert "| speed | 0.500 | – | ✓ ≥ 0.5 | per_s 1,234 |" in lines
+    assert "| kB | 1,234 | – | – |  |" in lines
+    assert lines[-1] == "Taken on: cores 2, load_before 0.5."
+
+
+def test_the_machine_is_named_by_its_cores_and_its_load() -> None:
+    on = machine()
+    assert int(on["cores"]) >= 1
+    assert as_document([], on)["machine"] == on
