@@ -1,13 +1,13 @@
 -- The doorbell: a statement that makes commands due rings the workers once, however many rows it writes.
 --
--- It rings by Supabase's Broadcast from Database: realtime.send adds a message to realtime.messages, and Realtime hands it
--- to those who have joined the private topic mqtt-service:commands. The message says nothing but "look now". There is no
--- policy for the topic: service_role passes row-level security, and nobody else may join it, unless a project's own
--- policies on realtime.messages let people into every topic.
+-- It rings by Supabase's Broadcast from Database: realtime.send adds a message to realtime.messages, and Realtime hands
+-- it to those who have joined the private topic mqtt-service:commands. The message says nothing but "look now". There
+-- is no policy for the topic: service_role passes row-level security, and nobody else may join it, unless a project's
+-- own policies on realtime.messages let people into every topic.
 --
--- A ring only saves time: the poll finds the same commands. So nothing here fails a statement. Where realtime.send is not
--- there, or Realtime has no partition of realtime.messages for the day, nobody is rung, and workers, which try the bell
--- when they connect, listen to each new row instead (…_storage_and_realtime.sql).
+-- A ring only saves time: the poll finds the same commands. So nothing here fails a statement. Where realtime.send is
+-- not there, or Realtime has no partition of realtime.messages for the day, nobody is rung, and workers, which try the
+-- bell when they connect, listen to each new row instead (…_storage_and_realtime.sql).
 
 -- Rings; p_event is due, or test for a ring that a worker asks for. Returns whether the message was handed over: false
 -- where realtime.send is not there, or not ours to call. What fails inside of realtime.send is a warning.
@@ -56,9 +56,9 @@ create or replace trigger mqtt_ring_insert after insert on public.device_command
   referencing new table as new_rows
   for each statement execute function mqtt_private.fn_ring_for_statement();
 
--- Commands that somebody makes due: tried again, or scheduled for an earlier time. What workers do themselves rings nobody
--- (leases, results, giving back, delivering again): they look by themselves, and a worker that gives commands back since
--- it cannot send them must not wake itself.
+-- Commands that somebody makes due: tried again, or scheduled for an earlier time. What workers do themselves rings
+-- nobody (leases, results, giving back, delivering again): they look by themselves, and a worker that gives commands
+-- back since it cannot send them must not wake itself.
 -- For each row, with a condition on columns of ours alone: Postgres asks it before anything is called or kept, and a
 -- project can still change the type of its own columns.
 create or replace trigger mqtt_ring_update after update on public.device_commands
@@ -69,8 +69,8 @@ create or replace trigger mqtt_ring_update after update on public.device_command
   )
   execute function mqtt_private.fn_ring_for_statement();
 
--- For a worker that connects: does the bell work? Rings as a test, which wakes no queue. Returns whether the message was handed over; only
--- its arrival shows that the rest works too.
+-- For a worker that connects: does the bell work? Rings as a test, which wakes no queue. Returns whether the message
+-- was handed over; only its arrival shows that the rest works too.
 create or replace function public.fn_ring_workers() returns boolean
 language sql volatile security invoker set search_path = '' as $$
   select mqtt_private.fn_ring('test')

@@ -63,9 +63,10 @@ class BroadcastFeed:
     async def _read_one_slot(self) -> None:
         clock = asyncio.get_running_loop().time
         async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+            await keep_partitions(connection)
+            partitions_due = clock() + PARTITIONS_SECONDS
             await publish_messages(connection)
             slot, decoder = await create_slot(connection), Decoder()
-            partitions_due = clock()
             while True:
                 if clock() >= partitions_due:
                     await keep_partitions(connection)
