@@ -78,7 +78,6 @@ class CommandBell:
         """
         if await self._join_topic() and trusted and await self._answers():
             return
-        log.info("[REALTIME] The database has not rung: each new row is listened to, until it rings")
         rows = self._client.channel(_ROWS)
         rows.on_postgres_changes(
             RealtimePostgresChangesListenEvent.Insert,
@@ -89,6 +88,7 @@ class CommandBell:
         )
         await join_changes(rows, self._rows_state)
         self._rows = rows
+        log.info("[REALTIME] The database has not rung: each new row is listened to, until it rings")
         if self._has_rung:
             self._leave_rows()
 

@@ -49,6 +49,13 @@ def test_what_was_inserted_before_the_subscription_worked_needs_no_event() -> No
     assert not missed.newly_broken(100)
 
 
+def test_what_was_scheduled_for_much_later_was_not_announced() -> None:
+    missed = joined()
+    for inserted in (20, 21, 22):
+        missed.command_found(inserted, inserted + 3601)
+    assert not missed.newly_broken(10_000)
+
+
 def test_nothing_is_expected_of_a_subscription_that_is_gone() -> None:
     missed = joined()
     missed.command_found(20, 50)
