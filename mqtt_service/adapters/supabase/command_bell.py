@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from realtime import (
     AsyncRealtimeChannel,
     AsyncRealtimeClient,
+    RealtimeChannelOptions,
     RealtimePostgresChangesListenEvent,
     RealtimeSubscribeStates,
 )
@@ -71,14 +72,25 @@ class CommandBell:
         self._rows: AsyncRealtimeChannel | None = None
         self._leaving: asyncio.Task[None] | None = None
 
-    async def join(self, *, trusted: bool) -> None:
-        """Return when commands are heard of. Not `trusted`: a ring that was asked for proves nothing.
+    async def join_topic(self) -> bool:
+        """Join where rings come; returns whether this worker is let into private channels at all."""
+        topic = self._client.channel(TOPIC, channel_options(private=True))
+        topic.on_broadcast(_TEST, lambda _: self._tested.set())
+        topic.on_broadcast(_DUE, lambda _: self._on_ring())
+        await topic.subscribe(self._topic_state)
+        if not self._joined:
+            await self._client.remove_channel(topic)  # the library would try for ever
+        return self._joined
 
-        Whoever calls it limits the time, and ends it when the connection is lost.
+    async def listen(self, *, trusted: bool) -> None:
+        """Return when commands are heard of, after `join_topic`.
+
+        Not `trusted`: a ring that was asked for proves nothing. Whoever calls it limits the time, and ends it
+        when the connection is lost.
         """
-        if await self._join_topic() and trusted and await self._answers():
+        if self._joined and trusted and await self._answers():
             return
-        rows = self._client.channel(_ROWS)
+        rows = self._client.channel(_ROWS, channel_options(private=self._joined))
         rows.on_postgres_changes(
             RealtimePostgresChangesListenEvent.Insert,
             lambda _: self._on_command(),
@@ -91,24 +103,6 @@ class CommandBell:
         log.info("[REALTIME] The database has not rung: each new row is listened to, until it rings")
         if self._has_rung:
             self._leave_rows()
-
-    async def _join_topic(self) -> bool:
-        topic = self._client.channel(
-            TOPIC,
-            {
-                "config": {
-                    "broadcast": {"ack": False, "self": False},
-                    "presence": {"key": "", "enabled": False},
-                    "private": True,
-                }
-            },
-        )
-        topic.on_broadcast(_TEST, lambda _: self._tested.set())
-        topic.on_broadcast(_DUE, lambda _: self._on_ring())
-        await topic.subscribe(self._topic_state)
-        if not self._joined:
-            await self._client.remove_channel(topic)  # the library would try for ever
-        return self._joined
 
     async def _answers(self) -> bool:
         """Whether a ring that is asked for comes."""
@@ -146,6 +140,17 @@ class CommandBell:
     async def _leave(self, channel: AsyncRealtimeChannel) -> None:
         with suppress(Exception):  # a connection that breaks now is noticed by who watches it
             await self._client.remove_channel(channel)
+
+
+def channel_options(*, private: bool) -> RealtimeChannelOptions:
+    """The library's own, which it writes only for public channels."""
+    return {
+        "config": {
+            "broadcast": {"ack": False, "self": False},
+            "presence": {"key": "", "enabled": False},
+            "private": private,
+        }
+    }
 
 
 async def join_changes(channel: AsyncRealtimeChannel, on_state: State) -> None:

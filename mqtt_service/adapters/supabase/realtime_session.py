@@ -22,7 +22,7 @@ from realtime import (
 from realtime.message import Message
 from realtime.types import PHOENIX_CHANNEL, ChannelEvents
 
-from mqtt_service.adapters.supabase.command_bell import CommandBell, join_changes
+from mqtt_service.adapters.supabase.command_bell import CommandBell, channel_options, join_changes
 from mqtt_service.adapters.supabase.missed_events import MissedEvents
 from mqtt_service.errors import RetryableError
 
@@ -89,7 +89,7 @@ class RealtimeSession:
         self._bell = CommandBell(self._client, ring, self._on_command, self._on_state)
 
     async def subscribe(self, *, trusted: bool) -> None:
-        """Join, and return when events flow; see `CommandBell.join` on `trusted`.
+        """Join, and return when events flow; see `CommandBell.listen` on `trusted`.
 
         Raises RealtimeLostError.
         """
@@ -116,11 +116,13 @@ class RealtimeSession:
             listener.add_done_callback(lambda _: self._lose("the Realtime listener ended"))
 
     async def _join(self, *, trusted: bool) -> None:
-        await join_changes(self._devices(), self._on_state)
-        await self._bell.join(trusted=trusted)
+        # Private where that is allowed: a project can be set not to have public channels.
+        private = await self._bell.join_topic()
+        await join_changes(self._devices(private=private), self._on_state)
+        await self._bell.listen(trusted=trusted)
 
-    def _devices(self) -> AsyncRealtimeChannel:
-        channel = self._client.channel("mqtt-service")
+    def _devices(self, *, private: bool) -> AsyncRealtimeChannel:
+        channel = self._client.channel("mqtt-service", channel_options(private=private))
         # RLS keeps old values out of events, so the row says itself whether its welcome is due.
         channel.on_postgres_changes(
             RealtimePostgresChangesListenEvent.Update,

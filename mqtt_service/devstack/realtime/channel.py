@@ -36,11 +36,12 @@ class Connection(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """What a channel hears from, and who says whether it may."""
+    """What a channel hears from, and who says whether it may; `private_only`: no public channels."""
 
     changes: ChangeFeed
     broadcasts: BroadcastFeed
     access: TopicAccess
+    private_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ class Channel:
         That a subscription to changes works follows later, as a `system` message.
         """
         self._watch_expiry()
-        if self._config.private:
+        if self._sources.private_only and not self._config.private:
+            self._turn_away(join, "PrivateOnly: This project only allows private channels")
+        elif self._config.private:
             self._asking = asyncio.create_task(self._start_if_allowed(join))
         else:
             self._admit(join)
@@ -126,10 +129,13 @@ class Channel:
         try:
             await self._ask_policies()
         except TopicRefusedError as error:
-            self.end()
-            self._connection.send(phoenix.reply(join, {"reason": str(error)}, status="error"))
+            self._turn_away(join, str(error))
         else:
             self._admit(join)
+
+    def _turn_away(self, join: Message, reason: str) -> None:
+        self.end()
+        self._connection.send(phoenix.reply(join, {"reason": reason}, status="error"))
 
     async def _ask_policies(self) -> None:
         self._reads_broadcasts = await self._sources.access.reads_broadcasts(

@@ -39,6 +39,7 @@ class RealtimeServer:
     Sockets may be opened before, and outlive a restart of the database: a subscription is confirmed by a
     `system` message as soon as its changes flow, and again after each interruption. The slots are read every
     `poll_seconds`; a client that leaves `queue_length` messages unread is cut off.
+    `private_only`: the setting "Allow public access" is off.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RealtimeServer:
         *,
         poll_seconds: float = POLL_SECONDS,
         queue_length: int = QUEUE_LENGTH,
+        private_only: bool = False,
     ) -> None:
         self._keys = keys
         self._faults = faults
@@ -56,6 +58,7 @@ class RealtimeServer:
             ChangeFeed(url, poll_seconds=poll_seconds),
             BroadcastFeed(url, poll_seconds=poll_seconds),
             TopicAccess(url),
+            private_only,
         )
         self._queue_length = queue_length
         self._sockets: set[Socket] = set()

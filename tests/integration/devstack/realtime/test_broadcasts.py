@@ -15,10 +15,19 @@ from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 from supabase import acreate_client
 from websockets.asyncio.client import connect
 
+from mqtt_service.adapters.supabase.realtime import Doorbell
+from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.devstack.faults import RealtimeFaults
 from mqtt_service.devstack.realtime.messages_table import keep_partitions
-from mqtt_service.devstack.realtime.server import PATH
-from tests.integration.devstack.realtime.harness import DEADLINE_SECONDS, Stack, running_stack
+from mqtt_service.devstack.realtime.server import PATH, RealtimeServer
+from tests.integration.devstack.realtime.harness import (
+    DEADLINE_SECONDS,
+    DEVICE_A,
+    Stack,
+    running_stack,
+    serving,
+    until,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -288,3 +297,31 @@ async def test_a_message_that_another_role_may_not_write_is_a_warning(stack: Sta
         await person.execute("set role authenticated")
         await person.execute("select realtime.send('{}', 'note', 'room:1')")
     assert "row-level security" in warnings[0]
+
+
+async def test_a_worker_is_let_in_where_public_channels_are_not(stack: Stack) -> None:
+    """Fails where `RealtimeSession` joins its channels as public ones."""
+    heard = asyncio.Event()
+    server = RealtimeServer(stack.postgres.url, stack.keys, stack.faults, private_only=True)
+
+    async def ring() -> bool:
+        return bool(await one(stack, "select fn_ring_workers()"))
+
+    async with server, serving(server.routes()) as url:
+        async with client_of(stack, stack.keys.anon_key) as client:
+            client.url = client.url.replace(stack.url.removeprefix("http"), url.removeprefix("http"))
+            public = await join(client, "room:1", private=False)
+            assert "PrivateOnly: This project only allows private channels" in await public.next_state()
+        listeners = Listeners(heard.set, lambda _: None, lambda: None)
+        doorbell = Doorbell(url, stack.keys.service_role_key, listeners, ring)
+        task = asyncio.create_task(doorbell.run())
+        try:
+            await until(lambda: doorbell.status.connected)
+            await stack.sql(
+                "insert into device_commands (device_id, command_type) values (%s, 'ping')", DEVICE_A
+            )
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await heard.wait()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
