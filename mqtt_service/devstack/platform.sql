@@ -169,8 +169,8 @@ begin
 end
 $$;
 
--- Broadcast from the database: what is written here, Realtime hands to those who joined the topic. Policies on the table
--- decide who may join a private one; realtime.topic() is the topic that is being asked for.
+-- Broadcast from the database: what is written here, Realtime hands to those who joined the topic. Policies on the
+-- table decide who may join a private one; realtime.topic() is the topic that is being asked for.
 -- Realtime makes the partitions, one a day (UTC); without that of today nothing can be sent.
 create schema if not exists realtime;
 grant usage on schema realtime to anon, authenticated, service_role;
@@ -199,7 +199,8 @@ as $$
 $$;
 
 -- As hosted: with the rights of whoever calls it, and a failure is a warning. The setting stays for the transaction.
-create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+returns void
 language plpgsql
 as $$
 declare

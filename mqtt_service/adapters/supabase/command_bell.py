@@ -143,7 +143,7 @@ class CommandBell:
 
 
 def channel_options(*, private: bool) -> RealtimeChannelOptions:
-    """The library's own, which it writes only for public channels."""
+    """The library's defaults, which it has for public channels alone."""
     return {
         "config": {
             "broadcast": {"ack": False, "self": False},
