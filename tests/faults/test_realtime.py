@@ -30,7 +30,7 @@ POLL = 0.5
 QUICKER = {
     "adapters.supabase.realtime_session._HEARTBEAT": 0.5,
     "adapters.supabase.realtime_session._SUBSCRIBE_TIMEOUT": 3.0,
-    "adapters.supabase.command_bell._TEST_TIMEOUT": 0.3,
+    "adapters.supabase.command_bell._ANSWER_TIMEOUT": 0.9,
     "adapters.supabase.missed_events._LATE": 1.0,
     "adapters.supabase.missed_events._GRACE": 0.5,
 }

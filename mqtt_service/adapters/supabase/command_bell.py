@@ -29,8 +29,8 @@ _DUE = "due"
 _TEST = "test"
 _ROWS = "mqtt-service:rows"
 # The hosted service connects to the database for the first of its clients: the first rings can be lost.
-_TESTS = 3
-_TEST_TIMEOUT = 1.0
+_AGAIN_AFTER = 1.0
+_ANSWER_TIMEOUT = 3.0
 
 _HANDED_OVER = TypeAdapter(bool)
 
@@ -105,15 +105,14 @@ class CommandBell:
             self._leave_rows()
 
     async def _answers(self) -> bool:
-        """Whether a ring that is asked for comes."""
-        for _ in range(_TESTS):
-            if not await self._ring():
-                return False
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_TEST_TIMEOUT):
-                    await self._tested.wait()
-                return True
-        return False
+        """Whether a ring that is asked for comes, also where the response to the asking does not."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                while not self._tested.is_set() and await self._ring():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_AGAIN_AFTER):
+                            await self._tested.wait()
+        return self._tested.is_set()
 
     def _topic_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         """A topic that is refused is done without; one that was joined must stay."""

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.commands import Claim, CommandGateway
+from mqtt_service.adapters.supabase.missed_events import MissedEvents
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
@@ -147,9 +148,13 @@ async def test_a_thousand_rings_during_a_claim_cost_one_more_claim(
     stack: Stack, database: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims: list[None] = []
-    rung: list[None] = []
+    rung: list[float] = []
     may_claim = asyncio.Event()
-    claim = CommandGateway.claim
+    claim, hear = CommandGateway.claim, MissedEvents.event_received
+
+    def count_and_hear(missed: MissedEvents, now: float) -> bool:
+        rung.append(now)
+        return hear(missed, now)
 
     async def slow_claim(gateway: CommandGateway, **parameters: Any) -> Claim:
         claims.append(None)
@@ -158,13 +163,7 @@ async def test_a_thousand_rings_during_a_claim_cost_one_more_claim(
 
     async with running_worker(stack, poll_interval=600.0) as worker:
         await eventually(lambda: worker.snapshot().verdict == "healthy", "a healthy worker")
-        poll_now = worker.queue.poll_now
-
-        def count_and_poll() -> None:
-            rung.append(None)
-            poll_now()
-
-        monkeypatch.setattr(worker.queue, "poll_now", count_and_poll)
+        monkeypatch.setattr(MissedEvents, "event_received", count_and_hear)
         await insert(database, 1)
         await eventually(lambda: rung, "the first ring")
         await eventually(lambda: all_sent(database), "a worker that has nothing to do")
