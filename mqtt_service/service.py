@@ -18,6 +18,7 @@ from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.supabase.acknowledgements import AcknowledgementGateway
+from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
@@ -93,6 +94,7 @@ class Worker:
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
             Listeners(self._poll_now, self.provisioner.device_mapped, self._realtime_joined),
+            RingGateway(database).ring,
         )
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)

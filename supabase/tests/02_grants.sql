@@ -1,6 +1,6 @@
 -- Who may execute and read anything at all.
 \ir include/setup.psql
-select plan(16);
+select plan(17);
 
 select is_empty(
   $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
@@ -54,9 +54,14 @@ select set_has(
   $$select split_part(name, '(', 1) from our_functions where has_function_privilege('service_role', oid, 'execute')$$,
   $$values ('fn_claim_commands'), ('fn_settle_commands'), ('fn_acknowledge_commands'), ('fn_queue_welcome_commands'),
     ('fn_record_heartbeats'), ('fn_renew_visits'), ('fn_take_over_visits'), ('fn_end_visits'), ('fn_record_images'),
-    ('fn_settle_images'), ('fn_record_replies'), ('fn_announce_worker'), ('fn_inspect_project')$$,
+    ('fn_settle_images'), ('fn_record_replies'), ('fn_announce_worker'), ('fn_inspect_project'),
+    ('fn_ring_workers')$$,
   'service_role executes every call of the worker');
 select ok(not has_schema_privilege('anon', 'mqtt_private', 'usage'), 'anon cannot look into mqtt_private');
+select is_empty(
+  $$select name from our_functions
+    where name like '%fn_ring%' and has_function_privilege('authenticated', oid, 'execute')$$,
+  'signed-in users ring by queuing commands alone');
 
 select pg_temp.become_role('anon');
 select throws_ok('select * from devices', '42501', null, 'anon reads no device');
