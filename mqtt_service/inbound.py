@@ -8,7 +8,7 @@ is committed. A message that cannot be read is logged, counted and dropped; it n
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.images import ImageRecorded
@@ -20,9 +20,16 @@ from mqtt_service.errors import PermanentError, RemoteProtocolError
 from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, UNUSABLE_VALUES
 from mqtt_service.protocol.assembly import ImageRefusedError
-from mqtt_service.protocol.images import ImageChunk, ImageMetadata, ImageNameError, parse_data
+from mqtt_service.protocol.images import (
+    ImageChunk,
+    ImageMetadata,
+    ImageNameError,
+    LoneReadings,
+    parse_data,
+)
 from mqtt_service.protocol.topics import Topic, parse_topic
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler
+from mqtt_service.repairs import Repairs
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,7 @@ class InboundRouter:
     visits: Visits
     handover: Handover | None = None
     standby: bool = False
+    repairs: Repairs = field(default_factory=lambda: Repairs("data"))
 
     async def handle(self, message: InboundMessage) -> None:
         """Handle one message; return once what it changed is committed."""
@@ -68,8 +76,11 @@ class InboundRouter:
         except ImageNameError as error:
             await self._refuse(topic.device, error.shown, error)
             raise
+        self.repairs.report(data.device, data.repairs)
         if data.claimed_device is not None:
             FOREIGN_IDS.inc()
+        if isinstance(data, LoneReadings):
+            raise RemoteProtocolError("readings without a picture are not recorded")
         try:
             if isinstance(data, ImageChunk):
                 self._chunk(data)

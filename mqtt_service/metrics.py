@@ -20,7 +20,8 @@ ACKNOWLEDGEMENTS = Counter(
 )
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
-    "Inbound messages that were not used: malformed, own (sent by this service), reply_id (its id has "
+    "Inbound messages that were not used: malformed, last_will (the broker says that a device is gone), own "
+    "(sent by this service), reply_id (its id has "
     "no row in device_commands), refused (by the database), late (for a picture that was stored or failed), "
     "standby (another service answers them).",
     ["reason"],
@@ -53,6 +54,12 @@ CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were rece
 BUFFERED_BYTES = Gauge(
     "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
 )
+REPAIRED_MESSAGES = Counter(
+    "mqtt_service_repaired_messages",
+    "Inbound messages that were used though they are no strict JSON, by channel and by each kind of repair.",
+    ["channel", "kind"],
+    registry=REGISTRY,
+)
 UNUSABLE_VALUES = Counter(
     "mqtt_service_unusable_values",
     "Values in pictures' metadata that could not be used: reading (no finite number), time (before 2020, far "
@@ -84,5 +91,5 @@ for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
-for _reason in ("malformed", "own", "reply_id", "refused", "late", "standby"):
+for _reason in ("malformed", "last_will", "own", "reply_id", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)

@@ -31,6 +31,7 @@ STOREYS = (
         "metrics",
         "migrations",
         "publisher",
+        "repairs",
         "supervision",
         "watchdog",
     },
