@@ -67,8 +67,9 @@ def damaged(draw: st.DrawFn, messages: list[bytes]) -> bytes:
         start = draw(st.integers(0, len(message)))
         end = draw(st.integers(start, min(len(message), start + 12)) | st.just(len(message)))
         other = draw(st.sampled_from(messages))
-        splice = st.integers(0, len(other)).map(lambda place, other=other: other[place : place + 30])
-        message = message[:start] + draw(st.just(b"") | BYTES | splice) + message[end:]
+        place = draw(st.integers(0, len(other)))
+        put_in = draw(st.just(b"") | BYTES | st.just(other[place : place + 30]))
+        message = message[:start] + put_in + message[end:]
     return message
 
 
