@@ -46,7 +46,8 @@ IMAGES = Counter(
 )
 REFUSED_WRITES = Counter(
     "mqtt_service_refused_writes",
-    "What the project's tables did not take, by what was written: HELLO, picture, welcome. The log says why.",
+    "What the project's tables did not take, by what was written: HELLO, picture, welcome, readings. The log "
+    "says why.",
     ["kind"],
     registry=REGISTRY,
 )
@@ -58,6 +59,12 @@ REPAIRED_MESSAGES = Counter(
     "mqtt_service_repaired_messages",
     "Inbound messages that were used though they are no strict JSON, by channel and by each kind of repair.",
     ["channel", "kind"],
+    registry=REGISTRY,
+)
+TELEMETRY = Counter(
+    "mqtt_service_telemetry",
+    "Readings that came without a picture: recorded, duplicate (brought before), unknown_device, refused.",
+    ["result"],
     registry=REGISTRY,
 )
 UNUSABLE_VALUES = Counter(
@@ -85,8 +92,10 @@ for _result in ("known", "created", "refused"):
     HEARTBEATS.labels(_result)
 for _result in ("complete", "failed", "duplicate", "refused"):
     IMAGES.labels(_result)
-for _kind in ("HELLO", "picture", "welcome"):
+for _kind in ("HELLO", "picture", "welcome", "readings"):
     REFUSED_WRITES.labels(_kind)
+for _result in ("recorded", "duplicate", "unknown_device", "refused"):
+    TELEMETRY.labels(_result)
 for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):

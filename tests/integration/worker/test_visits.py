@@ -414,3 +414,29 @@ async def test_an_answer_with_a_nul_behind_it_reaches_its_command(stack: Stack, 
         answer = json.dumps({"command_id": str(command_id), "command_ack": "success"}).encode() + b"\0"
         side.say(f"device/{device['device_mac']}/ack", answer)
         await database.becomes(command_id, "acknowledged")
+
+
+async def test_readings_alone_are_one_row_though_two_workers_hear_them(stack: Stack, database: Rows) -> None:
+    device = new_id()
+    timed = {"timestamp": "2025-11-7T6:33:4Z", "sensor_data": {"temperature": 21.5}}
+    untimed = {"humidity": 45.2}
+
+    def heard() -> float:
+        return sum(
+            REGISTRY.get_sample_value("mqtt_service_telemetry_total", {"result": result}) or 0.0
+            for result in ("recorded", "duplicate")
+        )
+
+    async with running_worker(stack), running_worker(stack), wire(stack) as side:
+        before = heard()
+        for message in (timed, timed, untimed, untimed):
+            side.say(f"device/{device}/data", message)
+        await eventually(lambda: heard() - before == 8, "all readings with both workers")
+    found = await database.all(
+        "select t.* from public.device_telemetry t join public.devices d using (device_id)"
+        " where d.device_mac = %s order by t.captured_at",
+        device,
+    )
+    assert [(row["temperature"], row["humidity"], row["image_id"]) for row in found] == [
+        (21.5, None, None), (None, 45.2, None), (None, 45.2, None),
+    ]  # fmt: skip
