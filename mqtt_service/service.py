@@ -27,6 +27,7 @@ from mqtt_service.adapters.supabase.project import ProjectGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.adapters.supabase.storage import PictureStore
+from mqtt_service.adapters.supabase.telemetry import TelemetryGateway
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
 from mqtt_service.adapters.supabase.workers import WorkerGateway
@@ -36,6 +37,7 @@ from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.devices.reply_log import ReplyLog
+from mqtt_service.devices.telemetry import TelemetryHandler
 from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.health import Snapshot
@@ -124,6 +126,12 @@ class Worker:
             worker_id,
             temperature_unit=settings.temperature_unit,
         )
+        self.telemetry = TelemetryHandler(
+            TelemetryGateway(database, worker_id, policy),
+            worker_id,
+            settings.temperature_unit,
+            self.link.session_started_at,
+        )
         self.replies = ReplyLog(visits)
         self.visits = Visits(
             visits, self.link, self.pictures, self.replies, _visit_options(settings), self._poll_now
@@ -151,6 +159,7 @@ class Worker:
             self.heartbeats,
             self.pictures,
             self.visits,
+            self.telemetry,
             self.handover,
             standby=self._stands_by,
         )
@@ -164,6 +173,7 @@ class Worker:
         devices: dict[str, Part] = {
             "HELLOs": self.heartbeats.run,
             "pictures": self.pictures.run,
+            "readings": self.telemetry.run,
             "replies": self.replies.run,
             "visits": self.visits.run,
         }
@@ -222,7 +232,8 @@ class Worker:
 
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should: results and answers can wait while polls succeed."""
-        waits = (part.longest_wait for part in (self.acknowledgements, self.heartbeats, self.pictures))
+        parts = (self.acknowledgements, self.heartbeats, self.pictures, self.telemetry)
+        waits = (part.longest_wait for part in parts)
         if self.queue.settling_overdue or max(waits) > _MAX_WRITE_WAIT:
             return self.queue.last_error or "results and answers wait to be written; see the log"
         return self.queue.last_error

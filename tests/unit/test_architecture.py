@@ -32,6 +32,7 @@ STOREYS = (
         "migrations",
         "pasted",
         "publisher",
+        "repairs",
         "supervision",
         "watchdog",
     },
