@@ -5,6 +5,7 @@ Ratios are what counts; what stands beside them are this machine's own figures.
     dispatch   a backlog of commands, published by the worker and by bare paho
     cycle      the same up to the rows that say `acknowledged`; and how many calls a command costs
     chunks     pictures' chunks, taken in by the worker and by a bare paho subscriber
+    herd       a whole site that wakes within a second, with commands due and a picture each
     latency    from insert to publish, with and without Realtime
     claims     a claim beside a million finished rows, and a hundred thousand for later
 """
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from mqtt_service.bench.claims import measure_claims
 from mqtt_service.bench.commands import measure_cycle, measure_dispatch
+from mqtt_service.bench.herd import measure_herd
 from mqtt_service.bench.latency import measure_latency
 from mqtt_service.bench.pictures import measure_chunks
 from mqtt_service.bench.report import Measure, as_document, as_table
@@ -34,6 +36,8 @@ from mqtt_service.errors import ServiceError
 _INTERRUPTED = 130
 # Where standard output is no terminal, a table is not folded to fit one.
 _WIDTH = 160
+_BACKLOG_DEVICES = 200
+_HERD_DEVICES = 500
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -44,6 +48,7 @@ class Part(StrEnum):
     DISPATCH = "dispatch"
     CYCLE = "cycle"
     CHUNKS = "chunks"
+    HERD = "herd"
     LATENCY = "latency"
     CLAIMS = "claims"
 
@@ -62,11 +67,12 @@ class Sizes:
     finished: int
     later: int
     claims: int
+    herd: int
 
     @property
     def all_devices(self) -> int:
         """As many devices as any part needs."""
-        return max(self.devices, self.pictures, self.samples)
+        return max(self.devices, self.pictures, self.samples, self.herd)
 
 
 @app.command()
@@ -76,7 +82,10 @@ def main(  # noqa: PLR0913 - each is an option
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of dispatch, cycle and chunks.")] = 3,
     commands: Annotated[int, typer.Option(min=2, help="Commands in a backlog.")] = 3_000,
-    devices: Annotated[int, typer.Option(min=1, help="Devices that the backlog is for.")] = 200,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Devices of the backlog and of the herd.", show_default="200 and 500"),
+    ] = None,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures that are sent side by side.")] = 50,
     chunks: Annotated[int, typer.Option(min=1, help="Chunks of a picture, of 1,024 bytes each.")] = 70,
     samples: Annotated[int, typer.Option(min=1, help="Inserts whose latency is measured.")] = 100,
@@ -89,7 +98,17 @@ def main(  # noqa: PLR0913 - each is an option
 ) -> None:
     """Measure, and print a table. Exit status 0 unless something could not be measured."""
     sizes = Sizes(
-        rounds, commands, devices, pictures, chunks, samples, poll_interval, finished, later, claims
+        rounds=rounds,
+        commands=commands,
+        devices=devices or _BACKLOG_DEVICES,
+        pictures=pictures,
+        chunks=chunks,
+        samples=samples,
+        poll_interval=poll_interval,
+        finished=finished,
+        later=later,
+        claims=claims,
+        herd=devices or _HERD_DEVICES,
     )
     chosen = [part for part in Part if part in (parts or Part)]
     raise typer.Exit(run_bench(chosen, sizes, as_json=as_json))
@@ -141,6 +160,10 @@ async def _chunks(rig: Rig, sizes: Sizes) -> list[Measure]:
     return await measure_chunks(rig, sizes.pictures, sizes.chunks, sizes.rounds)
 
 
+async def _herd(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_herd(rig, sizes.herd)
+
+
 async def _latency(rig: Rig, sizes: Sizes) -> list[Measure]:
     return await measure_latency(rig, sizes.samples, sizes.poll_interval)
 
@@ -149,6 +172,7 @@ _PARTS: dict[Part, Callable[[Rig, Sizes], Awaitable[list[Measure]]]] = {
     Part.DISPATCH: _dispatch,
     Part.CYCLE: _cycle,
     Part.CHUNKS: _chunks,
+    Part.HERD: _herd,
     Part.LATENCY: _latency,
 }
 

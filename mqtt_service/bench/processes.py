@@ -51,14 +51,24 @@ class WorkerProcess:
 
     async def ready(self) -> None:
         """Return once it says that it can do its work."""
-        port = await eventually(self._port, "a worker that listens")
-        async with httpx.AsyncClient(trust_env=False, base_url=f"http://{HOST}:{port}") as client:
+        async with await self._http() as client:
 
             async def check() -> bool:
                 document = (await client.get("/health")).json()
                 return bool(document["status"] == "healthy")
 
             await eventually(check, "a healthy worker")
+
+    async def memory(self) -> float:
+        """Bytes of memory that it holds; 0 where the system does not say (Linux does)."""
+        async with await self._http() as client:
+            metrics = (await client.get("/metrics")).text
+        found = re.search(r"^process_resident_memory_bytes (\S+)", metrics, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    async def _http(self) -> httpx.AsyncClient:
+        port = await eventually(self._port, "a worker that listens")
+        return httpx.AsyncClient(trust_env=False, base_url=f"http://{HOST}:{port}", timeout=TIMEOUT_SECONDS)
 
     async def _port(self) -> str | None:
         if self._child.exit_status is not None:
