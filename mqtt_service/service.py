@@ -83,6 +83,7 @@ class Worker:
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
+            at_once=self._handle_at_once,
             on_connected=self._poll_now,
             has_newer_process=self._takeover.has_newer_process,
         )
@@ -263,6 +264,9 @@ class Worker:
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
+
+    def _handle_at_once(self, message: InboundMessage) -> bool:
+        return self.inbound.handle_at_once(message)
 
     def _realtime_joined(self) -> None:
         """Events may have been missed while the channel was away."""

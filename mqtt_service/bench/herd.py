@@ -4,17 +4,14 @@ The commands were published while the devices slept, so their HELLOs make them d
 subscriber takes in the same messages in the same run, published as fast as bare paho does.
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import zip_longest
 from random import Random
 
 from mqtt_service.bench.bare_paho import Message
-from mqtt_service.bench.herd_devices import HerdOutcome, device_id, make_device
-from mqtt_service.bench.processes import WorkerProcess, eventually
+from mqtt_service.bench.herd_devices import HerdOutcome, device_id, picture_of
+from mqtt_service.bench.processes import eventually
 from mqtt_service.bench.report import Measure, percentile
 from mqtt_service.bench.rig import Rig
 from mqtt_service.simulator.outgoing import acknowledgement, heartbeat_document
@@ -26,7 +23,6 @@ _ALLOWED_ANSWER = 2.0
 _MOST_TIMES_BARE = 3.0
 # The default of IMAGE_BUFFER_BYTES: what unfinished pictures may hold.
 _MEMORY_BOUND = 128 * 1024 * 1024
-_MEMORY_CHECK_SECONDS = 0.5
 
 _QUEUE = """
 insert into public.device_commands (device_id, command_type, command_payload)
@@ -37,14 +33,6 @@ where d.device_code = any (array(select 'BENCH-' || n from generate_series(1, %s
 """
 
 
-@dataclass(slots=True)
-class _Memory:
-    """Bytes that the worker holds in all: before the herd wakes, and at most."""
-
-    idle: float = 0.0
-    peak: float = 0.0
-
-
 async def measure_herd(rig: Rig, devices: int) -> list[Measure]:
     """What a herd of so many devices gets, and how long that takes."""
     bare = await _bare_seconds(rig, list(_messages(devices)))
@@ -53,8 +41,9 @@ async def measure_herd(rig: Rig, devices: int) -> list[Measure]:
         await worker.ready()
         await rig.all(_QUEUE, devices)
         await eventually(lambda: _all(rig, "sent", devices), "the herd's commands published")
-        async with _watched(worker) as memory:
-            outcome = await rig.wake_herd(devices)
+        idle = worker.peak_memory()
+        outcome = await rig.wake_herd(devices)
+        peak = worker.peak_memory()
         acknowledged = await _acknowledged(rig)
     await rig.clear()
     whole = await _whole_pictures(rig, outcome)
@@ -64,10 +53,10 @@ async def measure_herd(rig: Rig, devices: int) -> list[Measure]:
         _time(outcome, bare),
         Measure(
             "herd: worker's peak memory over idle / IMAGE_BUFFER_BYTES",
-            [(memory.peak - memory.idle) / _MEMORY_BOUND],
+            [(peak - idle) / _MEMORY_BOUND],
             "lower",
             1.0,
-            {"peak_bytes": memory.peak, "idle_bytes": memory.idle},
+            {"peak_bytes": peak, "idle_bytes": idle},
         ),
     ]
 
@@ -134,9 +123,7 @@ def _messages(devices: int) -> Iterator[Message]:
 
 def _said_by(number: int) -> Iterator[Message]:
     device, form = device_id(number), PictureFormat()
-    camera = make_device(number, "", 0).camera
-    (pending,) = camera.card if camera is not None else ()
-    picture = pending.picture
+    picture = picture_of(number)
     status, ack, data = (topic.replace("+", device) for topic in _TOPICS)
     hello = heartbeat_document(device, "spec", 1, [picture.name], Random(number))  # noqa: S311 - a simulation, nothing secret
     yield Message(status, json.dumps(hello))
@@ -146,28 +133,6 @@ def _said_by(number: int) -> Iterator[Message]:
     yield Message(data, json.dumps(metadata_document(device, picture, form)))
     for chunk in chunk_ids(picture, form):
         yield Message(data, json.dumps(chunk_document(device, picture, chunk, form)))
-
-
-@asynccontextmanager
-async def _watched(worker: WorkerProcess) -> AsyncIterator[_Memory]:
-    """Look at the worker's memory now and again during the block, and at its end."""
-    memory = _Memory(idle=await worker.memory())
-
-    async def look() -> None:
-        memory.peak = max(memory.peak, await worker.memory())
-
-    async def watch() -> None:
-        while True:
-            await look()
-            await asyncio.sleep(_MEMORY_CHECK_SECONDS)
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield memory
-        await look()
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def _all(rig: Rig, status: str, devices: int) -> bool:

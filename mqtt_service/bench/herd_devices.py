@@ -12,9 +12,10 @@ import sys
 from dataclasses import asdict, dataclass
 from random import Random
 
-from mqtt_service.simulator.camera import CameraOptions
+from mqtt_service.simulator.camera import Camera, CameraOptions
 from mqtt_service.simulator.device import SimulatedDevice
 from mqtt_service.simulator.options import DeviceOptions
+from mqtt_service.simulator.pictures import Picture
 from mqtt_service.simulator.wake import SleepOptions
 
 PICTURE_BYTES = 70_000
@@ -50,18 +51,28 @@ def plan_device(number: int) -> DeviceOptions:
     return DeviceOptions(device_id(number), camera=camera, sleeps=_SLEEPS)
 
 
-def make_device(number: int, host: str, port: int) -> SimulatedDevice:
-    """A device that is asleep, with one picture on its card; the same for the same number."""
+def picture_of(number: int) -> Picture:
+    """The picture that is on a device's card, the same for the same number."""
+    (pending,) = _camera(_make_device(number, "", 0)).card
+    return pending.picture
+
+
+def _make_device(number: int, host: str, port: int) -> SimulatedDevice:
     rng = Random(f"{_SEED} {number}")  # noqa: S311 - a simulation, nothing secret
     device = SimulatedDevice(plan_device(number), host, port, rng=rng)
-    if device.camera is not None:
-        device.camera.take()
+    _camera(device).take()
     return device
+
+
+def _camera(device: SimulatedDevice) -> Camera:
+    if device.camera is None:
+        raise AssertionError("every device of the herd has a camera")
+    return device.camera
 
 
 async def wake_herd(host: str, port: int, devices: int) -> HerdOutcome:
     """Wake so many devices at once; returns when all sleep or hang."""
-    herd = [make_device(number, host, port) for number in range(1, devices + 1)]
+    herd = [_make_device(number, host, port) for number in range(1, devices + 1)]
     start, at_once = asyncio.Event(), asyncio.Semaphore(_CONNECTING_AT_ONCE)
     rng = Random(_SEED)  # noqa: S311 - a simulation, nothing secret
 
@@ -88,8 +99,7 @@ def _outcome(herd: list[SimulatedDevice], began: float) -> HerdOutcome:
     confirmed = [
         (device.options.device_id, picture.sha256)
         for device in herd
-        if device.camera is not None
-        for picture in device.camera.card.confirmed
+        for picture in _camera(device).card.confirmed
     ]
     return HerdOutcome(
         began,

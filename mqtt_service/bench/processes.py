@@ -59,12 +59,9 @@ class WorkerProcess:
 
             await eventually(check, "a healthy worker")
 
-    async def memory(self) -> float:
-        """Bytes of memory that it holds; 0 where the system does not say (Linux does)."""
-        async with await self._http() as client:
-            metrics = (await client.get("/metrics")).text
-        found = re.search(r"^process_resident_memory_bytes (\S+)", metrics, re.MULTILINE)
-        return float(found[1]) if found else 0.0
+    def peak_memory(self) -> int:
+        """The most bytes of memory that it ever held."""
+        return self._child.peak_memory()
 
     async def _http(self) -> httpx.AsyncClient:
         port = await eventually(self._port, "a worker that listens")

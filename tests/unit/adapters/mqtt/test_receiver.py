@@ -25,7 +25,7 @@ async def test_a_repeat_is_known_for_as_long_as_its_acknowledgement_can_be_lost(
     receiver = Receiver(handle, 10, asyncio.sleep, remember_for=remember_for)
     first = InboundMessage("device/a/ack", b"{}", 1, duplicate=False)
     for message in (first, replace(first, duplicate=True)):
-        assert receiver.receive(message, 1, AckOrder(sent.append))
+        assert receiver.receive(message, 1, AckOrder(sent.extend, lambda call: call()))
         await receiver.drained(5)
     assert (len(seen), sent) == (handled, [1, 1])
 
@@ -41,7 +41,7 @@ async def test_a_message_that_is_not_handled_shows_for_how_long() -> None:
         message = InboundMessage(
             "device/a/ack", b"{}", 0, duplicate=False, received_at=time.monotonic() - age
         )
-        assert receiver.receive(message, 0, AckOrder(lambda _: None))
+        assert receiver.receive(message, 0, AckOrder(lambda _: None, lambda call: call()))
     assert 5 <= receiver.longest_wait < 60
     release.set()
     await receiver.drained(5)
