@@ -39,7 +39,7 @@ from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
-from mqtt_service.project_check import check_project
+from mqtt_service.project_check import check_project, set_wake_spread
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
@@ -246,7 +246,10 @@ class Worker:
         )
 
     async def _check_project(self) -> None:
-        await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
+        project = ProjectGateway(self._database)
+        if not self._stands_by:
+            await set_wake_spread(project, self._settings.wake_spread)
+        await check_project(project, self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 
     async def _run_link(self) -> None:

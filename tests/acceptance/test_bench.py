@@ -22,6 +22,12 @@ MEASURES = {
     "dispatch": ["dispatch of a backlog / bare paho", "dispatch of a backlog / bare paho, one by one"],
     "cycle": ["row to acknowledged / bare paho", "calls per command under load"],
     "chunks": ["chunks taken in / bare paho subscriber"],
+    "herd": [
+        "herd: first answer to a HELLO, p99 / 2 s",
+        "herd: commands acknowledged and pictures whole / all",
+        "herd: last ACK_OK / bare paho subscriber",
+        "herd: worker's peak memory over idle / IMAGE_BUFFER_BYTES",
+    ],
     "latency": ["insert to publish, p99 / 250 ms", "without Realtime, p99 / (poll + 250 ms)"],
     "claims": [
         "idle claim beside 500 finished / beside none",
