@@ -55,6 +55,8 @@ def test_every_part_gives_its_ratios(tmp_path: Path) -> None:
     assert [measure["name"] for measure in measures] == [
         name for names in MEASURES.values() for name in names
     ]
+    (kept,) = [measure["ratio"] for measure in measures if measure["name"].endswith("pictures whole / all")]
+    assert kept == 1.0
     assert all(measure["ratio"] > 0 and math.isfinite(measure["ratio"]) for measure in measures)
     assert list(tmp_path.iterdir()) == []
 
