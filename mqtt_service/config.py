@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     command_ttl: Seconds = 86_400.0
     lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
     wake_format: Literal["12h", "iso"] = "12h"
+    wake_spread: Annotated[int, Field(ge=0, le=43_200)] = 0
     temperature_unit: Literal["celsius", "fahrenheit"] = "celsius"
     standby: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 

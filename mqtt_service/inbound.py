@@ -66,6 +66,23 @@ class InboundRouter:
             DROPPED_MESSAGES.labels("malformed").inc()
             log.warning("[MQTT] Dropped a message on %r: %s", message.topic, error)
 
+    def handle_at_once(self, message: InboundMessage) -> bool:
+        """Keep a picture's chunk, which needs memory alone; False where `handle` has to see to a message."""
+        if self.standby or self.handover is not None or not message.topic.endswith("/data"):
+            return False
+        try:
+            data = parse_data(parse_topic(message.topic), message.payload, now=self.pictures.now())
+            if not isinstance(data, ImageChunk):
+                return False
+            self._chunk(data)
+        except RemoteProtocolError:  # `handle` meets it again, and can tell the picture's row
+            return False
+        if data.repairs:
+            self.repairs.report(data.device, data.repairs)
+        if data.claimed_device is not None:
+            FOREIGN_IDS.inc()
+        return True
+
     async def _from_device(self, topic: Topic, message: InboundMessage) -> None:
         if topic.channel == "status":
             await self.heartbeats.handle(topic, message.payload)

@@ -42,7 +42,7 @@ from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
-from mqtt_service.project_check import check_project
+from mqtt_service.project_check import check_project, set_wake_spread
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
@@ -86,6 +86,7 @@ class Worker:
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
+            at_once=self._handle_at_once,
             on_connected=self._poll_now,
             has_newer_process=self._takeover.has_newer_process,
         )
@@ -258,7 +259,10 @@ class Worker:
         )
 
     async def _check_project(self) -> None:
-        await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
+        project = ProjectGateway(self._database)
+        if not self._stands_by:
+            await set_wake_spread(project, self._settings.wake_spread)
+        await check_project(project, self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 
     async def _run_link(self) -> None:
@@ -276,6 +280,9 @@ class Worker:
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
+
+    def _handle_at_once(self, message: InboundMessage) -> bool:
+        return self.inbound.handle_at_once(message)
 
     def _realtime_joined(self) -> None:
         """Events may have been missed while the channel was away."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
@@ -77,7 +76,7 @@ class Connection:
         self._unsubscribed = asyncio.Event()
         self._client = Client(options, protocol, self, LoopBridge(self._failed))
         # Without effect once the connection has ended: the broker then delivers again.
-        self.order = AckOrder(partial(self._client.ack, qos=1))
+        self.order = AckOrder(self._client.acknowledge, loop.call_soon)
 
     @property
     def usable(self) -> bool:
@@ -128,6 +127,7 @@ class Connection:
 
     def disconnect(self) -> None:
         """Send DISCONNECT; the broker keeps the session, and `ended` follows."""
+        self.order.flush()
         self._client.disconnect()
 
     def end(self, reason: ServiceError) -> None:
@@ -219,7 +219,8 @@ class Connection:
         if self.ended.done():
             return
         if message.retain:
-            self._client.ack(message.mid, message.qos)
+            if message.qos:
+                self._client.acknowledge([message.mid])
             return
         self._receive(_inbound(message, self._options.max_inbound), message.mid, self.order)
 

@@ -24,7 +24,7 @@ from mqtt_service.adapters.mqtt.ack_order import AckOrder
 from mqtt_service.adapters.mqtt.broker_errors import SessionTakenOverError
 from mqtt_service.adapters.mqtt.client import V5
 from mqtt_service.adapters.mqtt.connection import Connection
-from mqtt_service.adapters.mqtt.messages import Handler, InboundMessage
+from mqtt_service.adapters.mqtt.messages import Handler, HandlerAtOnce, InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.mqtt.receiver import Receiver
 from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, reconnect_delay
@@ -55,19 +55,20 @@ class LinkStatus:
 class MqttLink:
     """The service's one link to its broker; all of it belongs to the event loop.
 
-    A message is acknowledged to the broker once `handler` has returned for it; see receiver.py for one that
-    raises. `on_connected` is called each time the link comes up. `taken_over` is set when another client with
-    our id has connected: the link then stays down, since both would disconnect each other for ever. Some
-    brokers do not say that this is why they disconnect: so `has_newer_process` is asked before the next
-    attempt.
+    A message is acknowledged to the broker once `at_once` was true of it, else once `handler` has returned
+    for it; see receiver.py for one that raises. `on_connected` is called each time the link comes up.
+    `taken_over` is set when another client with our id has connected: the link then stays down, since both
+    would disconnect each other for ever. Some brokers do not say that this is why they disconnect: so
+    `has_newer_process` is asked before the next attempt.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what differs in the service and in each test
         self,
         options: MqttOptions,
         subscriptions: Sequence[str],
         handler: Handler,
         *,
+        at_once: HandlerAtOnce = lambda _: False,
         on_connected: Callable[[], None] = lambda: None,
         has_newer_process: Callable[[], Awaitable[bool]] | None = None,
         jitter: Callable[[], float] = random.random,
@@ -80,7 +81,9 @@ class MqttLink:
         self._has_newer_process = has_newer_process
         self._jitter = jitter
         self._sleep = sleep
-        self._receiver = Receiver(handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive)
+        self._receiver = Receiver(
+            handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive, at_once=at_once
+        )
         self._drops = RateLimitedWarning(log)
         self._protocol = ProtocolVersion()
         self._attempts = Attempts()
