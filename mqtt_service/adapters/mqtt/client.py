@@ -80,8 +80,8 @@ def _tls_context(options: MqttOptions) -> ssl.SSLContext:
 class Client(mqtt.Client):
     """A client that connects once, on its own thread, and reports to `events` through `bridge`.
 
-    `last_received` is the monotonic time of the last packet from the broker. Raises OSError when the CA file
-    cannot be read.
+    `last_received` is the monotonic time at which something came from the broker last. Raises OSError when
+    the CA file cannot be read.
     """
 
     def __init__(
@@ -125,6 +125,11 @@ class Client(mqtt.Client):
         self._aborted = True
         self._shut_socket()
 
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read what came, which paho tells nobody of where it is a PINGRESP."""
+        self.last_received = time.monotonic()
+        return super().loop_read(max_packets)
+
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: ARG002, FBT001, FBT002 - paho's signature
         """Connect and serve until the connection ends; then report, whatever the reason."""
         failure: Exception | None = None
@@ -144,7 +149,6 @@ class Client(mqtt.Client):
     def _install_callbacks(self) -> None:
         """Each runs on paho's thread and passes the event on."""
         tell, events = self._bridge, self._events
-        self.on_log = self._note_traffic
         self.on_socket_open = self._socket_opened
         self.on_connect = lambda _c, _u, flags, reason, properties: tell(
             partial(events.connack, reason, properties, session_present=flags.session_present)
@@ -159,14 +163,9 @@ class Client(mqtt.Client):
 
     def _remove_callbacks(self) -> None:
         """Break the reference cycles, so that the sockets close with the last reference to this client."""
-        self.on_log = self.on_socket_open = self.on_connect = self.on_subscribe = None
+        self.on_socket_open = self.on_connect = self.on_subscribe = None
         self.on_unsubscribe = self.on_publish = self.on_message = self.on_disconnect = None
         del self._events, self._bridge
-
-    def _note_traffic(self, _client: mqtt.Client, _userdata: object, _level: int, text: str) -> None:
-        # paho reports a PINGRESP in its log alone.
-        if text.startswith("Received"):
-            self.last_received = time.monotonic()
 
     def _socket_opened(self, _client: mqtt.Client, _userdata: object, _socket: object) -> None:
         # A client that was aborted while it connected must not take the session from the next one.
