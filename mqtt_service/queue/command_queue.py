@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _SMALLEST_CLAIM = 100
 _LARGEST_CLAIM = 500
-_MAX_UNSETTLED = 5 * _LARGEST_CLAIM
+_MAX_UNSETTLED = 3 * _LARGEST_CLAIM
 # What a claim of many may take longer than one of few, in seconds.
 _QUICK, _SLOW = 0.05, 0.15
 
@@ -184,7 +184,8 @@ class CommandQueueProcessor:
         loop = asyncio.get_running_loop()
         started = loop.time()
         # Without a broker nothing is taken, but the claim still expires and fails what is due.
-        limit = self._size.limit if self._sender.connected and not self.settling_overdue else 0
+        able = self._sender.connected and self._has_room() and not self.settling_overdue
+        limit = self._size.limit if able else 0
         held = [*self._commands.in_hand, *self._settler.held]
         claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=held)
         self._size.claimed(len(claim.commands), loop.time() - started)
@@ -197,7 +198,7 @@ class CommandQueueProcessor:
         kept = self._commands.take(claim.commands, started) if claim.commands else 0
         self._commands.forget_reopened(started)
         # What was given back at once would be taken, and given back, again and again.
-        if claim.more and (kept or claim.failed):
+        if (claim.more and (kept or claim.failed)) or not self._has_room():
             await self._wait_for_room()
             return 0.0
         # 0 s to the next due row means that it is not ours to take yet: asking again at once cannot help.
@@ -208,7 +209,11 @@ class CommandQueueProcessor:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._options.poll_interval):
                 await self._commands.wait_until_at_most(self._size.limit)
-                await self._settler.wait_until(lambda: self._settler.unsettled <= 2 * _LARGEST_CLAIM)
+                await self._settler.wait_until(self._has_room)
+
+    def _has_room(self) -> bool:
+        in_hand, unsettled = len(self._commands.in_hand), self._settler.unsettled
+        return in_hand <= self._size.limit and unsettled <= _LARGEST_CLAIM
 
     def _notify(self, claim: Claim, claimed_at: float) -> None:
         if claim.welcome_due:
