@@ -92,8 +92,8 @@ def _tls_context(options: MqttOptions) -> ssl.SSLContext:
 class Client(mqtt.Client):
     """A client that connects once, on its own thread, and reports to `events` through `bridge`.
 
-    `last_received` is the monotonic time of the last packet from the broker. Raises OSError when the CA file
-    cannot be read.
+    `last_received` is the monotonic time at which something came from the broker last. Raises OSError when
+    the CA file cannot be read.
     """
 
     def __init__(
