@@ -24,9 +24,10 @@ from mqtt_service.devices.picture_uploads import PictureUploader
 from mqtt_service.errors import RemoteProtocolError, ServiceError
 from mqtt_service.log import context
 from mqtt_service.metrics import BUFFERED_BYTES, CHUNKS, DROPPED_MESSAGES, IMAGES
-from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, Limits
+from mqtt_service.protocol.assembly import Assembly, ImageBuffer, Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
 from mqtt_service.protocol.topics import device_key
+from mqtt_service.protocol.whole_picture import ImageFaultError
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.assembly import (
     Assembly,
     ImageBuffer,
-    ImageFaultError,
     ImageRefusedError,
     Limits,
 )
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
+from mqtt_service.protocol.whole_picture import ImageFaultError
 
 MAC = "AA:BB:CC:DD:EE:FF"
 BARE = "aabbccddeeff"
