@@ -92,7 +92,7 @@ class Assembly:
         return size is not None and self.buffered_bytes >= size
 
     def _is_counted_up(self) -> bool:
-        """Whether no id is left out; without its first chunk a picture is no JPEG, so that is not asked here."""
+        """Whether no id is left out; a picture without its first chunk is no JPEG anyway."""
         return max(self._chunks) - min(self._chunks) == len(self._chunks) - 1
 
     def _is_picture(self) -> bool:
