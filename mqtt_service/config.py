@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     image_silence: Seconds = 5.0
     image_max_bytes: Count = 5_000_000
     image_max_chunks: Count = 5_000
+    image_give_up: Literal["keep", "discard", "quarantine"] = "keep"
+    image_give_up_after: Count = 3
     images_per_device: Count = 4
     images_in_flight: Count = 1_000
     image_buffer_bytes: Count = 128 * 1024 * 1024
@@ -132,7 +134,9 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "wake_format", "temperature_unit", "edge_handover", mode="before")
+    @field_validator(
+        "log_format", "wake_format", "temperature_unit", "edge_handover", "image_give_up", mode="before"
+    )
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

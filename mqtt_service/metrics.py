@@ -40,7 +40,8 @@ HEARTBEATS = Counter(
 )
 IMAGES = Counter(
     "mqtt_service_images",
-    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a limit).",
+    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a limit); "
+    "given_up: failed or refused for the last time.",
     ["result"],
     registry=REGISTRY,
 )
@@ -90,7 +91,7 @@ for _result in ("acknowledged", "failed", "rejected", "reply", "duplicate"):
     ACKNOWLEDGEMENTS.labels(_result)
 for _result in ("known", "created", "refused"):
     HEARTBEATS.labels(_result)
-for _result in ("complete", "failed", "duplicate", "refused"):
+for _result in ("complete", "failed", "duplicate", "refused", "given_up"):
     IMAGES.labels(_result)
 for _kind in ("HELLO", "picture", "welcome", "readings"):
     REFUSED_WRITES.labels(_kind)

@@ -32,6 +32,7 @@ from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
 from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.config import Settings
+from mqtt_service.devices.giving_up import GiveUpPolicy
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
@@ -126,6 +127,7 @@ class Worker:
             _limits(settings),
             worker_id,
             temperature_unit=settings.temperature_unit,
+            give_up=GiveUpPolicy(settings.image_give_up, settings.image_give_up_after),
         )
         self.telemetry = TelemetryHandler(
             TelemetryGateway(database, worker_id, policy),

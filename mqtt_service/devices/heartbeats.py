@@ -109,3 +109,6 @@ def _log_heartbeat(heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
             heartbeat.pending_count,
             extra=extra,
         )
+    if recorded.given_up_names and recorded.holds_lease:
+        given_up = ", ".join(recorded.given_up_names)
+        log.info("[HELLO] Not asked for, since they were given up: %s", given_up, extra=extra)
