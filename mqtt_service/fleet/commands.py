@@ -1,6 +1,7 @@
 """The verbs `commands`, `show`, `cancel` and `retry`."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -145,9 +146,9 @@ def run_show(settings: ProjectSettings, reference: str, *, as_json: bool) -> int
             output.say(f"{command.command_id}  {command.status}")
             for line in story:
                 output.say(f"  {line}")
-            output.say(f"  Payload: {command.command_payload}")
+            output.say(f"  Payload: {json.dumps(command.command_payload, ensure_ascii=False)}")
             if command.response is not None:
-                output.say(f"  Answer: {command.response}")
+                output.say(f"  Answer: {json.dumps(command.response, ensure_ascii=False)}")
         return 0
 
     return asyncio.run(run())
@@ -159,7 +160,6 @@ class Move:
 
     before: Sequence[str]
     after: str
-    verb: str
     done: str
     refused: str
 
@@ -168,13 +168,11 @@ CANCEL = Move(
     ("pending", "failed"),
     "cancelled",
     "cancelled",
-    "cancelled",
     "only what is pending or failed can be cancelled",
 )
 RETRY = Move(
     ("failed",),
     "pending",
-    "tried again",
     "tried again",
     "only what failed can be tried again: queue a new one",
 )
@@ -198,6 +196,7 @@ def run_move(settings: ProjectSettings, references: Sequence[str], move: Move, *
 
 async def _move(project: Project, command: CommandRow, move: Move, output: Output) -> dict[str, object]:
     moved = await project.commands.move(command.command_id, before=move.before, after=move.after)
+    already = moved is None
     if moved is None:
         # Where an answer was lost the move has happened already.
         found = await project.commands.by_ids([command.command_id])
@@ -205,7 +204,7 @@ async def _move(project: Project, command: CommandRow, move: Move, output: Outpu
     done = moved.status == move.after
     name = f"{short_id(command.command_id)} ({command.command_type})"
     if done:
-        output.say(f"{name}: {move.done}")
+        output.say(f"{name} is {moved.status} already" if already else f"{name}: {move.done}")
         if move.after == "cancelled" and command.attempt:
             output.say("  A worker had taken it up before, so the device may have got it nevertheless.")
     else:

@@ -73,7 +73,7 @@ async def _send(
             return 1
         devices = {device.device_id: device for device in chosen.devices}
         commands = commands_for(order, chosen.devices, uuid4)
-        queued = await queue(project.commands, commands, lambda _: None)
+        queued = await queue(project.commands, commands)
         _say_queued(queued, devices, output)
         rows: dict[UUID, CommandRow] = {}
         if request.wait and queued.commands:

@@ -52,10 +52,8 @@ def commands_for(order: Order, devices: Sequence[DeviceRow], new_id: Callable[[]
     ]
 
 
-async def queue(
-    table: CommandTable, commands: Sequence[NewCommand], on_progress: Callable[[int], None]
-) -> Queued:
-    """Queue commands of one order; `on_progress` hears how many are done with.
+async def queue(table: CommandTable, commands: Sequence[NewCommand]) -> Queued:
+    """Queue commands of one order.
 
     The first goes alone: what is refused of it is refused of all, and then nothing has been queued (raises
     PermanentError). Later, a row that is refused harms no other. Where the API goes away in between, the rest
@@ -64,7 +62,6 @@ async def queue(
     queued = Queued()
     await table.queue(commands[:1])
     queued.commands += commands[:1]
-    on_progress(1)
     for batch in _batches(commands[1:]):
         if queued.error is None:
             try:
@@ -74,7 +71,6 @@ async def queue(
         if queued.error is not None:
             settled = {one.command_id for one in (*queued.commands, *(row for row, _ in queued.refused))}
             queued.unknown += [command for command in batch if command.command_id not in settled]
-        on_progress(len(batch))
     return queued
 
 
