@@ -52,8 +52,8 @@ def order_of(request: SendRequest, now: datetime) -> Order:
 
 def run_send(settings: ProjectSettings, request: SendRequest, *, as_json: bool) -> int:
     """Queue the command; returns the exit status: 1 where it was not queued for all, or not acknowledged."""
-    request.selection.check()
     order = order_of(request, datetime.now(UTC))
+    request.selection.check()
     timeout = parse_duration(request.timeout) if request.timeout else None
     return asyncio.run(_send(settings, request, order, timeout, Output(as_json=as_json)))
 
