@@ -5,25 +5,16 @@ from typing import Annotated
 import typer
 
 from mqtt_service.fleet.words import LOST, OPEN, STATUSES
+from mqtt_service.protocol.commands import BUILT_IN_TYPES
 
 # The headings of the help.
 COMMANDS = "Commands to devices"
 DEVICES = "Devices"
 
-_BUILT_IN_TYPES = (
-    "capture_image",
-    "send_image",
-    "set_wake_schedule",
-    "update_config",
-    "reboot",
-    "update_firmware",
-    "ping",
-)
-
 
 def complete_types(incomplete: str) -> list[str]:
     """The built-in types that begin like this."""
-    return [name for name in _BUILT_IN_TYPES if name.startswith(incomplete)]
+    return [name for name in BUILT_IN_TYPES if name.startswith(incomplete)]
 
 
 def complete_statuses(incomplete: str) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -81,7 +82,9 @@ async def _watch(project: Project, wanted: CommandFilter, limit: int, output: Ou
     """Show the list anew each time; where nobody watches, each command and each change as a line."""
     seen: dict[UUID, CommandRow] = {}
     with (
-        Live(console=output.out, screen=output.live, auto_refresh=False) if output.live else _Quiet() as live
+        Live(console=output.out, screen=output.live, auto_refresh=False)
+        if output.live
+        else nullcontext() as live
     ):
         while True:
             commands = await project.commands.latest(wanted, limit)
@@ -97,16 +100,6 @@ async def _watch(project: Project, wanted: CommandFilter, limit: int, output: Ou
                         output.say(change_line(command, labels, now))
             seen = {command.command_id: command for command in commands}
             await asyncio.sleep(_WATCH_PAUSE)
-
-
-class _Quiet:
-    """Stands in for a live view where nobody watches."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 async def _labels(project: Project, commands: Sequence[CommandRow]) -> dict[UUID, DeviceRow]:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -127,7 +128,7 @@ async def _wait(
     labels = {device_id: device.label for device_id, device in devices.items()}
     seconds = timeout.total_seconds() if timeout else None
     rows: dict[UUID, CommandRow] = {}
-    with Live(console=output.out, transient=False) if output.live else _NoLive() as live:
+    with Live(console=output.out, transient=False) if output.live else nullcontext() as live:
         async for seen in watch(project.commands, ids, timeout=seconds):
             now = datetime.now(UTC)
             if isinstance(live, Live):
@@ -140,16 +141,6 @@ async def _wait(
             rows = seen
     _say_end(rows, len(ids), output)
     return rows
-
-
-class _NoLive:
-    """Stands in for a live view where nobody watches."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def _say_end(rows: dict[UUID, CommandRow], asked: int, output: Output) -> None:

@@ -15,6 +15,7 @@ from mqtt_service.fleet.words import STATUSES, answer_time, fate, is_leased
 _LATE = timedelta(minutes=1)
 # As the claim, the heartbeats and the visits of the database have it.
 _REPEATABLE = frozenset({"send_image", "set_wake_schedule", "update_config"})
+_REPLACEABLE = frozenset({"set_wake_schedule", "update_config"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +154,9 @@ def _sent(case: _Case) -> Iterator[str]:
     elif command.redelivery_count >= case.rules.redelivery_limit:
         yield f"It was sent again {command.redelivery_count} times, which is all. A late answer still counts."
     else:
+        unless = ", unless a newer one has replaced it" if command.command_type in _REPLACEABLE else ""
         yield (
-            f"When the device wakes, it is sent again ({command.redelivery_count} of "
+            f"When the device wakes, it is sent again{unless} ({command.redelivery_count} of "
             f"{case.rules.redelivery_limit} times so far)."
         )
     yield from _waking(case)
