@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_service"
 
-# The fleet's verbs are no part of the worker: they show how far a time is away, and read "2h" by this machine.
+# The verbs of the fleet are no part of the worker: they read "2h" by the machine on which they run.
 OUTSIDE = ("devstack", "simulator", "demo", "bench", "fleet")
 # What they do with it: show it (/health), send it (ping), or judge whether a device's own clock can be right,
 # within days.
