@@ -7,7 +7,7 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import httpx
 from pydantic import (
@@ -30,6 +30,8 @@ Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
+S = TypeVar("S", bound="ProjectSettings")
+
 _PORTS = 65536
 _AS_THEY_ARE = {"mqtt_password"}
 _TRUE = {"true", "1", "yes", "on", "t", "y"}
@@ -37,10 +39,10 @@ _TRUE = {"true", "1", "yes", "on", "t", "y"}
 _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
 
-class Settings(BaseSettings):
-    """What an operator can set; the table in docs/operations.md says the same in words.
+class ProjectSettings(BaseSettings):
+    """What the command line needs of the worker's settings: the project, and how the worker treats commands.
 
-    Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
+    Raises nothing but pydantic's `ValidationError`: use `load_project_settings`, which speaks to operators.
     """
 
     model_config = SettingsConfigDict(
@@ -51,6 +53,57 @@ class Settings(BaseSettings):
     supabase_secret_key: SecretStr = Field(
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
     )
+    supabase_timeout: Seconds = 10.0
+
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    command_ttl: Seconds = 86_400.0
+    redelivery_limit: Annotated[int, Field(ge=0, le=1000)] = 3
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_pasted(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Tidy every text but the password; what is then empty counts as not set, as empty variables do."""
+        tidied = {
+            name: value if not isinstance(value, str) or name.lower() in _AS_THEY_ARE else tidy(value)
+            for name, value in values.items()
+        }
+        tidied = {name: value for name, value in tidied.items() if value != ""}
+        return _with_port_of_host(tidied)
+
+    @field_validator("supabase_secret_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value().strip()  # a pasted key often ends with a line break
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError("must be the key alone: printable ASCII without spaces")
+        return SecretStr(key)
+
+    @field_validator("supabase_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        value = project_url(value)
+        try:
+            url = httpx.URL(value)
+            good = (
+                url.scheme in {"http", "https"} and url.host and url.path == "/" and (url.port or 1) < _PORTS
+            )
+        except (httpx.InvalidURL, ValueError):
+            good = False
+        meant = meant_by_url(value)
+        if meant is not None or not good or url.query or url.userinfo or url.fragment:
+            rule = "must be the project's URL, like https://<project>.supabase.co, with no path"
+            raise ValueError(rule if meant is None else f"{rule}; this {meant}")
+        return value
+
+
+class Settings(ProjectSettings):
+    """What an operator can set; the table in docs/operations.md says the same in words.
+
+    Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
+    """
 
     mqtt_host: Text
     mqtt_port: Port = 8883
@@ -61,11 +114,7 @@ class Settings(BaseSettings):
     mqtt_client_id: Text = Field(default_factory=lambda: default_client_id(dict(os.environ), platform.node()))
     mqtt_shared_group: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None = None
 
-    supabase_timeout: Seconds = 10.0
     poll_interval: Seconds = 5.0
-    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
-    retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
-    command_ttl: Seconds = 86_400.0
     lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
     wake_format: Literal["12h", "iso"] = "12h"
     wake_spread: Annotated[int, Field(ge=0, le=43_200)] = 0
@@ -74,7 +123,6 @@ class Settings(BaseSettings):
 
     register_devices: bool = True
     registrations_per_minute: Count = 60
-    redelivery_limit: Annotated[int, Field(ge=0, le=1000)] = 3
 
     image_silence: Seconds = 5.0
     image_max_bytes: Count = 5_000_000
@@ -91,20 +139,8 @@ class Settings(BaseSettings):
     edge_buffer: Count = 1_000
     edge_timeout: Seconds = 10.0
 
-    port: Annotated[int, Field(ge=0, le=65535)] = 3000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_pasted(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Tidy every text but the password; what is then empty counts as not set, as empty variables do."""
-        tidied = {
-            name: value if not isinstance(value, str) or name.lower() in _AS_THEY_ARE else tidy(value)
-            for name, value in values.items()
-        }
-        tidied = {name: value for name, value in tidied.items() if value != ""}
-        return _with_port_of_host(tidied)
 
     @field_validator("mqtt_password")
     @classmethod
@@ -114,14 +150,6 @@ class Settings(BaseSettings):
         if secret is not None and (fault := fault_of_secret(secret.get_secret_value())) is not None:
             raise ValueError(fault)
         return secret
-
-    @field_validator("supabase_secret_key")
-    @classmethod
-    def _is_a_key(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value().strip()  # a pasted key often ends with a line break
-        if not re.fullmatch(r"[!-~]+", key):
-            raise ValueError("must be the key alone: printable ASCII without spaces")
-        return SecretStr(key)
 
     @model_validator(mode="after")
     def _has_a_user_for_the_password(self) -> Self:
@@ -140,23 +168,6 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
-
-    @field_validator("supabase_url")
-    @classmethod
-    def _is_http(cls, value: str) -> str:
-        value = project_url(value)
-        try:
-            url = httpx.URL(value)
-            good = (
-                url.scheme in {"http", "https"} and url.host and url.path == "/" and (url.port or 1) < _PORTS
-            )
-        except (httpx.InvalidURL, ValueError):
-            good = False
-        meant = meant_by_url(value)
-        if meant is not None or not good or url.query or url.userinfo or url.fragment:
-            rule = "must be the project's URL, like https://<project>.supabase.co, with no path"
-            raise ValueError(rule if meant is None else f"{rule}; this {meant}")
-        return value
 
     @field_validator("mqtt_host")
     @classmethod
@@ -208,8 +219,17 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
 
     The message leaves out values, since one of them may be a secret in the wrong place.
     """
+    return _load(Settings, env_file)
+
+
+def load_project_settings(env_file: Path | None = Path(".env")) -> ProjectSettings:
+    """Read what the command line needs; the broker's settings are neither demanded nor looked at."""
+    return _load(ProjectSettings, env_file)
+
+
+def _load(kind: type[S], env_file: Path | None) -> S:
     try:
-        return Settings(_env_file=env_file)
+        return kind(_env_file=env_file)
     except UnicodeDecodeError:
         raise ConfigurationError([f"{env_file} is not UTF-8 text: save it as such"]) from None
     except ValidationError as error:
