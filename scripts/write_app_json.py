@@ -1,6 +1,6 @@
-"""Write app.json, Heroku's form of the settings: names from config.py, their meaning from docs/operations.md.
+"""Write app.json, Heroku's form of the settings: names from config.py, words from docs/operations.md.
 
-Run it when a setting is new or its row in the table has changed: `.venv/bin/python scripts/write_app_json.py`.
+Run it when a setting is new or its row in the table has changed, with the Python of `.venv`.
 """
 
 import json
@@ -34,7 +34,7 @@ def _plain(cell: str) -> str:
 
 
 def app_json(operations: str) -> dict[str, Any]:
-    """The document, from the text of docs/operations.md. Raises KeyError for a setting that has no row there."""
+    """The document, from the text of docs/operations.md. Raises KeyError where a setting has no row."""
     said = meanings(operations.split("\n## Settings\n", 1)[1].split("\n## ", 1)[0])
     env = {
         name.upper(): {"description": _description(*said[name.upper()]), "required": field.is_required()}

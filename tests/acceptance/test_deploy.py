@@ -1,4 +1,4 @@
-"""A host's build and start, done here: requirements.txt alone in a clean environment, then the Procfile's line."""
+"""A host's build and start: requirements.txt alone in a clean environment, then the Procfile's line."""
 
 import json
 import os

@@ -21,7 +21,7 @@ def read(name: str) -> str:
 def entries(name: str) -> dict[str, tuple[Requirement, list[str]]]:
     """Package → its pin and its hashes."""
     text = "\n".join(line for line in read(name).splitlines() if not line.startswith("#"))
-    found = {}
+    found: dict[str, tuple[Requirement, list[str]]] = {}
     for entry in text.replace("\\\n", " ").splitlines():
         pin = Requirement(_HASH.sub("", entry).strip())
         found[canonicalize_name(pin.name)] = (pin, _HASH.findall(entry))

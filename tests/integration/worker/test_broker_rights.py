@@ -6,11 +6,13 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.protocol.topics import subscriptions
@@ -69,12 +71,12 @@ class Device:
         self._results: asyncio.Queue[int] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         client.on_message = lambda _c, _d, message: self.heard.append(message.topic)
-        client.on_publish = lambda _c, _d, _mid, reason, _p: loop.call_soon_threadsafe(
-            self._results.put_nowait, reason.value
-        )
-        client.on_subscribe = lambda _c, _d, _mid, reasons, _p: loop.call_soon_threadsafe(
-            self._results.put_nowait, reasons[0].value
-        )
+
+        def result(reason: ReasonCode) -> None:
+            loop.call_soon_threadsafe(self._results.put_nowait, reason.value)
+
+        client.on_publish = lambda _c, _d, _mid, reason, _p: result(reason)
+        client.on_subscribe = lambda _c, _d, _mid, reasons, _p: result(reasons[0])
 
     async def publish(self, topic: str) -> int:
         """The broker's reason code; below 0x80 it took the message."""
@@ -115,11 +117,11 @@ async def test_the_worker_hears_all_and_a_device_speaks_under_its_own_id(
         device(access(broker, tmp_path, "greenhouse-1")) as greenhouse,
     ):
         own = [
-            f"{root}/cam-a/{channel}" for root in ("device", "ESP32CAM") for channel in ("status", "ack", "data")
+            f"{root}/cam-a/{said}" for root in ("device", "ESP32CAM") for said in ("status", "ack", "data")
         ]
         assert [await cam.publish(topic) for topic in own] == [0] * len(own)
         assert await greenhouse.publish("device/AA:BB:CC:DD:EE:FF/status") == 0
-        foreign = ("device/cam-b/status", "ESP32CAM/cam-b/ack", "device/cam-a/cmd", "device/cam-b/cmd", "other")
+        foreign = ("device/cam-b/status", "ESP32CAM/cam-b/ack", "device/cam-a/cmd", "device/cam-b/cmd", "any")
         assert [await cam.publish(topic) for topic in foreign] == [NOT_AUTHORIZED] * len(foreign)
         assert await greenhouse.publish("device/cam-a/status") == NOT_AUTHORIZED
         heard = {*own, "device/AA:BB:CC:DD:EE:FF/status"}
@@ -142,12 +144,9 @@ async def test_a_device_hears_only_what_is_for_it(broker: Mosquitto, tmp_path: P
     assert other.heard == ["device/cam-b/cmd"]
 
 
-async def test_nobody_comes_in_without_the_password_or_without_tls(
-    broker: Mosquitto, tmp_path: Path
-) -> None:
+async def test_nobody_comes_in_without_the_password_or_without_tls(broker: Mosquitto, tmp_path: Path) -> None:
     right = access(broker, tmp_path)
-    for changes in ({"password": "wrong"}, {"username": None, "password": None}):
-        wrong = options(broker.port, **{"tls": True, "ca_file": right.ca_file, "username": "cam-a", **changes})
+    for wrong in (replace(right, password="wrong"), replace(right, username=None, password=None)):
         async with running(wrong, wait=False) as link:
             assert "refused our credentials" in await refused(link)
     async with running(options(broker.port, username="mqtt-service", password="x"), wait=False) as link:
