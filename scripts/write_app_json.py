@@ -43,8 +43,8 @@ def app_json(operations: str) -> dict[str, Any]:
     }
     return {
         "name": "mqtt-service",
-        "description": "Carries commands from a Supabase project to MQTT devices, and their answers back. "
-        "Only the required settings need a value; durations are seconds.",
+        "description": "Carries commands from a Supabase project to MQTT devices, and answers back. "
+        "Only required settings need a value; durations are seconds.",
         "keywords": ["mqtt", "supabase", "esp32"],
         "success_url": "/health",
         "stack": "heroku-24",

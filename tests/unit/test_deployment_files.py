@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +79,18 @@ def test_app_json_asks_for_every_setting_and_gives_away_none() -> None:
     assert not [name for name, entry in env.items() if not entry["description"] or "value" in entry]
 
 
+def test_app_json_has_only_what_heroku_describes() -> None:
+    """devcenter.heroku.com/articles/app-json-schema, and the lengths of Heroku's package app.json."""
+    document = json.loads(read("app.json"))
+    about = {"name", "description", "keywords", "website", "repository", "logo", "success_url"}
+    made = {"scripts", "env", "formation", "addons", "buildpacks", "environments", "stack", "image"}
+    assert set(document) <= about | made
+    assert len(document["name"]) <= 30
+    assert len(document["description"]) <= 140
+    for entry in document["env"].values():
+        assert set(entry) <= {"description", "value", "required", "generator"}
+
+
 def test_render_asks_for_what_is_required_and_for_secrets_without_a_value() -> None:
     (service,) = load("render.yaml")["services"]
     variables = {variable["key"]: variable for variable in service["envVars"]}
@@ -123,6 +136,19 @@ def test_only_what_the_image_copies_is_sent_to_its_build() -> None:
     assert lines[0] == "*"
     assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "deploying").glob("*.md")), ids=lambda page: page.name
+)
+def test_pages_name_settings_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"\b(?:SUPABASE|MQTT)_[A-Z_]+", text)) <= set(SETTINGS)
+    for block in re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        document = tomllib.loads(block)
+        assert set(document.get("env", {})) <= set(SETTINGS) - SECRETS
+        if "http_service" in document:
+            assert document["env"]["PORT"] == str(document["http_service"]["internal_port"])
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/deploying/heroku.md"])

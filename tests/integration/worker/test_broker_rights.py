@@ -78,9 +78,9 @@ class Device:
         client.on_publish = lambda _c, _d, _mid, reason, _p: result(reason)
         client.on_subscribe = lambda _c, _d, _mid, reasons, _p: result(reasons[0])
 
-    async def publish(self, topic: str) -> int:
+    async def publish(self, topic: str, payload: bytes = b"{}") -> int:
         """The broker's reason code; below 0x80 it took the message."""
-        self._client.publish(topic, topic.encode(), qos=1)
+        self._client.publish(topic, payload, qos=1)
         return await asyncio.wait_for(self._results.get(), 10)
 
     async def subscribe(self, topic: str) -> int:
@@ -151,6 +151,22 @@ async def test_nobody_comes_in_without_the_password_or_without_tls(broker: Mosqu
             assert "refused our credentials" in await refused(link)
     async with running(options(broker.port, username="mqtt-service", password="x"), wait=False) as link:
         await refused(link)
+
+
+async def test_a_restart_of_the_broker_keeps_more_than_its_default_for_a_worker_that_is_away(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    payloads = [str(number).encode() for number in range(1_200)]  # Mosquitto would keep 1,000
+    async with running(access(broker, tmp_path)):
+        pass
+    async with device(access(broker, tmp_path, "cam-a")) as cam:
+        for payload in payloads:
+            await cam.publish("device/cam-a/ack", payload)
+    await broker.stop()
+    await broker.start()
+    inbox = Inbox()
+    async with running(access(broker, tmp_path), inbox):
+        await inbox.has(*payloads)
 
 
 def test_making_the_files_again_keeps_the_authority_and_what_was_changed(tmp_path: Path) -> None:
