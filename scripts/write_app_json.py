@@ -16,7 +16,8 @@ from mqtt_service.config import Settings  # noqa: E402 - the project's folder ha
 
 # Heroku chooses it.
 NOT_ASKED = {"PORT"}
-_LINK = re.compile(r" \(\[[^\]]*\]\([^)]*\)\)")  # in brackets: it says where there is more
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+_ASIDE = re.compile(r" \(" + _LINK.pattern + r"\)")  # a link in brackets says where there is more
 
 
 def meanings(table: str) -> dict[str, tuple[str, str]]:
@@ -30,7 +31,7 @@ def meanings(table: str) -> dict[str, tuple[str, str]]:
 
 
 def _plain(cell: str) -> str:
-    return _LINK.sub("", cell).replace("`", "").strip()
+    return _LINK.sub(r"\1", _ASIDE.sub("", cell)).replace("`", "").strip()
 
 
 def app_json(operations: str) -> dict[str, Any]:
