@@ -3,7 +3,7 @@ FROM python:3.11-slim-bookworm AS build
 COPY requirements.txt .
 # Wheels alone, each checked against its hash. The environment itself has no pip.
 RUN python -m venv --without-pip /venv \
-    && python -m pip --python /venv/bin/python install --no-cache-dir --no-compile \
+    && python -m pip --python /venv/bin/python install --no-cache-dir \
         --require-hashes --only-binary :all: -r requirements.txt
 
 FROM python:3.11-slim-bookworm
@@ -12,7 +12,7 @@ WORKDIR /app
 COPY --from=build /venv /venv
 COPY mqtt_service mqtt_service
 COPY supabase supabase
-RUN /venv/bin/python -m compileall -q /venv/lib mqtt_service
+RUN python -m compileall -q mqtt_service
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PORT=3000
 USER 10001:10001
 EXPOSE 3000
