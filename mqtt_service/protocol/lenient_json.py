@@ -17,7 +17,7 @@ Repair = Literal[
     "trailing_bytes",  # something stands behind the object
     "wrapped",  # the object is the first item of an array, or the text of a JSON string
     "control_character",  # one between two tokens, or raw in a text
-    "nul",  # one between two tokens of the object: what was written may end here, and older bytes follow
+    "nul",  # one between two tokens, or within a text: what was written may end there, and older bytes follow
     "quotes",  # 'single quotes'
     "escape",  # a backslash before what needs none
     "unquoted_key",
@@ -144,7 +144,7 @@ class _Reader:
             self.repairs.add("quotes")
         body = quoted[1:-1]
         if _CONTROL.search(body):
-            self.repairs.add("control_character")
+            self.repairs.add("nul" if "\0" in body.rstrip("\0") else "control_character")
         elif "\\" not in body and '"' not in body:
             return body
         unescaped: str = _TEXT.decode(f'"{_ESCAPE.sub(self._mend_escape, body)}"')

@@ -108,6 +108,8 @@ def parse_ack(topic: Topic, payload: bytes) -> Acknowledgement | ServiceMessage:
     if "command_ack" in document:
         return _acknowledgement(topic, document, reading)
     name = short_text(document.get("image_name"), _LONGEST_NAME)
+    if reading.repairs:
+        raise RemoteProtocolError("the message has no command_ack, and what services say is strict JSON")
     if "ACK_OK" in document:
         return ServiceMessage(topic.root, topic.device, "ACK_OK", name)
     if "missing_chunks" in document:

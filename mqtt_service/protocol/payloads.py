@@ -45,12 +45,14 @@ def _from_text(text: str, most: int | None) -> bytes:
     except ValueError:
         # Perhaps it has line breaks, the alphabet for URLs, no padding, or something around it.
         pass
-    text = text.strip(_BLANKS_AND_NULS)
     head = _DATA_URI.match(text)
-    bare = text[head.end() if head else 0 :].translate(_TO_STANDARD_BASE64).rstrip("=")
+    said = text[head.end() if head else 0 :].translate(_TO_STANDARD_BASE64)
+    bare = said.rstrip("\0=")
     _refuse_hex(bare, most)
+    # Where a NUL is behind, it may have taken the place of what the padding would complete.
+    padded = said.rstrip("\0") if "\0" in said else bare + "=" * (-len(bare) % 4)
     try:
-        return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
+        return binascii.a2b_base64(padded, strict_mode=True)
     except ValueError as error:
         raise RemoteProtocolError(
             f"the chunk's payload is not base64 ({error}); the chunk is dropped"

@@ -51,7 +51,7 @@ MESSAGES = {
     "10 MB": (TEN_MB, r"the message is 100000\d\d bytes, the limit is 65536"),
     "no JSON": (b"\xff\xfe\x00", "the message is not a JSON object"),
     "cut off": (b'{"command_ack": "ok"', "may have lost its command_id"),
-    "a NUL": (b'{"command_ack": "fai\x00ok"}', "means neither done nor failed"),
+    "a NUL": (b'{"command_ack": "fai\x00ok"}', "has a NUL within"),
     # Python's parser gives up at a depth that differs by version; ours reads no deeper than 32.
     "2,000 deep": (
         b'{"command_ack": ' + DEEP.encode() + b"}",

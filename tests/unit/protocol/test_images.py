@@ -592,6 +592,8 @@ def test_a_chunk_is_repaired_in_its_form(payload: bytes) -> None:
         (CHUNK.replace(b"4AAQ", b"4\xffAQ"), "not base64"),
         (CHUNK.replace(b"a.jpg", b"\xfc.jpg"), "not UTF-8"),
         (CHUNK.replace(b"1,", b"1,\0"), "NUL within"),
+        (CHUNK.replace(b'"/9j', b'"\0/9j'), "NUL within"),
+        (CHUNK.replace(b"==", b"\0"), "not base64"),
         (CHUNK.replace(b"}", b', "image_name": "b.jpg"}'), "image_name twice"),
     ],
 )

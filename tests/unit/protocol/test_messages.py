@@ -390,6 +390,7 @@ ID = "0f9c2c1e-6f0b-4d36-9a53-0d8f7f7a2b11"
         (b'{"command_id": "%s", "command_ack": "ok", "rea' % ID.encode(), "success", ID),
         (b'{"command_id": "%s", "command_ack": {"status": "failed"' % ID.encode(), "failed", ID),
         (b'{"command_ack": "failed", "reason": "\xfcber"}', "failed", None),
+        (b'{"command_ack": "success", "message": "done\0\0\0"}', "success", None),
     ],
 )
 def test_an_answer_is_repaired_in_its_form(payload: bytes, outcome: str, command_id: str | None) -> None:
@@ -414,6 +415,8 @@ def test_an_answer_is_repaired_in_its_form(payload: bytes, outcome: str, command
         (rb'{"command_ack":"success","command\_id":"1"}', "may have lost its command_id"),
         (b'{"command_ack":\0"success","command_id":"1"}', "has a NUL within"),
         (b'{"command_id":"1",\0"command_ack":"success"}', "has a NUL within"),
+        (b'{"message":"no\0t ok","command_ack":"success"}', "has a NUL within"),
+        (b'{"image_name":"a.jpg","ACK_OK":{},}', "no command_ack"),
         (b"{command_id:1a,command_ack:ok not}", "cannot be read to its end|no command_ack"),
         (b'{"command_ack":"success","command_id":"0f9\xff"}', "not one that this service sends"),
         (b'{"command_ack":"failed","command_ack":"ok"}', "has command_ack twice"),
