@@ -143,6 +143,15 @@ def test_the_same_words_without_a_time_count_as_often_as_one_worker_hears_them(q
     assert len(kept(queue)) == 2
 
 
+@pytest.mark.parametrize(("ago", "result"), [(5, "duplicate"), (30, "recorded")])
+def test_a_session_that_began_a_moment_ago_may_have_heard_what_another_has(
+    queue: Queue, ago: float, result: str
+) -> None:
+    """The worker reckons how old its session is, and the database looks at it later."""
+    queue.readings({**SAID, "received_seconds_ago": ago}, worker="one:a")
+    assert results(queue.readings({**SAID, "session_seconds": 0.1}, worker="two:b")) == [result]
+
+
 def test_words_with_their_time_count_once_however_often_a_device_says_them(queue: Queue) -> None:
     assert results(queue.readings(TIMED, TIMED, worker="one:a")) == ["recorded", "duplicate"]
     assert results(queue.readings(TIMED, worker="two:b")) == ["duplicate"]
