@@ -22,6 +22,7 @@ from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
+from mqtt_service.adapters.supabase.examination import ExaminationGateway
 from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.project import ProjectGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell
@@ -40,7 +41,8 @@ from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
-from mqtt_service.project_check import check_project
+from mqtt_service.migrations import read_migrations
+from mqtt_service.project_check import check_project, check_schema
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
@@ -178,6 +180,7 @@ class Worker:
             **devices,
             "provisioning": self.provisioner.run,
             "look at the project": self._check_project,
+            "presence": self._takeover.run,
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
         }
@@ -247,6 +250,7 @@ class Worker:
         )
 
     async def _check_project(self) -> None:
+        await check_schema(ExaminationGateway(self._database), read_migrations())
         await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 
