@@ -21,7 +21,7 @@ from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, UNUSABLE_VALUES
 from mqtt_service.protocol.assembly import ImageRefusedError
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, ImageNameError, parse_data
-from mqtt_service.protocol.topics import Topic, parse_topic
+from mqtt_service.protocol.topics import Topic, is_probe, parse_topic
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ class InboundRouter:
         """Handle one message; return once what it changed is committed."""
         try:
             topic = parse_topic(message.topic)
+            if is_probe(topic.device):
+                DROPPED_MESSAGES.labels("probe").inc()
+                return
             if topic.channel == "ack":
                 await self.acknowledgements.handle(topic, message)
                 return
