@@ -12,6 +12,7 @@ import typer
 
 from mqtt_service import __version__
 from mqtt_service.config import load_settings
+from mqtt_service.doctor.command import config, doctor
 from mqtt_service.errors import ConfigurationError, ServiceError
 from mqtt_service.migrations import as_document, as_list, as_script, read_migrations
 from mqtt_service.worker_process import run_worker
@@ -33,6 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Carries commands from a Supabase project to MQTT devices, and their answers back.",
 )
+
+
+app.command()(doctor)
+app.command()(config)
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ async def check_schema(gateway: ExaminationGateway, files: Sequence[Migration]) 
         )
     elif version > newest:
         log.warning(
-            "[SERVICE] The database's schema (%s) is newer than this worker (%s, schema %s): update the worker",
+            "[SERVICE] The database's schema (%s) is newer than this worker (%s, schema %s): "
+            "update the worker",
             version,
             __version__,
             newest,

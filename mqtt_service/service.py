@@ -83,7 +83,7 @@ class Worker:
             WorkerGateway(database, worker_id), settings.mqtt_client_id, worker_id
         )
         self.link = MqttLink(
-            _mqtt_options(settings),
+            mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
             on_connected=self._poll_now,
@@ -283,7 +283,8 @@ async def _within(seconds: float, work: Awaitable[None]) -> None:
             await work
 
 
-def _mqtt_options(settings: Settings) -> MqttOptions:
+def mqtt_options(settings: Settings) -> MqttOptions:
+    """How a worker with these settings uses the broker."""
     return MqttOptions(
         host=settings.mqtt_host,
         port=settings.mqtt_port,

@@ -37,7 +37,7 @@ class SessionTakeover:
         return done.pop().result() if done else False
 
     async def run(self) -> None:
-        """Announce this process once a minute until cancelled, so that the database knows which workers run."""
+        """Announce this process once a minute until cancelled, so that the database knows who runs."""
         while True:
             await asyncio.sleep(_ANNOUNCE_EVERY)
             await self.has_newer_process()

@@ -40,12 +40,14 @@ def _running(running: list[WorkerSeen]) -> Finding:
 
 
 def _clash(worker: WorkerSeen) -> Finding:
-    """On a deploy an old process is still there once; copies under one id throw each other out again and again."""
+    """On a deploy an old process is seen once; copies under one id throw each other out again and again."""
     ago = worker.overtaken_ago or 0.0
     cure = "give each running copy a MQTT_CLIENT_ID of its own (a deploy ends by itself)"
     seen = f"two workers used MQTT_CLIENT_ID {worker.client_id}: {worker.overtaken} still ran {ago:.0f} s ago"
     if (worker.overtakings or 0) >= _MANY_OVERTAKINGS:
-        return Finding("client_id", "broken", f"{seen}, and {worker.overtakings} were thrown out in turn", cure)
+        return Finding(
+            "client_id", "broken", f"{seen}, and {worker.overtakings} were thrown out in turn", cure
+        )
     return Finding("client_id", "warning", f"{seen}, beside {worker.worker}", cure)
 
 

@@ -1,22 +1,22 @@
-"""Connections of doctor's own to the broker: they announce its limits, and take their session with them.
+"""Connections of doctor's own to the broker: they tell its limits, and end their sessions.
 
-Never under a worker's client id, which would throw that worker out, and never in a shared group, of which each
-member takes a part of the messages from the others.
+Never under a worker's client id, which would throw that worker out, and never in a shared group, of which
+each member takes a part of the messages from the others.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_service.adapters.mqtt.ack_order import AckOrder
 from mqtt_service.adapters.mqtt.broker_errors import HungUpError, ProtocolRefusedError
-from mqtt_service.adapters.mqtt.client import V5, V311, new_properties
+from mqtt_service.adapters.mqtt.client import V5, V311
 from mqtt_service.adapters.mqtt.connection import Connection
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
@@ -38,7 +38,7 @@ class BrokerLimits:
 
 
 class DoctorConnection(Connection):
-    """A connection that knows the limits, and can end its session. `hear` gets each message's topic."""
+    """A connection that knows the broker's limits. `hear` gets each message's topic."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class DoctorConnection(Connection):
     ) -> None:
         self.limits = BrokerLimits()
         self._hear = hear
+        self.speaks_v5 = protocol == V5
         super().__init__(options, protocol, topics, self._heard, lambda: None)
 
     def _heard(self, message: InboundMessage, mid: int, order: AckOrder) -> None:
@@ -68,72 +69,53 @@ class DoctorConnection(Connection):
         )
         super().connack(reason, properties, session_present=session_present)
 
-    async def leave(self, *, keep_session: bool) -> None:
-        """Disconnect; the broker forgets the session, or keeps it until a later connection leaves it."""
+    async def leave(self) -> None:
+        """Disconnect, and wait a moment for the end."""
         if self.usable:
-            properties = None
-            if self._v5 and not keep_session:
-                properties = new_properties(PacketTypes.DISCONNECT)
-                properties.SessionExpiryInterval = 0
-            if self._client.disconnect(properties=properties) is MQTTErrorCode.MQTT_ERR_SUCCESS:
-                await asyncio.wait({self.ended}, timeout=_LEAVE_TIMEOUT)
+            self.disconnect()
+            await asyncio.wait({self.ended}, timeout=_LEAVE_TIMEOUT)
         self.end(BrokerUnavailableError("this connection was left"))
 
 
-async def connected(
-    options: MqttOptions,
-    topics: Sequence[str] = (),
-    hear: Callable[[str], None] = lambda _topic: None,
-) -> tuple[DoctorConnection, MQTTProtocolVersion]:
-    """Connect with MQTT 5, or with 3.1.1 where the broker has no other; raises why that failed."""
-    for protocol in (V5, V311):
-        try:
-            connection = DoctorConnection(options, protocol, topics, hear)
-        except OSError as error:
-            raise PermanentError(
-                f"MQTT_CA_FILE cannot be used ({error}); name a file of PEM certificates"
-            ) from error
-        connection.start()
-        try:
-            ends = {connection.ready, connection.ended}
-            await asyncio.wait(ends, timeout=options.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
-        except BaseException:
-            connection.end(BrokerUnavailableError("interrupted"))
-            raise
-        if connection.usable:
-            return connection, protocol
-        if not connection.ended.done():
-            connection.end(
-                BrokerUnavailableError(
-                    f"{options.address} did not answer; check MQTT_HOST, MQTT_PORT and MQTT_TLS"
-                )
-            )
-        error = connection.ended.result()
-        if protocol is V311 or not isinstance(error, ProtocolRefusedError | HungUpError):
-            raise error
-    raise BrokerUnavailableError(f"{options.address} refused both versions; check MQTT_PORT")
-
-
 @asynccontextmanager
-async def connection(
-    options: MqttOptions,
-    topics: Sequence[str] = (),
-    hear: Callable[[str], None] = lambda _topic: None,
-) -> AsyncIterator[tuple[DoctorConnection, MQTTProtocolVersion]]:
-    """As `connected`; the session ends with the block, however that ends."""
-    made, protocol = await connected(options, topics, hear)
+async def connected(
+    options: MqttOptions, topics: Sequence[str] = (), hear: Callable[[str], None] = lambda _topic: None
+) -> AsyncIterator[DoctorConnection]:
+    """Connect with MQTT 5, or with 3.1.1 where the broker has no other; raises why that failed."""
+    made = await _connect(options, topics, hear)
     try:
-        yield made, protocol
+        yield made
     finally:
-        await made.leave(keep_session=False)
-        if protocol is V311:
-            await forget(options)
+        await made.leave()
 
 
-async def forget(options: MqttOptions) -> None:
-    """End a session of MQTT 3.1.1 by taking it up as a clean one (MQTT 3.1.1, section 3.1.2.4)."""
-    with suppress(Exception):  # what cannot be reached is not there to be tidied up
-        made = DoctorConnection(replace(options, session_expiry=0), V311)
-        made.start_clean()
-        await asyncio.wait({made.ready, made.ended}, timeout=options.connect_timeout)
-        await made.leave(keep_session=False)
+async def _connect(
+    options: MqttOptions, topics: Sequence[str], hear: Callable[[str], None]
+) -> DoctorConnection:
+    try:
+        return await _connect_with(V5, options, topics, hear)
+    except (ProtocolRefusedError, HungUpError):
+        return await _connect_with(V311, options, topics, hear)
+
+
+async def _connect_with(
+    protocol: MQTTProtocolVersion, options: MqttOptions, topics: Sequence[str], hear: Callable[[str], None]
+) -> DoctorConnection:
+    try:
+        made = DoctorConnection(options, protocol, topics, hear)
+    except OSError as error:
+        cure = "name a file of PEM certificates"
+        raise PermanentError(f"MQTT_CA_FILE cannot be used ({error}); {cure}") from error
+    made.start()
+    try:
+        ends: list[asyncio.Future[Any]] = [made.ready, made.ended]
+        await asyncio.wait(ends, timeout=options.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
+    except BaseException:
+        made.end(BrokerUnavailableError("interrupted"))
+        raise
+    if made.usable:
+        return made
+    made.end(
+        BrokerUnavailableError(f"{options.address} did not answer; check MQTT_HOST, MQTT_PORT and MQTT_TLS")
+    )
+    raise made.ended.result()

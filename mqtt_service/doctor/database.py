@@ -42,7 +42,7 @@ def triggers_of(files: Sequence[Migration]) -> dict[str, str]:
 
 
 def schema(version: str, files: Sequence[Migration]) -> Finding:
-    """Compare the database's version, empty for one from before it had any, with the newest of these files."""
+    """Compare the database's version, empty where it is from before it had one, with the newest file's."""
     newest = files[-1].version
     if version < newest:
         later = [each.file for each in files if each.version > version]

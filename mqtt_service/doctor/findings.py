@@ -27,7 +27,7 @@ class Check:
     question: str
 
 
-# In the order in which things fail for people, which is that of the report. docs/doctor.md has the same table.
+# In the order in which things fail for people, and of the report. docs/doctor.md has the same table.
 CHECKS = {
     "settings": Check("Configuration", "can every setting be read?"),
     "http_port": Check("Configuration", "can the worker listen on PORT?"),
@@ -65,7 +65,7 @@ CHECKS = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Finds something under each of `names`. `essential`: where it is broken, the rest of its walk is pointless."""
+    """Finds something under each of `names`. Where an `essential` one is broken, the rest is pointless."""
 
     names: Sequence[str]
     look: Callable[[], Awaitable[Iterable[Finding]]]
@@ -102,7 +102,7 @@ def skipped(names: Iterable[str], reason: str) -> list[Finding]:
 
 
 def from_error(name: str, error: ServiceError, cure: str = "") -> Finding:
-    """A broken finding; every error of ours says what happened and, after a colon or a semicolon, what to do."""
+    """A broken finding; our errors say what happened and, after a colon or a semicolon, what to do."""
     text = str(error)
     if cure:
         return Finding(name, "broken", text, cure)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from mqtt_service.doctor.findings import Finding
 
-_GET_SECRET = "set SUPABASE_SECRET_KEY to a secret key (dashboard: Project Settings, API Keys)"
+_CURE = "set SUPABASE_SECRET_KEY to a secret key (dashboard: Project Settings, API Keys)"
 _OTHER_KINDS = {
     "sb_publishable_": "is a publishable key, which may do next to nothing",
     "sbp_": "is a personal access token, which is for the management API",
@@ -28,10 +28,10 @@ def inspect_key(key: str, url: str, now: datetime) -> Finding:
         return _ok("a secret key")
     for prefix, what in _OTHER_KINDS.items():
         if key.startswith(prefix):
-            return _broken(f"SUPABASE_SECRET_KEY {what}", _GET_SECRET)
+            return _broken(f"SUPABASE_SECRET_KEY {what}", _CURE)
     claims = _claims(key)
     if claims is None:
-        return Finding("key", "warning", "SUPABASE_SECRET_KEY looks like no key of Supabase", _GET_SECRET)
+        return Finding("key", "warning", "SUPABASE_SECRET_KEY looks like no key of Supabase", _CURE)
     return _inspect_token(claims, url, now)
 
 
@@ -39,7 +39,7 @@ def _inspect_token(claims: Mapping[str, Any], url: str, now: datetime) -> Findin
     role, reference, project = claims.get("role"), claims.get("ref"), _project(url)
     if role != "service_role":
         kind = "the anon key" if role == "anon" else "a token of another role"
-        return _broken(f"SUPABASE_SECRET_KEY is {kind}, which may do next to nothing", _GET_SECRET)
+        return _broken(f"SUPABASE_SECRET_KEY is {kind}, which may do next to nothing", _CURE)
     if project and isinstance(reference, str) and reference != project:
         return _broken(
             f"the key is of the project {reference[:40]!r}, SUPABASE_URL of {project!r}",
@@ -48,7 +48,7 @@ def _inspect_token(claims: Mapping[str, Any], url: str, now: datetime) -> Findin
     expires = claims.get("exp")
     if isinstance(expires, int | float) and expires <= now.timestamp():
         on = datetime.fromtimestamp(expires, UTC)
-        return _broken(f"the service_role key expired on {on:%Y-%m-%d}", _GET_SECRET)
+        return _broken(f"the service_role key expired on {on:%Y-%m-%d}", _CURE)
     return _ok("a legacy service_role key; a secret key (sb_secret_…) can be replaced without downtime")
 
 

@@ -42,7 +42,7 @@ def _listed(addresses: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the API answered to a look at one table: status, its clock (UTC, whole seconds), ours in between."""
+    """What the API answered to a look at one table: status, its clock (UTC, whole seconds), and ours then."""
 
     status: int
     server_time: datetime | None
@@ -76,17 +76,16 @@ def _date(header: str | None) -> datetime | None:
         return None
 
 
-def compare_clocks(ours: datetime, others: dict[str, datetime]) -> Finding:
-    """Our clock beside those of others, each by what it belongs to."""
-    off = {whose: (theirs - ours).total_seconds() for whose, theirs in others.items()}
-    seen = ", ".join(f"that of {whose} is {abs(by):.0f} s {_side(by)}" for whose, by in off.items())
-    worst = max((abs(by) for by in off.values()), default=0.0)
+def compare_clocks(ahead: dict[str, float]) -> Finding:
+    """By how many seconds other clocks are ahead of ours, each by what it belongs to."""
+    seen = ", ".join(f"that of {whose} is {abs(by):.0f} s {_side(by)}" for whose, by in ahead.items())
+    worst = max((abs(by) for by in ahead.values()), default=0.0)
     cure = "set this machine's clock by a time server (NTP)"
     if worst > _CLOCK_BROKEN:
         return Finding("clock", "broken", f"the clocks differ: {seen}", cure)
     if worst > _CLOCK_WARNING:
         return Finding("clock", "warning", f"the clocks differ: {seen}", cure)
-    return Finding("clock", "ok", f"within {worst:.0f} s of {' and '.join(off) or 'nobody'}")
+    return Finding("clock", "ok", f"within {worst:.0f} s of {' and '.join(ahead)}")
 
 
 def _side(seconds: float) -> str:

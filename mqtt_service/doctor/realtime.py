@@ -1,7 +1,7 @@
 """Realtime: whether events arrive that this causes itself.
 
-A ring as a test wakes no worker's queue. A device's row is written as it is: that is an event, and changes nothing,
-unless a trigger of the project acts on it; then it is left out.
+A ring as a test wakes no worker's queue. A device's row is written as it is: that is an event, and changes
+nothing, unless a trigger of the project acts on it; then it is left out.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def inspect_realtime(project: Project) -> Iterable[Finding]:
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT + 1):
             await client.connect()
-    except Exception as error:  # noqa: BLE001 - the library raises bare exceptions, and those of its WebSocket library
+    except Exception as error:  # noqa: BLE001 - the library raises bare exceptions
         # Only by name: the text can quote the address, of which the key is a part.
         seen = f"Realtime does not answer ({type(error).__name__})"
         return [Finding("ring", "broken", seen, _NETWORK)]
@@ -79,9 +79,7 @@ async def _ring(client: AsyncRealtimeClient, project: Project) -> Finding:
     if heard.is_set():
         return Finding("ring", "ok", "one was asked for, and came")
     if not handed_over:
-        cure = (
-            "apply the migrations as postgres; realtime.send must be there and executable by their owner"
-        )
+        cure = "apply the migrations as postgres; realtime.send must be there and executable by their owner"
         return Finding("ring", "warning", f"the database cannot ring: {_FALLBACK}", cure)
     cure = "see Realtime's logs in the dashboard: realtime.messages needs a partition for today"
     return Finding("ring", "warning", f"the database rang, and nothing came: {_FALLBACK}", cure)

@@ -42,7 +42,7 @@ async def _inspect_bucket(client: AsyncClient, picture_bytes: int) -> Finding:
             "the answer about the bucket is not Storage's; check SUPABASE_URL"
         ) from error
     if bucket.public:
-        cure = f"run: update storage.buckets set public = false where id = '{BUCKET}';"
+        cure = "make it private: dashboard, Storage, the bucket's menu, Edit bucket"
         return Finding("bucket", "warning", f"{BUCKET} is public: whoever knows an address sees it", cure)
     if bucket.file_size_limit is not None and bucket.file_size_limit < picture_bytes:
         seen = f"{BUCKET} takes {bucket.file_size_limit} bytes, IMAGE_MAX_BYTES is {picture_bytes}"

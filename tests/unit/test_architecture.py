@@ -1,7 +1,7 @@
 """The house rules that a reader relies on: which module may know which, and that each says what it is for.
 
     errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices ← inbound
-    ← service ← worker_process ← cli
+    ← service ← worker_process ← doctor ← cli
 
 A module imports from its own storey or from those to its left; nothing goes in circles. `queue` and `devices`
 are rooms of their own: what one needs of the other is wired in `service`. The check of a project's database,
@@ -40,6 +40,7 @@ STOREYS = (
     {"inbound"},
     {"service"},
     {"worker_process"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )

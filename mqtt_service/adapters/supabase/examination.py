@@ -1,4 +1,4 @@
-"""What the database says of itself to `mqtt-service doctor`, and the version of its schema to every worker."""
+"""What the database says of itself to `mqtt-service doctor`, and its schema's version to every worker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class ExaminationGateway:
         self._database = database
 
     async def examine(self, functions: Sequence[str], triggers: Sequence[str]) -> Examination:
-        """Look for these functions of the schema public, these triggers (`<table>.<trigger>`), and the rest."""
+        """Look for these functions of public and triggers (`<table>.<trigger>`), and at the rest."""
         return await self._database.call(
             "fn_examine_project", _EXAMINATION, p_functions=list(functions), p_triggers=list(triggers)
         )
