@@ -31,7 +31,10 @@ def _running(running: list[WorkerSeen]) -> Finding:
     if not running:
         cure = "start one (mqtt-service run), or see your host's log for why it ended"
         return Finding("workers", "warning", "no worker announced itself within two minutes", cure)
-    named = ", ".join(f"{worker.worker} ({worker.version or 'an older version'})" for worker in running)
+    named = ", ".join(
+        f"{worker.worker} ({worker.version or 'an older version'}, {worker.seen_ago:.0f} s ago)"
+        for worker in running
+    )
     other = [worker.client_id for worker in running if worker.version != __version__]
     if other:
         cure = f"deploy one version everywhere (this is {__version__}): {', '.join(other)}"

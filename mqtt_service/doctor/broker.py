@@ -5,7 +5,7 @@ one.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from mqtt_service.doctor.findings import Finding, from_error
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.protocol.topics import ack_topic, command_topic, probe_id, subscriptions
 
-_ROUND_TRIP = 5.0
+_ROUND_TRIP = 4.0
 _ROOTS = ("device", "ESP32CAM")
 _SESSION = 3600
 _SMALLEST_PACKET = 64 * 1024
@@ -99,14 +99,14 @@ async def inspect_topics(options: MqttOptions, random_text: str) -> Iterable[Fin
             connected(_own(options, "hears"), topics, hear),
             connected(_own(options, "speaks")) as speaker,
         ):
-            return list(await _round_trips(speaker, device, heard))
+            return await _round_trips(speaker, device, heard)
     except PermanentError as error:
         return [from_error("subscribe", error, _ALLOW_HEARING)]
 
 
 async def _round_trips(
     speaker: DoctorConnection, device: str, heard: dict[str, asyncio.Event]
-) -> Iterator[Finding]:
+) -> list[Finding]:
     commands = [command_topic(root, device) for root in _ROOTS]
     answers = [ack_topic(root, device) for root in _ROOTS]
     from_devices = [f"{root}/{device}/{channel}" for root in _ROOTS for channel in ("status", "data")]
@@ -115,13 +115,9 @@ async def _round_trips(
     for topic in (*commands, *answers, *from_devices):
         (sent if await _publish(speaker, topic) else refused).append(topic)
     expected = [topic for topic in (*answers, *from_devices) if topic in sent]
-    lost = [topic for topic in expected if not await _comes(heard, topic)]
-    return iter(
-        [
-            _judge_hearing(lost, expected, device),
-            _judge_speaking([topic for topic in refused if topic not in from_devices], device),
-        ]
-    )
+    lost = await _lost(heard, expected)
+    mute = [topic for topic in refused if topic not in from_devices]
+    return [_judge_hearing(lost, expected, device), _judge_speaking(mute, device)]
 
 
 async def _publish(speaker: DoctorConnection, topic: str) -> bool:
@@ -133,12 +129,13 @@ async def _publish(speaker: DoctorConnection, topic: str) -> bool:
     return True
 
 
-async def _comes(heard: dict[str, asyncio.Event], topic: str) -> bool:
-    event = heard.setdefault(topic, asyncio.Event())
+async def _lost(heard: dict[str, asyncio.Event], expected: list[str]) -> list[str]:
+    """What has not come when all of it should have."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_ROUND_TRIP):
-            await event.wait()
-    return event.is_set()
+            for topic in expected:
+                await heard.setdefault(topic, asyncio.Event()).wait()
+    return [topic for topic in expected if not heard.setdefault(topic, asyncio.Event()).is_set()]
 
 
 def _judge_hearing(lost: list[str], expected: list[str], device: str) -> Finding:

@@ -65,7 +65,7 @@ language sql stable security invoker set search_path = '' as $$
     'forbidden_functions', array(
       select distinct p.proname::text from pg_catalog.pg_proc p
       where p.pronamespace = 'public'::regnamespace and p.proname = any (p_functions)
-        and not has_function_privilege(p.oid, 'execute') order by 1),
+        and p.prorettype <> 'trigger'::regtype and not has_function_privilege(p.oid, 'execute') order by 1),
     'missing_triggers', array(
       select name from unnest(p_triggers) as t (name)
       where name not in (select trigger_name from mqtt_private.fn_triggers())),
