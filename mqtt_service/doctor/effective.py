@@ -29,7 +29,7 @@ def effective(settings: Settings, environ: Mapping[str, str], env_file: Path) ->
     for field, info in Settings.model_fields.items():
         names = _names(field, info.validation_alias)
         name, source = next(
-            ((name, place) for name in names for place, values in places.items() if _is_set(values, name)),
+            ((name, place) for place, values in places.items() for name in names if _is_set(values, name)),
             (names[0], "default"),
         )
         value = getattr(settings, field)
