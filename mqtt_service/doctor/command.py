@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -46,10 +47,10 @@ def doctor(
 
     Exit status: 0 it works, perhaps with warnings; 1 something is broken; 2 wrong usage.
     """
-    logging.getLogger("mqtt_service").setLevel(logging.CRITICAL)  # what is logged is found, too
-    logging.getLogger("realtime").setLevel(logging.CRITICAL)
     database_url = database_url or _from_env_file()
-    raise typer.Exit(asyncio.run(_doctor(database_url, as_json=as_json, broker=not no_broker)))
+    with _without_logs():
+        status = asyncio.run(_doctor(database_url, as_json=as_json, broker=not no_broker))
+    raise typer.Exit(status)
 
 
 def config(*, as_json: AsJson = False) -> None:
@@ -150,6 +151,17 @@ def _from_env_file() -> str | None:
         return dotenv_values(ENV_FILE, encoding="utf-8-sig").get(_DATABASE_URL)
     except UnicodeDecodeError:
         return None  # which the settings say
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """What the worker's modules and the Realtime library log is found, too."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _console() -> Console:

