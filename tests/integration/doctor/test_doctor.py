@@ -1,8 +1,13 @@
 """Doctor against a whole stack: all is well, and each of eight things broken is named with its cure."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,8 @@ import pytest_asyncio
 from mqtt_service.config import Settings
 from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.devstack.stack import Stack, running_stack
+from mqtt_service.doctor.broker import inspect_session
+from mqtt_service.doctor.broker_connection import connected
 from mqtt_service.doctor.checkup import checkup
 from mqtt_service.doctor.command import examine
 from mqtt_service.doctor.findings import CHECKS, Finding
@@ -86,6 +93,29 @@ async def test_all_is_well_and_nothing_is_changed(stack: Stack, database: Rows) 
         "migrations_check": "not looked at: set SUPABASE_DB_URL for it (with the extra database)"
     }
     assert "the event came" in found["row_events"].seen
+
+
+async def test_the_session_that_was_tried_is_ended(stack: Stack) -> None:
+    options = mqtt_options(of_stack(stack))
+    assert [finding.state for finding in await inspect_session(options)] == ["ok"]
+    again = replace(options, client_id=f"{options.client_id}-doctor-session", session_expiry=0)
+    async with connected(again) as connection:
+        assert not connection.ready.result().session_present
+
+
+async def test_the_command_says_all_that_and_ends_with_status_0(stack: Stack, tmp_path: Path) -> None:
+    environment = {**os.environ, **stack.env(), "PORT": "0"}
+    command = [sys.executable, "-m", "mqtt_service", "doctor", "--json"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, env=environment, capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    document = json.loads(done.stdout)
+    found = {finding["name"]: finding for finding in document["findings"]}
+    assert list(found) == list(CHECKS)
+    assert found["migrations_check"]["seen"].startswith("ALL IS IN PLACE")
+    assert {finding["state"] for name, finding in found.items() if name != "workers"} == {"ok"}
+    assert stack.keys.service_role_key.encode() not in done.stdout
 
 
 async def test_a_key_of_another_project_is_named_and_the_rest_is_left_out(stack: Stack) -> None:
