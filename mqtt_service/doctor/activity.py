@@ -17,7 +17,11 @@ def workers(seen: Examination, client_id: str) -> Iterator[Finding]:
     """Who runs, and whether two use one client id; `client_id` is MQTT_CLIENT_ID here."""
     running = [worker for worker in seen.workers if worker.seen_ago <= _RUNS]
     yield _running(running)
-    clashes = [worker for worker in seen.workers if (worker.overtaken_ago or _LATELY) < _LATELY]
+    clashes = [
+        worker
+        for worker in seen.workers
+        if worker.overtaken_ago is not None and worker.overtaken_ago < _LATELY
+    ]
     if clashes:
         yield _clash(max(clashes, key=lambda worker: worker.overtakings or 0))
     elif client_id in {worker.client_id for worker in running}:

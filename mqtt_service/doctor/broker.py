@@ -156,5 +156,5 @@ def _judge_speaking(refused: list[str], device: str) -> Finding:
 
 
 def _own(options: MqttOptions, purpose: str) -> MqttOptions:
-    """As a worker connects, under an id of our own that begins as its own does, and without a session."""
-    return replace(options, client_id=f"{options.client_id}-doctor-{purpose}", session_expiry=0)
+    """As a worker connects, each connection under an id of its own, and without a session."""
+    return replace(options, client_id=f"{options.client_id}-{purpose}", session_expiry=0)

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -25,6 +26,7 @@ from mqtt_service.migrations import Migration
 # Looks at the database itself, by its own URL.
 FullCheck = Callable[[Sequence[Migration]], Awaitable[Finding]]
 
+_NO_SCHEMA = "Database: schema is broken"
 BROKER = tuple(name for name, check in CHECKS.items() if check.heading == "Broker")
 
 
@@ -43,7 +45,8 @@ class Checkup:
         self._key = settings.supabase_secret_key.get_secret_value()
         self._client = client
         self._database = DatabaseFunctions(client)
-        self._mqtt = mqtt
+        # An id that begins as the worker's does, since a broker may have rules about that.
+        self._mqtt = replace(mqtt, client_id=f"{mqtt.client_id}-doctor-{secrets.token_hex(2)}")
         self._files = files
         self._full_check = full_check
         self._answer: network.Answer | None = None
@@ -61,7 +64,7 @@ class Checkup:
             ),
             Step(["project_answers"], self._project_answers, essential=True),
             Step(["key"], self._inspect_key, essential=True),
-            Step(["schema"], self._schema, essential=True),
+            Step(["schema"], self._schema),
             Step(["functions", "grants", "triggers"], self._objects),
             Step(["columns"], self._columns),
             Step(["migrations_check"], self._check_migrations),
@@ -122,12 +125,9 @@ class Checkup:
 
     async def _schema(self) -> Iterable[Finding]:
         gateway = ExaminationGateway(self._database)
-        functions, triggers = (
-            list(database.functions_of(self._files)),
-            list(database.triggers_of(self._files)),
-        )
+        functions, triggers = database.functions_of(self._files), database.triggers_of(self._files)
         try:
-            self._seen = await gateway.examine(functions, triggers)
+            self._seen = await gateway.examine(list(functions), list(triggers))
         except MigrationMissingError:
             return [database.schema("", self._files)]
         self._seen_at = datetime.now(UTC)
@@ -135,11 +135,13 @@ class Checkup:
 
     async def _objects(self) -> Iterable[Finding]:
         if self._seen is None:
-            return []
+            return skipped(["functions", "grants", "triggers"], _NO_SCHEMA)
         functions, triggers = database.functions_of(self._files), database.triggers_of(self._files)
         return database.objects(self._seen, functions, triggers)
 
     async def _columns(self) -> Iterable[Finding]:
+        if self._seen is None:
+            return skipped(["columns"], _NO_SCHEMA)
         project = await ProjectGateway(self._database).inspect()
         return [database.columns(project, self._settings.temperature_unit)]
 
@@ -150,18 +152,20 @@ class Checkup:
 
     async def _clock(self) -> Iterable[Finding]:
         if self._seen is None or self._answer is None:
-            return []
+            return skipped(["clock"], _NO_SCHEMA)
         ahead = {"the database": (self._seen.now - self._seen_at).total_seconds()}
         if self._answer.server_time is not None:
             ahead["the API"] = (self._answer.server_time - self._answer.local_time).total_seconds()
         return [network.compare_clocks(ahead)]
 
     async def _publication(self) -> Iterable[Finding]:
-        return [] if self._seen is None else [database.publication(self._seen)]
+        if self._seen is None:
+            return skipped(["publication"], _NO_SCHEMA)
+        return [database.publication(self._seen)]
 
     async def _realtime(self) -> Iterable[Finding]:
         if self._seen is None:
-            return []
+            return skipped(["ring", "row_events"], _NO_SCHEMA)
         return await realtime.inspect_realtime(
             realtime.Project(
                 self._settings.supabase_url,

@@ -98,7 +98,7 @@ async def test_all_is_well_and_nothing_is_changed(stack: Stack, database: Rows) 
 async def test_the_session_that_was_tried_is_ended(stack: Stack) -> None:
     options = mqtt_options(of_stack(stack))
     assert [finding.state for finding in await inspect_session(options)] == ["ok"]
-    again = replace(options, client_id=f"{options.client_id}-doctor-session", session_expiry=0)
+    again = replace(options, client_id=f"{options.client_id}-session", session_expiry=0)
     async with connected(again) as connection:
         assert not connection.ready.result().session_present
 
@@ -165,6 +165,8 @@ async def test_migrations_that_are_missing_are_named(stack: Stack, database: Row
         found = await look(of_stack(stack), broker=False)
     assert found["schema"].seen == f"the database lacks the migrations up to {files[-1].file}"
     assert found["schema"].cure.startswith("apply them: mqtt-service migrations")
+    assert found["ring"].seen == "not looked at: Database: schema is broken"
+    assert found["pictures"].state == "ok"
     assert wrong(found) == {"schema"}
 
 

@@ -121,6 +121,7 @@ def test_workers_that_run(workers: list[WorkerSeen], state: str, text: str) -> N
     [
         ({}, "ok", "one is in use by one worker"),
         ({"client_id": "another"}, "ok", "one is used by no other worker"),
+        ({"overtaken": "one:b", "overtaken_ago": 0.0, "overtakings": 1}, "warning", "one:b still ran 0 s"),
         ({"overtaken": "one:b", "overtaken_ago": 5.0, "overtakings": 1}, "warning", "one:b still ran 5 s"),
         ({"overtaken": "one:b", "overtaken_ago": 5.0, "overtakings": 3}, "broken", "3 were thrown out"),
         ({"overtaken": "one:b", "overtaken_ago": 700.0, "overtakings": 3}, "ok", "in use by one worker"),
