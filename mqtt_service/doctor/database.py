@@ -7,6 +7,7 @@ from mqtt_service.adapters.supabase.examination import Examination
 from mqtt_service.adapters.supabase.project import Project
 from mqtt_service.doctor.findings import Finding
 from mqtt_service.migrations import Migration
+from mqtt_service.project_check import missing_files
 
 _APPLY = 'apply them: mqtt-service migrations | psql "$SUPABASE_DB_URL" -v ON_ERROR_STOP=1'
 _FULL_CHECK = "mqtt-service migrations --check"
@@ -45,10 +46,7 @@ def schema(version: str, files: Sequence[Migration]) -> Finding:
     """Compare the database's version, empty where it is from before it had one, with the newest file's."""
     newest = files[-1].version
     if version < newest:
-        later = [each.file for each in files if each.version > version]
-        if not version or len(later) > _MOST_NAMED:
-            later = [f"the migrations up to {files[-1].file}"]
-        return Finding("schema", "broken", f"the database lacks {', '.join(later)}", _APPLY)
+        return Finding("schema", "broken", f"the database lacks {missing_files(version, files)}", _APPLY)
     if version > newest:
         seen = f"the database's schema {version} is newer than this version's {newest}"
         return Finding("schema", "warning", seen, "update mqtt-service here and on your host")

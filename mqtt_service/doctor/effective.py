@@ -52,7 +52,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - of any setting
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}" if value < 1e6 else str(int(value))  # noqa: PLR2004 - no exponents for people
+        return f"{value:.12g}"
     return "not set" if value is None else str(value)
 
 
