@@ -19,8 +19,8 @@ from mqtt_service.devstack.stack import Stack, running_stack
 from mqtt_service.doctor.broker import inspect_session
 from mqtt_service.doctor.broker_connection import connected
 from mqtt_service.doctor.checkup import checkup
-from mqtt_service.doctor.command import examine
 from mqtt_service.doctor.findings import CHECKS, Finding
+from mqtt_service.doctor.run import examine
 from mqtt_service.migrations import read_migrations
 from mqtt_service.service import mqtt_options
 from tests.integration.worker.harness import Rows, rows, running_worker, settings
