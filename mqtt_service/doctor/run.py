@@ -35,7 +35,7 @@ def run_doctor(database_url: str | None, *, as_json: bool, broker: bool) -> int:
 
 
 def run_config(*, as_json: bool) -> int:
-    """Print the settings, and return the status; raises ConfigurationError for people, or prints it as JSON."""
+    """Print the settings, return the status; raises ConfigurationError for people, or prints it as JSON."""
     try:
         settings = list(effective(load_settings(ENV_FILE), os.environ, ENV_FILE))
     except ConfigurationError as error:
