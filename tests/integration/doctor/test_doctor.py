@@ -21,9 +21,10 @@ from mqtt_service.doctor.broker_connection import connected
 from mqtt_service.doctor.checkup import checkup
 from mqtt_service.doctor.findings import CHECKS, Finding
 from mqtt_service.doctor.run import examine
+from mqtt_service.metrics import REGISTRY
 from mqtt_service.migrations import read_migrations
 from mqtt_service.service import mqtt_options
-from tests.integration.worker.harness import Rows, rows, running_worker, settings
+from tests.integration.worker.harness import Rows, eventually, rows, running_worker, settings
 from tests.integration.worker.mosquitto import Mosquitto, free_port
 from tests.integration.worker.test_mqtt_refusals import make_certificates, run_program
 
@@ -58,6 +59,11 @@ async def look(chosen: Settings, *, broker: bool = True) -> dict[str, Finding]:
     return {finding.name: finding for finding in found}
 
 
+def dropped(reason: str) -> float:
+    """How many messages the workers of this process did not use, for this reason."""
+    return REGISTRY.get_sample_value("mqtt_service_dropped_messages_total", {"reason": reason}) or 0.0
+
+
 def wrong(found: dict[str, Finding]) -> set[str]:
     """What is not well; whether a worker ran lately depends on the tests before."""
     return {name for name, finding in found.items() if finding.state in {"broken", "warning"}} - {"workers"}
@@ -84,8 +90,10 @@ async def broken(database: Rows, breaks: str, mends: str) -> AsyncIterator[None]
 async def test_all_is_well_and_nothing_is_changed(stack: Stack, database: Rows) -> None:
     await database.all("insert into public.devices (device_mac) values ('02:00:00:00:0D:0C')")
     async with running_worker(stack) as worker:
-        before = await database.one(_ROWS)
+        before, malformed, probes = await database.one(_ROWS), dropped("malformed"), dropped("probe")
         found = await look(of_stack(stack))
+        await eventually(lambda: dropped("probe") == probes + 6, "what doctor published, at the worker")
+        assert dropped("malformed") == malformed
         assert await database.one(_ROWS) == before
         assert worker.link.connected
     assert list(found) == [name for name in CHECKS if name != "settings"]
