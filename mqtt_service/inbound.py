@@ -28,7 +28,7 @@ from mqtt_service.protocol.images import (
     LoneReadings,
     parse_data,
 )
-from mqtt_service.protocol.topics import Topic, parse_topic
+from mqtt_service.protocol.topics import Topic, is_probe, parse_topic
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler
 from mqtt_service.repairs import Repairs
 
@@ -52,6 +52,9 @@ class InboundRouter:
         """Handle one message; return once what it changed is committed."""
         try:
             topic = parse_topic(message.topic)
+            if is_probe(topic.device):
+                DROPPED_MESSAGES.labels("probe").inc()
+                return
             if topic.channel == "ack":
                 await self.acknowledgements.handle(topic, message)
                 return

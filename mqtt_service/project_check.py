@@ -1,15 +1,58 @@
 """Says at the start what in the project will refuse or contradict the worker, before anything fails."""
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
+from mqtt_service import __version__
+from mqtt_service.adapters.supabase.examination import ExaminationGateway
 from mqtt_service.adapters.supabase.project import ProjectGateway
 from mqtt_service.backoff import retry_forever
-from mqtt_service.errors import PermanentError
+from mqtt_service.errors import MigrationMissingError, PermanentError
+from mqtt_service.migrations import Migration
 
 log = logging.getLogger(__name__)
 
+_MOST_NAMED = 5
+
 Unit = Literal["celsius", "fahrenheit"]
+
+
+async def check_schema(gateway: ExaminationGateway, files: Sequence[Migration]) -> None:
+    """Log whether the database has the migrations of `files`, no more and no less; waits for the database."""
+    newest = files[-1].version
+    try:
+        async for attempt in retry_forever(_log_retry):
+            with attempt:
+                version = await gateway.schema_version()
+    except MigrationMissingError:
+        version = ""
+    except PermanentError as error:
+        log.warning("[SERVICE] The version of the database's schema is not known: %s", error)
+        return
+    if version < newest:
+        log.error(
+            "[SERVICE] The database's schema (%s) is older than this worker, so some of its work will fail; "
+            "apply %s: mqtt-service migrations prints all as one script",
+            version or "of an earlier release",
+            missing_files(version, files),
+        )
+    elif version > newest:
+        log.warning(
+            "[SERVICE] The database's schema (%s) is newer than this worker (%s, schema %s): "
+            "update the worker",
+            version,
+            __version__,
+            newest,
+        )
+
+
+def missing_files(version: str, files: Sequence[Migration]) -> str:
+    """The files that are newer than a database's schema, in words; all may be missing where it has none."""
+    later = [each.file for each in files if each.version > version]
+    if not version or len(later) > _MOST_NAMED:
+        return f"the migrations up to {files[-1].file}"
+    return ", ".join(later)
 
 
 async def check_project(gateway: ProjectGateway, unit: Unit) -> None:

@@ -22,6 +22,7 @@ from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
+from mqtt_service.adapters.supabase.examination import ExaminationGateway
 from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.project import ProjectGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell
@@ -43,7 +44,8 @@ from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
-from mqtt_service.project_check import check_project, set_wake_spread
+from mqtt_service.migrations import read_migrations
+from mqtt_service.project_check import check_project, check_schema, set_wake_spread
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
@@ -84,7 +86,7 @@ class Worker:
             WorkerGateway(database, worker_id), settings.mqtt_client_id, worker_id
         )
         self.link = MqttLink(
-            _mqtt_options(settings),
+            mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
             at_once=self._handle_at_once,
@@ -191,6 +193,7 @@ class Worker:
             **devices,
             "provisioning": self.provisioner.run,
             "look at the project": self._check_project,
+            "presence": self._takeover.run,
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
         }
@@ -261,6 +264,7 @@ class Worker:
         )
 
     async def _check_project(self) -> None:
+        await check_schema(ExaminationGateway(self._database), read_migrations())
         project = ProjectGateway(self._database)
         if not self._stands_by:
             await set_wake_spread(project, self._settings.wake_spread)
@@ -299,7 +303,8 @@ async def _within(seconds: float, work: Awaitable[None]) -> None:
             await work
 
 
-def _mqtt_options(settings: Settings) -> MqttOptions:
+def mqtt_options(settings: Settings) -> MqttOptions:
+    """How a worker with these settings uses the broker."""
     return MqttOptions(
         host=settings.mqtt_host,
         port=settings.mqtt_port,

@@ -15,6 +15,7 @@ from mqtt_service.errors import ServiceError
 log = logging.getLogger(__name__)
 
 _MAX_WAIT = 2.0
+_ANNOUNCE_EVERY = 60.0
 
 
 class SessionTakeover:
@@ -34,6 +35,12 @@ class SessionTakeover:
             self._call = asyncio.create_task(self._announce())
         done, _ = await asyncio.wait({self._call}, timeout=_MAX_WAIT)
         return done.pop().result() if done else False
+
+    async def run(self) -> None:
+        """Announce this process once a minute until cancelled, so that the database knows who runs."""
+        while True:
+            await asyncio.sleep(_ANNOUNCE_EVERY)
+            await self.has_newer_process()
 
     async def _announce(self) -> bool:
         try:

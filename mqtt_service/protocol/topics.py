@@ -22,6 +22,8 @@ _FOR_ONE_WORKER = ("device/+/ack", "ESP32CAM/+/ack", "device/+/status", "ESP32CA
 _FOR_EVERY_WORKER = ("ESP32CAM/+/data", "device/+/data")
 
 LONGEST_ID = 256
+# Ids under which `mqtt-service doctor` tries the broker: no device has one, and a worker takes no notice.
+_PROBES = "mqtt-service-doctor-"
 
 # A broker may close the connection over any of these in a topic (MQTT 5, sections 1.5.4 and 4.7.1): one such
 # row would keep all other commands from being sent, again and again.
@@ -70,6 +72,16 @@ def command_topic(root: str, device_id: str) -> str:
 def ack_topic(root: str, device_id: str) -> str:
     """Where a device listens for our answers about pictures; raises like `command_topic`."""
     return _topic(root, device_id, "ack")
+
+
+def probe_id(random_text: str) -> str:
+    """A device id to try the broker with."""
+    return _PROBES + random_text
+
+
+def is_probe(device_id: str) -> bool:
+    """Whether nobody but `mqtt-service doctor` speaks under this id."""
+    return device_id.startswith(_PROBES)
 
 
 def device_key(device_id: str) -> str:

@@ -55,7 +55,8 @@ select set_has(
   $$values ('fn_claim_commands'), ('fn_settle_commands'), ('fn_acknowledge_commands'), ('fn_queue_welcome_commands'),
     ('fn_record_heartbeats'), ('fn_renew_visits'), ('fn_take_over_visits'), ('fn_end_visits'), ('fn_record_images'),
     ('fn_settle_images'), ('fn_record_replies'), ('fn_announce_worker'), ('fn_inspect_project'),
-    ('fn_ring_workers'), ('fn_record_lone_readings'), ('fn_set_wake_spread'), ('fn_fleet_overview')$$,
+    ('fn_ring_workers'), ('fn_record_lone_readings'), ('fn_set_wake_spread'), ('fn_fleet_overview'),
+    ('fn_mqtt_service_schema'), ('fn_examine_project')$$,
   'service_role executes every call of the worker and of the command line');
 select ok(not has_schema_privilege('anon', 'mqtt_private', 'usage'), 'anon cannot look into mqtt_private');
 select is_empty(

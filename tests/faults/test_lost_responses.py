@@ -34,6 +34,7 @@ CALLS = {
     CLAIM: r"\[CommandQueue\] .*; next poll in",
     "rpc/fn_settle_commands": r"\[CommandQueue\] .*; \d+ waiting, next try in",
     "rpc/fn_acknowledge_commands": r"\[ACK\] .*; \d+ waiting, next try in",
+    "rpc/fn_mqtt_service_schema": r"\[SERVICE\] The project's tables are looked at later: .*; next try in",
     "rpc/fn_inspect_project": r"\[SERVICE\] The project's tables are looked at later: .*; next try in",
     "rpc/fn_queue_welcome_commands": r"\[PROVISIONING\] Welcomes wait: .*; next try in",
     "rpc/fn_record_heartbeats": r"\[HELLO\] .*; \d+ waiting, next try in",

@@ -1,7 +1,7 @@
 """The house rules that a reader relies on: which module may know which, and that each says what it is for.
 
     errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices | fleet
-    ← inbound ← service ← worker_process ← cli
+    ← inbound ← service ← worker_process ← doctor ← cli
 
 A module imports from its own storey or from those to its left; nothing goes in circles. `queue`, `devices`
 and `fleet` are rooms of their own: what `queue` and `devices` need of each other is wired in `service`, and
@@ -42,6 +42,7 @@ STOREYS = (
     {"inbound"},
     {"service"},
     {"worker_process"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )
@@ -148,7 +149,7 @@ def test_the_protocol_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(WORKER))
 def test_the_worker_never_imports_what_stands_outside(module: str) -> None:
-    if module.startswith(f"{PACKAGE}.cli"):
+    if module.startswith(f"{PACKAGE}.cli") or module == f"{PACKAGE}.doctor.run":
         assert not own_imports(module, also_lazy=False) & OUTSIDERS, "import it inside the command's function"
     else:
         assert not own_imports(module) & OUTSIDERS

@@ -5,9 +5,11 @@ from typing import cast
 
 import pytest
 
+from mqtt_service.adapters.supabase.examination import ExaminationGateway
 from mqtt_service.adapters.supabase.project import DemandedColumn, Project, ProjectGateway
-from mqtt_service.errors import PermanentError, SupabaseUnavailableError
-from mqtt_service.project_check import check_project
+from mqtt_service.errors import MigrationMissingError, PermanentError, SupabaseUnavailableError
+from mqtt_service.migrations import Migration
+from mqtt_service.project_check import check_project, check_schema
 
 
 class FakeProject:
@@ -63,3 +65,56 @@ async def test_a_database_that_refuses_the_question_costs_a_line_and_nothing_els
     caplog.set_level(logging.WARNING)
     await check_project(gateway(Project(), PermanentError("no such function")), "celsius")
     assert "were not looked at: no such function" in caplog.text
+
+
+FILES = [Migration(f"{number}_mqtt_service_x.sql", "") for number in range(10, 20)]
+
+
+class FakeDatabase:
+    """A database of this version, after these errors."""
+
+    def __init__(self, version: str, *errors: Exception) -> None:
+        self.version = version
+        self.errors = list(errors)
+
+    async def schema_version(self) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.version
+
+
+async def said_of_schema(version: str, *errors: Exception) -> None:
+    await check_schema(cast("ExaminationGateway", FakeDatabase(version, *errors)), FILES)
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "said"),
+    [
+        ("17", "ERROR", "(17) is older than this worker, so some of its work will fail; apply 18_mqtt_ser"),
+        ("10", "ERROR", "(10) is older than this worker, so some of its work will fail; apply the migr"),
+        ("20", "WARNING", "(20) is newer than this worker"),
+    ],
+)  # fmt: skip
+async def test_a_schema_of_another_version_is_said_with_what_to_do(
+    caplog: pytest.LogCaptureFixture, version: str, level: str, said: str
+) -> None:
+    await said_of_schema(version, SupabaseUnavailableError("away"))
+    [record] = caplog.records
+    assert record.levelname == level
+    assert said in record.message
+
+
+async def test_a_schema_from_before_it_had_a_version_is_older(caplog: pytest.LogCaptureFixture) -> None:
+    await said_of_schema("", MigrationMissingError("no such function"))
+    assert "(of an earlier release) is older" in caplog.text
+    assert "mqtt-service migrations prints all as one script" in caplog.text
+
+
+async def test_nothing_is_said_of_the_right_schema(caplog: pytest.LogCaptureFixture) -> None:
+    await said_of_schema("19")
+    assert not caplog.records
+
+
+async def test_a_schema_that_may_not_be_asked_for_costs_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    await said_of_schema("", PermanentError("forbidden"))
+    assert "is not known: forbidden" in caplog.text

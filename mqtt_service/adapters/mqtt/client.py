@@ -102,7 +102,7 @@ class Client(mqtt.Client):
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
-            clean_session=None if protocol == V5 else False,
+            clean_session=None if protocol == V5 else options.session_expiry == 0,
             protocol=protocol,
             reconnect_on_failure=False,
             manual_ack=True,

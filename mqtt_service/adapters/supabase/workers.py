@@ -2,6 +2,7 @@
 
 from pydantic import TypeAdapter
 
+from mqtt_service import __version__
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 
 _INSTANCE = TypeAdapter(dict[str, str])
@@ -22,5 +23,6 @@ class WorkerGateway:
             p_client_id=client_id,
             p_worker=self._worker,
             p_started_ago=started_ago,
+            p_version=__version__,
         )
         return answer["worker"]

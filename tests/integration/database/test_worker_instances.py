@@ -20,10 +20,16 @@ def queue(shared: psycopg.Connection) -> Queue:
 
 
 def announce(queue: Queue, worker: str, started_ago: float, client_id: str = "one") -> str:
+    """As a worker of the first version does, without its version."""
     answer = queue.call(
         "fn_announce_worker", p_client_id=client_id, p_worker=worker, p_started_ago=started_ago
     )
     return str(answer["worker"])
+
+
+def overtaken(queue: Queue) -> tuple[str | None, int | None]:
+    [row] = queue.rows("select overtaken, overtakings from mqtt_private.worker_instances")
+    return row["overtaken"], row["overtakings"]
 
 
 def test_the_process_that_started_last_goes_by_the_id(queue: Queue) -> None:
@@ -41,9 +47,9 @@ def test_one_that_could_not_tell_before_it_leaves_does_not_pass_for_new(queue: Q
 
 def test_what_is_told_twice_changes_nothing(queue: Queue) -> None:
     announce(queue, "one:a", 5)
-    [before] = queue.rows("select * from mqtt_private.worker_instances")
+    [before] = queue.rows("select client_id, worker, since from mqtt_private.worker_instances")
     announce(queue, "one:a", 4.5)  # its call took longer
-    assert queue.rows("select * from mqtt_private.worker_instances") == [before]
+    assert queue.rows("select client_id, worker, since from mqtt_private.worker_instances") == [before]
 
 
 def test_each_id_has_a_process_of_its_own(queue: Queue) -> None:
@@ -56,6 +62,7 @@ def test_ids_that_no_process_took_for_a_month_are_forgotten(queue: Queue) -> Non
     for name in ("one", "two"):
         announce(queue, f"{name}:a", 0, client_id=name)
     queue.connection.execute("update mqtt_private.worker_instances set since = now() - interval '31 days'")
+    queue.connection.execute("update mqtt_private.worker_instances set seen_at = since")
     announce(queue, "one:b", 0)
     assert [
         row["client_id"] for row in queue.rows("select client_id from mqtt_private.worker_instances")
@@ -78,4 +85,34 @@ def test_a_process_must_have_a_name(queue: Queue) -> None:
 
 def test_the_function_of_an_earlier_version_is_gone(queue: Queue) -> None:
     rows = queue.rows("select oid::regprocedure::text from pg_proc where proname = 'fn_announce_worker'")
-    assert rows == [{"oid": "fn_announce_worker(text,text,double precision)"}]
+    assert rows == [{"oid": "fn_announce_worker(text,text,double precision,text)"}]
+
+
+def test_the_version_is_that_of_the_newest_process(queue: Queue) -> None:
+    newer = {"p_worker": "one:b", "p_started_ago": 1.0, "p_version": "2.0"}
+    older = {"p_worker": "one:a", "p_started_ago": 9.0, "p_version": "1.0"}
+    for process in (older, newer, older):
+        queue.call("fn_announce_worker", p_client_id="one", **process)
+    assert queue.rows("select version from mqtt_private.worker_instances") == [{"version": "2.0"}]
+
+
+def test_a_process_that_goes_on_beside_a_newer_one_is_noted_once(queue: Queue) -> None:
+    announce(queue, "one:a", 20)
+    announce(queue, "one:b", 10)
+    assert overtaken(queue) == (None, None)
+    for _ in range(2):
+        announce(queue, "one:a", 20)
+        assert overtaken(queue) == ("one:a", 1)
+
+
+def test_processes_that_throw_each_other_out_are_counted_for_as_long_as_that_goes_on(queue: Queue) -> None:
+    for older, newer in (("a", "b"), ("b", "c")):
+        announce(queue, f"one:{older}", 20)
+        announce(queue, f"one:{newer}", 0)
+        announce(queue, f"one:{older}", 20)
+    assert overtaken(queue) == ("one:b", 2)
+    queue.connection.execute(
+        "update mqtt_private.worker_instances set overtaken_at = now() - interval '11 minutes'"
+    )
+    announce(queue, "one:a", 30)
+    assert overtaken(queue) == ("one:a", 1)

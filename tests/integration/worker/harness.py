@@ -119,7 +119,7 @@ async def running_worker(stack: Stack, **changes: object) -> AsyncIterator[Worke
     """A worker with all its parts running, connected to the broker."""
     chosen = settings(stack, **changes)
     client = await connect(chosen.supabase_url, chosen.supabase_secret_key.get_secret_value())
-    worker = Worker(chosen, client, f"{chosen.mqtt_client_id}:test", visit_lease=3.0)
+    worker = Worker(chosen, client, f"{chosen.mqtt_client_id}:{uuid4().hex[:8]}", visit_lease=3.0)
     tasks = [asyncio.create_task(part(), name=name) for name, part in worker.parts().items()]
     try:
         await eventually(lambda: worker.snapshot().ready, "a ready worker")
