@@ -1,5 +1,6 @@
 """What queue and visits need of the link."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,3 +45,19 @@ class Sender(Protocol):
 
         The errors are those of `Publisher.publish`. Those that are known at once are raised instead.
         """
+
+
+async def outcome_of(send: Callable[[Done], None]) -> PublishResult:
+    """Send one message and return when the broker has it; raises why it has not."""
+    outcome: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
+
+    def done(result: PublishResult | ServiceError) -> None:
+        if outcome.done():  # its caller has given up
+            return
+        if isinstance(result, ServiceError):
+            outcome.set_exception(result)
+        else:
+            outcome.set_result(result)
+
+    send(done)
+    return await outcome

@@ -15,6 +15,7 @@ from mqtt_service.doctor.broker_connection import BrokerLimits, DoctorConnection
 from mqtt_service.doctor.findings import Finding, from_error
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.protocol.topics import ack_topic, command_topic, probe_id, subscriptions
+from mqtt_service.publisher import outcome_of
 
 _ROUND_TRIP = 4.0
 _ROOTS = ("device", "ESP32CAM")
@@ -123,7 +124,7 @@ async def _round_trips(
 async def _publish(speaker: DoctorConnection, topic: str) -> bool:
     """Whether the broker takes it. One that closes the connection over it refuses it, and all that follow."""
     try:
-        await speaker.publish(topic, b"", 60)
+        await outcome_of(lambda done: speaker.send(topic, b"", 60, done))
     except (PermanentError, BrokerUnavailableError):
         return False
     return True

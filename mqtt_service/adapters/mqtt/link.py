@@ -30,7 +30,7 @@ from mqtt_service.adapters.mqtt.receiver import Receiver
 from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, reconnect_delay
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.log import RateLimitedWarning
-from mqtt_service.publisher import Done, PublishResult
+from mqtt_service.publisher import Done, PublishResult, outcome_of
 
 log = logging.getLogger("mqtt_service.mqtt")
 
@@ -130,18 +130,9 @@ class MqttLink:
 
     async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
         """The same for one message: returns when the broker has it, or raises why it has not."""
-        outcome: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
-
-        def done(result: PublishResult | ServiceError) -> None:
-            if outcome.done():  # its caller has given up
-                return
-            if isinstance(result, ServiceError):
-                outcome.set_exception(result)
-            else:
-                outcome.set_result(result)
-
-        self.send(topic, payload, expiry_seconds=expiry_seconds, done=done)
-        return await outcome
+        return await outcome_of(
+            lambda done: self.send(topic, payload, expiry_seconds=expiry_seconds, done=done)
+        )
 
     async def run(self) -> None:
         """Stay connected until cancelled or closed."""
