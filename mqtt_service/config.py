@@ -27,6 +27,8 @@ from mqtt_service.pasted import fault_of_secret, meant_by_url, project_url, spli
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+# 0: for ever
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
@@ -82,6 +84,11 @@ class Settings(BaseSettings):
     images_in_flight: Count = 1_000
     image_buffer_bytes: Count = 128 * 1024 * 1024
     visit_max_age: Seconds = 600.0
+
+    retention_commands: Days = 90.0
+    retention_history: Days = 90.0
+    retention_telemetry: Days = 0.0
+    retention_images: Days = 0.0
 
     edge_handover: Literal["off", "also", "only"] = "off"
     edge_function: FunctionName = "mqtt_device_handler"

@@ -67,6 +67,18 @@ HANDOVER = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+REMOVED_ROWS = Counter(
+    "mqtt_service_removed_rows",
+    "Old rows that were removed (RETENTION_…), by kind; own: of the worker's own tables.",
+    ["kind"],
+    registry=REGISTRY,
+)
+RETENTION_RUNS = Counter(
+    "mqtt_service_retention_runs",
+    "Runs that remove old rows: done, failed (the log says why), another (another worker is at it).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.", registry=REGISTRY)
 
 # A series that exists from the start shows its first increase; any other appears with its first event.
@@ -86,3 +98,7 @@ for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
 for _reason in ("malformed", "own", "reply_id", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)
+for _kind in ("commands", "history", "telemetry", "images", "own"):
+    REMOVED_ROWS.labels(_kind)
+for _outcome in ("done", "failed", "another"):
+    RETENTION_RUNS.labels(_outcome)

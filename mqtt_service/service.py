@@ -25,6 +25,7 @@ from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.project import ProjectGateway
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
+from mqtt_service.adapters.supabase.retention import RetentionGateway
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
@@ -44,6 +45,7 @@ from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
+from mqtt_service.retention import Keep, Retention
 from mqtt_service.session_takeover import SessionTakeover
 from mqtt_service.supervision import Failures, Part, wait_until_stalled
 
@@ -97,6 +99,9 @@ class Worker:
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
+        self.retention = Retention(
+            RetentionGateway(database, worker_id), PictureStore(client), _keep(settings)
+        )
 
     def _wire_queue(self, database: DatabaseFunctions) -> None:
         settings = self._settings
@@ -175,6 +180,8 @@ class Worker:
             "acknowledgements": self.acknowledgements.run,
             **devices,
             "provisioning": self.provisioner.run,
+            # Beside another service, which may look after its rows itself, nothing is removed.
+            **({} if self._stands_by else {"retention": self.retention.run}),
             "look at the project": self._check_project,
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
@@ -312,6 +319,15 @@ def _limits(settings: Settings) -> Limits:
         per_device=settings.images_per_device,
         in_flight=settings.images_in_flight,
         buffered_bytes=settings.image_buffer_bytes,
+    )
+
+
+def _keep(settings: Settings) -> Keep:
+    return Keep(
+        commands=settings.retention_commands,
+        history=settings.retention_history,
+        telemetry=settings.retention_telemetry,
+        images=settings.retention_images,
     )
 
 

@@ -36,7 +36,7 @@ STOREYS = (
         "watchdog",
     },
     {"adapters"},
-    {"queue", "devices", "session_takeover", "project_check", "health"},
+    {"queue", "devices", "session_takeover", "project_check", "retention", "health"},
     {"inbound"},
     {"service"},
     {"worker_process"},
