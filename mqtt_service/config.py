@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     edge_buffer: Count = 1_000
     edge_timeout: Seconds = 10.0
 
+    http_token: SecretStr | None = None
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -119,9 +120,11 @@ class Settings(BaseSettings):
             raise ValueError(fault)
         return secret
 
-    @field_validator("supabase_secret_key")
+    @field_validator("supabase_secret_key", "http_token")
     @classmethod
-    def _is_a_key(cls, value: SecretStr) -> SecretStr:
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         key = value.get_secret_value().strip()  # a pasted key often ends with a line break
         if not re.fullmatch(r"[!-~]+", key):
             raise ValueError("must be the key alone: printable ASCII without spaces")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from starlette.applications import Starlette
 from supabase import AsyncClient
 
 from mqtt_service.adapters.mqtt.link import MqttLink
@@ -38,6 +39,7 @@ from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
+from mqtt_service.endpoints import http_app
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
 from mqtt_service.project_check import check_project
@@ -186,6 +188,11 @@ class Worker:
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
         }
+
+    def http_app(self) -> Starlette:
+        """The worker's HTTP endpoints."""
+        token = self._settings.http_token
+        return http_app(self.snapshot, token.get_secret_value() if token else None)
 
     async def stop(self) -> None:
         """Claim no more, finish what was begun, then disconnect from the broker; takes 8 s at most."""

@@ -14,7 +14,6 @@ from uuid import uuid4
 from mqtt_service import __version__, http_server
 from mqtt_service.adapters.supabase.transport import connect
 from mqtt_service.config import Settings
-from mqtt_service.health import health_app
 from mqtt_service.log import configure_logging
 from mqtt_service.service import Worker
 from mqtt_service.supervision import keep_running, wait_for_unhandled_error
@@ -95,7 +94,7 @@ async def _stop_when(asked: asyncio.Event, why: str) -> None:
 
 def _faults(worker: Worker, listener: socket.socket) -> Tasks:
     """Run the parts, and what watches over them: each ends with a fault, which is its task's name."""
-    parts = {**worker.parts(), "HTTP": lambda: http_server.serve(health_app(worker.snapshot), listener)}
+    parts = {**worker.parts(), "HTTP": lambda: http_server.serve(worker.http_app(), listener)}
     faults: dict[str, Coroutine[object, object, None]] = {
         f"the {name} ended": keep_running(name, part, worker.failures) for name, part in parts.items()
     }

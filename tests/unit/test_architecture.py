@@ -37,7 +37,7 @@ STOREYS = (
     },
     {"adapters"},
     {"queue", "devices", "session_takeover", "project_check", "retention", "health"},
-    {"inbound"},
+    {"inbound", "endpoints"},
     {"service"},
     {"worker_process"},
     {"cli"},

@@ -255,7 +255,8 @@ def test_the_documents_say_of_each_table_what_bounds_it(queue: Queue) -> None:
     bounded = set(re.findall(r"`((?:public|mqtt_private)\.\w+)`", text.split("\n## ")[0]))
     there = queue.rows(
         "select relnamespace::regnamespace || '.' || relname as name from pg_class"
-        " where relkind in ('r', 'p') and relnamespace in ('public'::regnamespace, 'mqtt_private'::regnamespace)"
+        " where relkind in ('r', 'p')"
+        " and relnamespace in ('public'::regnamespace, 'mqtt_private'::regnamespace)"
     )
     assert bounded == {row["name"] for row in there}
 
