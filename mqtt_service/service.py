@@ -18,12 +18,17 @@ from supabase import AsyncClient
 from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
-from mqtt_service.adapters.supabase.acknowledgements import AcknowledgementGateway
-from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
-from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
+from mqtt_service.adapters.supabase.commands import RetryPolicy
+from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.adapters.supabase.images import ImageGateway
+from mqtt_service.adapters.supabase.measured import (
+    MeasuredAcknowledgementGateway,
+    MeasuredCommandGateway,
+    MeasuredHeartbeatGateway,
+)
 from mqtt_service.adapters.supabase.project import ProjectGateway
+from mqtt_service.adapters.supabase.queue_measures import QueueGauge
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.adapters.supabase.retention import RetentionGateway
@@ -42,6 +47,14 @@ from mqtt_service.devices.visits import Visits
 from mqtt_service.endpoints import http_app
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
+from mqtt_service.loop_lag import measure_loop_lag
+from mqtt_service.metrics import (
+    BROKER_CONNECTED,
+    IN_FLIGHT,
+    REALTIME_CONNECTED,
+    REFUSED_COMMANDS,
+    SUPABASE_CONNECTED,
+)
 from mqtt_service.project_check import check_project
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
@@ -101,14 +114,16 @@ class Worker:
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
+        self._queue_gauge = QueueGauge(database)
         self.retention = Retention(
             RetentionGateway(database, worker_id), PictureStore(client), _keep(settings)
         )
 
     def _wire_queue(self, database: DatabaseFunctions) -> None:
         settings = self._settings
+        self._commands = MeasuredCommandGateway(database, self._worker_id, _retry_policy(settings))
         self.queue = CommandQueueProcessor(
-            CommandGateway(database, self._worker_id, _retry_policy(settings)),
+            self._commands,
             self.link,
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
             QueueListeners(
@@ -134,7 +149,7 @@ class Worker:
             visits, self.link, self.pictures, self.replies, _visit_options(settings), self._poll_now
         )
         self.heartbeats = HeartbeatHandler(
-            HeartbeatGateway(database, worker_id, policy),
+            MeasuredHeartbeatGateway(database, worker_id, policy),
             self.visits,
             worker_id,
             shared=settings.mqtt_shared_group is not None,
@@ -143,7 +158,7 @@ class Worker:
 
     def _wire_inbound(self, database: DatabaseFunctions) -> None:
         self.acknowledgements = AcknowledgementHandler(
-            AcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
+            MeasuredAcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
             self.queue,
             AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
             self._worker_id,
@@ -184,6 +199,7 @@ class Worker:
             "provisioning": self.provisioner.run,
             # Beside another service, which may look after its rows itself, nothing is removed.
             **({} if self._stands_by else {"retention": self.retention.run}),
+            "event loop's lag": measure_loop_lag,
             "look at the project": self._check_project,
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
@@ -192,7 +208,17 @@ class Worker:
     def http_app(self) -> Starlette:
         """The worker's HTTP endpoints."""
         token = self._settings.http_token
-        return http_app(self.snapshot, token.get_secret_value() if token else None)
+        return http_app(self.snapshot, token.get_secret_value() if token else None, self._measure)
+
+    async def _measure(self) -> None:
+        """Bring the gauges up to date that are not kept as things happen."""
+        snapshot = self.snapshot()
+        IN_FLIGHT.set(self._commands.in_hand)
+        REFUSED_COMMANDS.set(snapshot.refused_count)
+        BROKER_CONNECTED.set(snapshot.mqtt_connected)
+        REALTIME_CONNECTED.set(snapshot.realtime_connected)
+        SUPABASE_CONNECTED.set(snapshot.polling)
+        await self._queue_gauge.refresh()
 
     async def stop(self) -> None:
         """Claim no more, finish what was begun, then disconnect from the broker; takes 8 s at most."""

@@ -20,6 +20,7 @@ from mqtt_service.errors import (
     ServiceError,
     SupabaseUnavailableError,
 )
+from mqtt_service.metrics import IMAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class PictureStore:
         bucket = self._client.storage.from_(BUCKET)
         try:
             await bucket.upload(path, picture, {"content-type": "image/jpeg", "upsert": "true"})
+            IMAGE_BYTES.inc(len(picture))
         except httpx.HTTPError as error:
             raise api_errors.from_network_error(error, "the upload of a picture") from error
         except StorageApiError as error:
