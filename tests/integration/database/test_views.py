@@ -75,7 +75,7 @@ def overdue(database: psycopg.Connection, device: str, interval: str, cron: str 
 
 def read(database: psycopg.Connection, query: str, user: str = VIEWER_A) -> list[dict[str, Any]]:
     with acting_as(database, "authenticated", user), database.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query).fetchall()  # type: ignore[arg-type]  # the queries of this file
+        return cursor.execute(query).fetchall()
 
 
 @pytest.mark.parametrize("view", VIEWS)
