@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     edge_buffer: Count = 1_000
     edge_timeout: Seconds = 10.0
 
+    alert_url: SecretStr | None = None
+    alert_secret: SecretStr | None = None
+
     http_token: SecretStr | None = None
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -120,7 +123,7 @@ class Settings(BaseSettings):
             raise ValueError(fault)
         return secret
 
-    @field_validator("supabase_secret_key", "http_token")
+    @field_validator("supabase_secret_key", "http_token", "alert_secret")
     @classmethod
     def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -134,6 +137,8 @@ class Settings(BaseSettings):
     def _has_a_user_for_the_password(self) -> Self:
         if self.mqtt_password is not None and self.mqtt_username is None:
             raise ValueError("MQTT_USERNAME is not set, but MQTT_PASSWORD is")
+        if self.alert_secret is not None and self.alert_url is None:
+            raise ValueError("ALERT_URL is not set, but ALERT_SECRET is")
         return self
 
     @field_validator("log_level", mode="before")
@@ -161,6 +166,17 @@ class Settings(BaseSettings):
         if meant is not None or not good or url.query or url.userinfo or url.fragment:
             rule = "must be the project's URL, like https://<project>.supabase.co, with no path"
             raise ValueError(rule if meant is None else f"{rule}; this {meant}")
+        return value
+
+    @field_validator("alert_url")
+    @classmethod
+    def _is_a_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            url = None if value is None else httpx.URL(value.get_secret_value())
+        except httpx.InvalidURL:
+            url = httpx.URL("")
+        if url is not None and (url.scheme not in {"http", "https"} or not url.host):
+            raise ValueError("must be a URL that takes a POST, like https://hooks.example/…")
         return value
 
     @field_validator("mqtt_host")

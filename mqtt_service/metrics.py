@@ -195,6 +195,12 @@ BUILD = Gauge(
     registry=REGISTRY,
 )  # fmt: skip
 BUILD.labels(__version__, platform.python_version()).set(1)
+ALERTS = Counter(
+    "mqtt_service_alerts",
+    "Alerts for ALERT_URL: told, failed (a request that was not taken; it is sent again).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 AWAKE = Gauge("mqtt_service_devices_awake", "Devices whose visit is under way.", registry=REGISTRY)
 
 for _type in _TYPES:
@@ -223,5 +229,7 @@ for _reason in ("malformed", "own", "reply_id", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)
 for _kind in ("commands", "history", "telemetry", "images", "own"):
     REMOVED_ROWS.labels(_kind)
+for _outcome in ("told", "failed"):
+    ALERTS.labels(_outcome)
 for _outcome in ("done", "failed", "another"):
     RETENTION_RUNS.labels(_outcome)

@@ -18,6 +18,7 @@ from supabase import AsyncClient
 from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
+from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.commands import RetryPolicy
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
@@ -36,6 +37,8 @@ from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
 from mqtt_service.adapters.supabase.workers import WorkerGateway
+from mqtt_service.alerts.watch import AlertWatch
+from mqtt_service.alerts.webhook import Webhook
 from mqtt_service.config import Settings
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
@@ -114,6 +117,7 @@ class Worker:
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
+        self.alerts = _alerts(settings, AlertGateway(database, worker_id), worker_id, self.link)
         self._queue_gauge = QueueGauge(database)
         self.retention = Retention(
             RetentionGateway(database, worker_id), PictureStore(client), _keep(settings)
@@ -197,6 +201,7 @@ class Worker:
             "acknowledgements": self.acknowledgements.run,
             **devices,
             "provisioning": self.provisioner.run,
+            **({} if self.alerts is None else {"alerts": self.alerts.run}),
             # Beside another service, which may look after its rows itself, nothing is removed.
             **({} if self._stands_by else {"retention": self.retention.run}),
             "event loop's lag": measure_loop_lag,
@@ -353,6 +358,15 @@ def _limits(settings: Settings) -> Limits:
         in_flight=settings.images_in_flight,
         buffered_bytes=settings.image_buffer_bytes,
     )
+
+
+def _alerts(settings: Settings, gateway: AlertGateway, worker: str, link: MqttLink) -> AlertWatch | None:
+    if settings.alert_url is None:
+        return None
+    secret = settings.alert_secret.get_secret_value() if settings.alert_secret else None
+    webhook = Webhook(settings.alert_url.get_secret_value(), secret)
+    clock = asyncio.get_running_loop().time
+    return AlertWatch(gateway, webhook, worker, lambda: link.connected, clock=clock)
 
 
 def _keep(settings: Settings) -> Keep:

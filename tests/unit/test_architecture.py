@@ -36,7 +36,7 @@ STOREYS = (
         "watchdog",
     },
     {"adapters"},
-    {"queue", "devices", "session_takeover", "project_check", "retention", "loop_lag", "health"},
+    {"queue", "devices", "session_takeover", "project_check", "alerts", "retention", "loop_lag", "health"},
     {"inbound", "endpoints"},
     {"service"},
     {"worker_process"},
