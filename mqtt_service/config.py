@@ -97,6 +97,7 @@ class Settings(BaseSettings):
 
     alert_url: SecretStr | None = None
     alert_secret: SecretStr | None = None
+    sentry_dsn: SecretStr | None = None
 
     http_token: SecretStr | None = None
     port: Annotated[int, Field(ge=0, le=65535)] = 3000

@@ -25,6 +25,7 @@ STOREYS = (
     {
         "config",
         "http_server",
+        "error_reports",
         "log",
         "backoff",
         "batching",
