@@ -69,9 +69,10 @@ class MeasuredCommandGateway(CommandGateway):
         for settlement, settled in zip(settlements, answers, strict=False):
             if settled.result == "refused":
                 continue
-            kind, since = self._in_hand.pop(settlement.command_id, ("unknown", now))
-            if settled.result == "stale":
+            known = self._in_hand.pop(settlement.command_id, None)
+            if settled.result == "stale" or known is None:  # or it was counted before
                 continue
+            kind, since = known
             for_good = settlement.outcome == "failed" and settled.final
             child(COMMAND_OUTCOMES, kind, "failed_for_good" if for_good else settlement.outcome).inc()
             if settlement.outcome == "sent":
