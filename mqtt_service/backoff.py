@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from random import random
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+)
 from tenacity.wait import wait_base
 
 from mqtt_service.errors import ProjectMisconfiguredError, RetryableError, ServiceError
@@ -12,6 +18,9 @@ FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 # Keeps the power of two within what a float can hold, after any number of failures.
 _MAX_DOUBLINGS = 16
+# Where a person waits for the answer.
+_ATTEMPTS = 5
+_LONGEST_BRIEF_DELAY = 8.0
 
 
 def delay_after(failures: int, longest: float = LONGEST_DELAY) -> float:
@@ -59,5 +68,15 @@ def retry_forever(
         retry=retry_if_exception(helps),
         wait=Backoff(longest),
         before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def retry_briefly() -> AsyncRetrying:
+    """Try a few times what waiting can help, since a person waits; the last error ends it."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(RetryableError),
+        wait=Backoff(_LONGEST_BRIEF_DELAY),
+        stop=stop_after_attempt(_ATTEMPTS),
         reraise=True,
     )

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -27,8 +27,13 @@ _LOCKED_RETRY_DELAY = 10.0
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[T, R]):
     item: T
-    since: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    done: "asyncio.Future[R]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: Callable[[R | PermanentError], None]
+    since: float
+    finished: bool = False
+
+    def finish(self, result: R | PermanentError) -> None:
+        self.finished = True
+        self.done(result)
 
 
 class Batcher(Generic[T, R]):
@@ -61,22 +66,40 @@ class Batcher(Generic[T, R]):
         self._empty.set()
         self.attempts = 0
 
+    def add(self, item: T, done: Callable[[R | PermanentError], None]) -> None:
+        """Have the item written; `done` is called with its result, or with the error that it met."""
+        self._append(_Entry(item, done, asyncio.get_running_loop().time()))
+
     async def submit(self, item: T) -> R:
         """Have the item written; returns its result, or raises the PermanentError that it met.
 
         An item whose caller is cancelled is withdrawn, unless it is being written at that moment.
         """
-        entry = _Entry[T, R](item)
-        self._waiting.append(entry)
-        self._empty.clear()
-        self._arrived.set()
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[R] = loop.create_future()
+
+        def done(result: R | PermanentError) -> None:
+            if outcome.done():
+                return
+            if isinstance(result, PermanentError):
+                outcome.set_exception(result)
+            else:
+                outcome.set_result(result)
+
+        entry = _Entry[T, R](item, done, loop.time())
+        self._append(entry)
         try:
-            return await entry.done
+            return await outcome
         except asyncio.CancelledError:
             if entry in self._waiting and entry not in self._batch:
                 self._waiting.remove(entry)
                 self._note_if_empty()
             raise
+
+    def _append(self, entry: _Entry[T, R]) -> None:
+        self._waiting.append(entry)
+        self._empty.clear()
+        self._arrived.set()
 
     @property
     def longest_wait(self) -> float:
@@ -97,11 +120,19 @@ class Batcher(Generic[T, R]):
                 continue
             try:
                 await self._write_batch(self._batch)
-                done = {entry for entry in self._batch if entry.done.done()}
-                self._waiting = deque(entry for entry in self._waiting if entry not in done)
             finally:
+                self._forget_finished()
                 self._batch = []
             self._note_if_empty()
+
+    def _forget_finished(self) -> None:
+        """Take out what was written; only behind an item that stays does that need a look at all of them."""
+        finished = sum(entry.finished for entry in self._batch)
+        while self._waiting and self._waiting[0].finished:
+            self._waiting.popleft()
+            finished -= 1
+        if finished:
+            self._waiting = deque(entry for entry in self._waiting if not entry.finished)
 
     def _next_batch(self) -> list[_Entry[T, R]]:
         """What is written next: one item alone of a key that has been locked for long enough, else many."""
@@ -138,8 +169,7 @@ class Batcher(Generic[T, R]):
                     await self._write_batch([entry])
             return
         for entry, result in zip(batch, results, strict=True):
-            if not entry.done.done():
-                entry.done.set_result(result)
+            entry.finish(result)
 
     def _set_apart(self, entry: _Entry[T, R], error: PermanentError | RowLockedError) -> None:
         if isinstance(error, RowLockedError):
@@ -150,8 +180,8 @@ class Batcher(Generic[T, R]):
                 error,
                 _LOCKED_RETRY_DELAY,
             )
-        elif not entry.done.done():
-            entry.done.set_exception(error)
+        else:
+            entry.finish(error)
 
     async def _call(self, items: list[T]) -> Sequence[R]:
         """Write these items, however long the database is away."""

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import httpx
 from pydantic import (
@@ -32,6 +32,8 @@ Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
+S = TypeVar("S", bound="ProjectSettings")
+
 _PORTS = 65536
 _AS_THEY_ARE = {"mqtt_password"}
 _TRUE = {"true", "1", "yes", "on", "t", "y"}
@@ -39,10 +41,10 @@ _TRUE = {"true", "1", "yes", "on", "t", "y"}
 _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
 
-class Settings(BaseSettings):
-    """What an operator can set; the table in docs/operations.md says the same in words.
+class ProjectSettings(BaseSettings):
+    """What the command line needs of the worker's settings: the project, and how the worker treats commands.
 
-    Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
+    Raises nothing but pydantic's `ValidationError`: use `load_project_settings`, which speaks to operators.
     """
 
     model_config = SettingsConfigDict(
@@ -53,56 +55,14 @@ class Settings(BaseSettings):
     supabase_secret_key: SecretStr = Field(
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
     )
-
-    mqtt_host: Text
-    mqtt_port: Port = 8883
-    mqtt_username: str | None = None
-    mqtt_password: SecretStr | None = None
-    mqtt_tls: bool = True
-    mqtt_ca_file: Path | None = None
-    mqtt_client_id: Text = Field(default_factory=lambda: default_client_id(dict(os.environ), platform.node()))
-    mqtt_shared_group: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None = None
-
     supabase_timeout: Seconds = 10.0
-    poll_interval: Seconds = 5.0
+
     max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
     retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     command_ttl: Seconds = 86_400.0
-    lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
-    wake_format: Literal["12h", "iso"] = "12h"
-    temperature_unit: Literal["celsius", "fahrenheit"] = "celsius"
-    standby: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-
-    register_devices: bool = True
-    registrations_per_minute: Count = 60
     redelivery_limit: Annotated[int, Field(ge=0, le=1000)] = 3
 
-    image_silence: Seconds = 5.0
-    image_max_bytes: Count = 5_000_000
-    image_max_chunks: Count = 5_000
-    images_per_device: Count = 4
-    images_in_flight: Count = 1_000
-    image_buffer_bytes: Count = 128 * 1024 * 1024
-    visit_max_age: Seconds = 600.0
-
-    retention_commands: Days = 90.0
-    retention_history: Days = 90.0
-    retention_telemetry: Days = 0.0
-    retention_images: Days = 0.0
-
-    edge_handover: Literal["off", "also", "only"] = "off"
-    edge_function: FunctionName = "mqtt_device_handler"
-    edge_buffer: Count = 1_000
-    edge_timeout: Seconds = 10.0
-
-    alert_url: SecretStr | None = None
-    alert_secret: SecretStr | None = None
-    sentry_dsn: SecretStr | None = None
-
-    http_token: SecretStr | None = None
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="before")
     @classmethod
@@ -115,16 +75,7 @@ class Settings(BaseSettings):
         tidied = {name: value for name, value in tidied.items() if value != ""}
         return _with_port_of_host(tidied)
 
-    @field_validator("mqtt_password")
-    @classmethod
-    def _is_not_wrapped(cls, value: SecretStr | None) -> SecretStr | None:
-        # A line end at the end comes from a file, not from a person.
-        secret = None if value is None else SecretStr(value.get_secret_value().rstrip("\r\n"))
-        if secret is not None and (fault := fault_of_secret(secret.get_secret_value())) is not None:
-            raise ValueError(fault)
-        return secret
-
-    @field_validator("supabase_secret_key", "http_token", "alert_secret")
+    @field_validator("supabase_secret_key", "http_token", "alert_secret", check_fields=False)
     @classmethod
     def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -133,24 +84,6 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[!-~]+", key):
             raise ValueError("must be the key alone: printable ASCII without spaces")
         return SecretStr(key)
-
-    @model_validator(mode="after")
-    def _has_a_user_for_the_password(self) -> Self:
-        if self.mqtt_password is not None and self.mqtt_username is None:
-            raise ValueError("MQTT_USERNAME is not set, but MQTT_PASSWORD is")
-        if self.alert_secret is not None and self.alert_url is None:
-            raise ValueError("ALERT_URL is not set, but ALERT_SECRET is")
-        return self
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("log_format", "wake_format", "temperature_unit", "edge_handover", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
 
     @field_validator("supabase_url")
     @classmethod
@@ -168,6 +101,89 @@ class Settings(BaseSettings):
             rule = "must be the project's URL, like https://<project>.supabase.co, with no path"
             raise ValueError(rule if meant is None else f"{rule}; this {meant}")
         return value
+
+
+class Settings(ProjectSettings):
+    """What an operator can set; the table in docs/operations.md says the same in words.
+
+    Raises nothing but pydantic's `ValidationError`: use `load_settings`, which speaks to operators.
+    """
+
+    mqtt_host: Text
+    mqtt_port: Port = 8883
+    mqtt_username: str | None = None
+    mqtt_password: SecretStr | None = None
+    mqtt_tls: bool = True
+    mqtt_ca_file: Path | None = None
+    mqtt_client_id: Text = Field(default_factory=lambda: default_client_id(dict(os.environ), platform.node()))
+    mqtt_shared_group: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None = None
+
+    poll_interval: Seconds = 5.0
+    lease_duration: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
+    wake_format: Literal["12h", "iso"] = "12h"
+    wake_spread: Annotated[int, Field(ge=0, le=43_200)] = 0
+    temperature_unit: Literal["celsius", "fahrenheit"] = "celsius"
+    standby: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    register_devices: bool = True
+    registrations_per_minute: Count = 60
+
+    image_silence: Seconds = 5.0
+    image_max_bytes: Count = 5_000_000
+    image_max_chunks: Count = 5_000
+    image_give_up: Literal["keep", "discard", "quarantine"] = "keep"
+    image_give_up_after: Count = 3
+    images_per_device: Count = 4
+    images_in_flight: Count = 1_000
+    image_buffer_bytes: Count = 128 * 1024 * 1024
+    visit_max_age: Seconds = 600.0
+
+    edge_handover: Literal["off", "also", "only"] = "off"
+    edge_function: FunctionName = "mqtt_device_handler"
+    edge_buffer: Count = 1_000
+    edge_timeout: Seconds = 10.0
+
+    retention_commands: Days = 90.0
+    retention_history: Days = 90.0
+    retention_telemetry: Days = 0.0
+    retention_images: Days = 0.0
+
+    alert_url: SecretStr | None = None
+    alert_secret: SecretStr | None = None
+    sentry_dsn: SecretStr | None = None
+
+    http_token: SecretStr | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("mqtt_password")
+    @classmethod
+    def _is_not_wrapped(cls, value: SecretStr | None) -> SecretStr | None:
+        # A line end at the end comes from a file, not from a person.
+        secret = None if value is None else SecretStr(value.get_secret_value().rstrip("\r\n"))
+        if secret is not None and (fault := fault_of_secret(secret.get_secret_value())) is not None:
+            raise ValueError(fault)
+        return secret
+
+    @model_validator(mode="after")
+    def _has_a_user_for_the_password(self) -> Self:
+        if self.mqtt_password is not None and self.mqtt_username is None:
+            raise ValueError("MQTT_USERNAME is not set, but MQTT_PASSWORD is")
+        if self.alert_secret is not None and self.alert_url is None:
+            raise ValueError("ALERT_URL is not set, but ALERT_SECRET is")
+        return self
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator(
+        "log_format", "wake_format", "temperature_unit", "edge_handover", "image_give_up", mode="before"
+    )
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("alert_url")
     @classmethod
@@ -230,8 +246,17 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
 
     The message leaves out values, since one of them may be a secret in the wrong place.
     """
+    return _load(Settings, env_file)
+
+
+def load_project_settings(env_file: Path | None = Path(".env")) -> ProjectSettings:
+    """Read what the command line needs; the broker's settings are neither demanded nor looked at."""
+    return _load(ProjectSettings, env_file)
+
+
+def _load(kind: type[S], env_file: Path | None) -> S:
     try:
-        return Settings(_env_file=env_file)
+        return kind(_env_file=env_file)
     except UnicodeDecodeError:
         raise ConfigurationError([f"{env_file} is not UTF-8 text: save it as such"]) from None
     except ValidationError as error:

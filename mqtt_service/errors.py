@@ -2,6 +2,7 @@
 
 ServiceError
 ├── ConfigurationError        the operator must change a setting; exit status 2
+├── UsageError                a person asked for what is not there, or is not clear; exit status 2
 ├── RetryableError            waiting can help: the network, the broker, an overloaded project
 │   ├── BrokerUnavailableError
 │   │   └── OutcomeUnknownError   the broker may have the message nevertheless
@@ -28,6 +29,10 @@ class ConfigurationError(ServiceError):
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
         super().__init__("; ".join(faults))
+
+
+class UsageError(ServiceError):
+    """What a person asked for is not there, is more than one thing, or cannot be read; nothing was done."""
 
 
 class RetryableError(ServiceError):

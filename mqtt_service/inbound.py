@@ -8,21 +8,29 @@ is committed. A message that cannot be read is logged, counted and dropped; it n
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
+from mqtt_service.devices.telemetry import TelemetryHandler
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError, RemoteProtocolError
 from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, UNUSABLE_VALUES
 from mqtt_service.protocol.assembly import ImageRefusedError
-from mqtt_service.protocol.images import ImageChunk, ImageMetadata, ImageNameError, parse_data
+from mqtt_service.protocol.images import (
+    ImageChunk,
+    ImageMetadata,
+    ImageNameError,
+    LoneReadings,
+    parse_data,
+)
 from mqtt_service.protocol.topics import Topic, parse_topic
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler
+from mqtt_service.repairs import Repairs
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +43,10 @@ class InboundRouter:
     heartbeats: HeartbeatHandler
     pictures: Pictures
     visits: Visits
+    telemetry: TelemetryHandler
     handover: Handover | None = None
     standby: bool = False
+    repairs: Repairs = field(default_factory=lambda: Repairs("data"))
 
     async def handle(self, message: InboundMessage) -> None:
         """Handle one message; return once what it changed is committed."""
@@ -51,25 +61,46 @@ class InboundRouter:
             if self.handover is not None:
                 await self.handover.submit(message)
             if self.handover is None or not self.handover.exclusive:
-                await self._from_device(topic, message.payload)
+                await self._from_device(topic, message)
         except RemoteProtocolError as error:
             DROPPED_MESSAGES.labels("malformed").inc()
             log.warning("[MQTT] Dropped a message on %r: %s", message.topic, error)
 
-    async def _from_device(self, topic: Topic, payload: bytes) -> None:
-        if topic.channel == "status":
-            await self.heartbeats.handle(topic, payload)
-        elif topic.channel == "data":
-            await self._picture(topic, payload)
-
-    async def _picture(self, topic: Topic, payload: bytes) -> None:
+    def handle_at_once(self, message: InboundMessage) -> bool:
+        """Keep a picture's chunk, which needs memory alone; False where `handle` has to see to a message."""
+        if self.standby or self.handover is not None or not message.topic.endswith("/data"):
+            return False
         try:
-            data = parse_data(topic, payload, now=self.pictures.now())
+            data = parse_data(parse_topic(message.topic), message.payload, now=self.pictures.now())
+            if not isinstance(data, ImageChunk):
+                return False
+            self._chunk(data)
+        except RemoteProtocolError:  # `handle` meets it again, and can tell the picture's row
+            return False
+        if data.repairs:
+            self.repairs.report(data.device, data.repairs)
+        if data.claimed_device is not None:
+            FOREIGN_IDS.inc()
+        return True
+
+    async def _from_device(self, topic: Topic, message: InboundMessage) -> None:
+        if topic.channel == "status":
+            await self.heartbeats.handle(topic, message.payload)
+        elif topic.channel == "data":
+            await self._data(topic, message)
+
+    async def _data(self, topic: Topic, message: InboundMessage) -> None:
+        try:
+            data = parse_data(topic, message.payload, now=self.pictures.now())
         except ImageNameError as error:
             await self._refuse(topic.device, error.shown, error)
             raise
+        self.repairs.report(data.device, data.repairs)
         if data.claimed_device is not None:
             FOREIGN_IDS.inc()
+        if isinstance(data, LoneReadings):
+            await self.telemetry.handle(data, message)
+            return
         try:
             if isinstance(data, ImageChunk):
                 self._chunk(data)

@@ -47,7 +47,8 @@ ACKNOWLEDGEMENTS = Counter(
 )
 DROPPED_MESSAGES = Counter(
     "mqtt_service_dropped_messages",
-    "Inbound messages that were not used: malformed, own (sent by this service), reply_id (its id has "
+    "Inbound messages that were not used: malformed, last_will (the broker says that a device is gone), own "
+    "(sent by this service), reply_id (its id has "
     "no row in device_commands), refused (by the database), late (for a picture that was stored or failed), "
     "standby (another service answers them).",
     ["reason"],
@@ -66,19 +67,33 @@ HEARTBEATS = Counter(
 )
 IMAGES = Counter(
     "mqtt_service_images",
-    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a limit).",
+    "Pictures, by how their upload ended: complete, failed, duplicate (stored before), refused (by a limit); "
+    "given_up: failed or refused for the last time.",
     ["result"],
     registry=REGISTRY,
 )
 REFUSED_WRITES = Counter(
     "mqtt_service_refused_writes",
-    "What the project's tables did not take, by what was written: HELLO, picture, welcome. The log says why.",
+    "What the project's tables did not take, by what was written: HELLO, picture, welcome, readings. The log "
+    "says why.",
     ["kind"],
     registry=REGISTRY,
 )
 CHUNKS = Counter("mqtt_service_image_chunks", "Chunks of pictures that were received.", registry=REGISTRY)
 BUFFERED_BYTES = Gauge(
     "mqtt_service_image_buffered_bytes", "Bytes of unfinished pictures in memory.", registry=REGISTRY
+)
+REPAIRED_MESSAGES = Counter(
+    "mqtt_service_repaired_messages",
+    "Inbound messages that were used though they are no strict JSON, by channel and by each kind of repair.",
+    ["channel", "kind"],
+    registry=REGISTRY,
+)
+TELEMETRY = Counter(
+    "mqtt_service_telemetry",
+    "Readings that came without a picture: recorded, duplicate (brought before), unknown_device, refused.",
+    ["result"],
+    registry=REGISTRY,
 )
 UNUSABLE_VALUES = Counter(
     "mqtt_service_unusable_values",
@@ -217,15 +232,17 @@ for _result in ("acknowledged", "failed", "rejected", "reply", "duplicate"):
     ACKNOWLEDGEMENTS.labels(_result)
 for _result in ("known", "created", "refused"):
     HEARTBEATS.labels(_result)
-for _result in ("complete", "failed", "duplicate", "refused"):
+for _result in ("complete", "failed", "duplicate", "refused", "given_up"):
     IMAGES.labels(_result)
-for _kind in ("HELLO", "picture", "welcome"):
+for _kind in ("HELLO", "picture", "welcome", "readings"):
     REFUSED_WRITES.labels(_kind)
+for _result in ("recorded", "duplicate", "unknown_device", "refused"):
+    TELEMETRY.labels(_result)
 for _kind in ("reading", "time"):
     UNUSABLE_VALUES.labels(_kind)
 for _outcome in ("taken", "refused", "given_up", "dropped"):
     HANDOVER.labels(_outcome)
-for _reason in ("malformed", "own", "reply_id", "refused", "late", "standby"):
+for _reason in ("malformed", "last_will", "own", "reply_id", "refused", "late", "standby"):
     DROPPED_MESSAGES.labels(_reason)
 for _kind in ("commands", "history", "telemetry", "images", "own"):
     REMOVED_ROWS.labels(_kind)

@@ -49,5 +49,15 @@ async def check_project(gateway: ProjectGateway, unit: Unit) -> None:
         )
 
 
+async def set_wake_spread(gateway: ProjectGateway, seconds: int) -> None:
+    """Tell the database over how many seconds a site's devices wake; waits for the database."""
+    try:
+        async for attempt in retry_forever(_log_retry):
+            with attempt:
+                await gateway.set_wake_spread(seconds)
+    except PermanentError as error:
+        log.warning("[SERVICE] WAKE_SPREAD was not set: %s", error)
+
+
 def _log_retry(error: BaseException, delay: float) -> None:
     log.info("[SERVICE] The project's tables are looked at later: %s; next try in %.1f s", error, delay)

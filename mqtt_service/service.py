@@ -19,6 +19,7 @@ from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.supabase.alerts import AlertGateway
+from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.commands import RetryPolicy
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
@@ -34,17 +35,20 @@ from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.adapters.supabase.retention import RetentionGateway
 from mqtt_service.adapters.supabase.storage import PictureStore
+from mqtt_service.adapters.supabase.telemetry import TelemetryGateway
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
 from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.alerts.watch import AlertWatch
 from mqtt_service.alerts.webhook import Webhook
 from mqtt_service.config import Settings
+from mqtt_service.devices.giving_up import GiveUpPolicy
 from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.devices.reply_log import ReplyLog
+from mqtt_service.devices.telemetry import TelemetryHandler
 from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.endpoints import http_app
@@ -58,7 +62,7 @@ from mqtt_service.metrics import (
     REFUSED_COMMANDS,
     SUPABASE_CONNECTED,
 )
-from mqtt_service.project_check import check_project
+from mqtt_service.project_check import check_project, set_wake_spread
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
@@ -103,6 +107,7 @@ class Worker:
             _mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
+            at_once=self._handle_at_once,
             on_connected=self._poll_now,
             has_newer_process=self._takeover.has_newer_process,
         )
@@ -113,6 +118,7 @@ class Worker:
             settings.supabase_url,
             settings.supabase_secret_key.get_secret_value(),
             Listeners(self._poll_now, self.provisioner.device_mapped, self._realtime_joined),
+            RingGateway(database).ring,
         )
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
@@ -147,6 +153,13 @@ class Worker:
             _limits(settings),
             worker_id,
             temperature_unit=settings.temperature_unit,
+            give_up=GiveUpPolicy(settings.image_give_up, settings.image_give_up_after),
+        )
+        self.telemetry = TelemetryHandler(
+            TelemetryGateway(database, worker_id, policy),
+            worker_id,
+            settings.temperature_unit,
+            self.link.session_started_at,
         )
         self.replies = ReplyLog(visits)
         self.visits = Visits(
@@ -175,6 +188,7 @@ class Worker:
             self.heartbeats,
             self.pictures,
             self.visits,
+            self.telemetry,
             self.handover,
             standby=self._stands_by,
         )
@@ -188,6 +202,7 @@ class Worker:
         devices: dict[str, Part] = {
             "HELLOs": self.heartbeats.run,
             "pictures": self.pictures.run,
+            "readings": self.telemetry.run,
             "replies": self.replies.run,
             "visits": self.visits.run,
         }
@@ -265,7 +280,8 @@ class Worker:
 
     def _supabase_error(self) -> str | None:
         """Why the database does not take what it should: results and answers can wait while polls succeed."""
-        waits = (part.longest_wait for part in (self.acknowledgements, self.heartbeats, self.pictures))
+        parts = (self.acknowledgements, self.heartbeats, self.pictures, self.telemetry)
+        waits = (part.longest_wait for part in parts)
         if self.queue.settling_overdue or max(waits) > _MAX_WRITE_WAIT:
             return self.queue.last_error or "results and answers wait to be written; see the log"
         return self.queue.last_error
@@ -290,7 +306,10 @@ class Worker:
         )
 
     async def _check_project(self) -> None:
-        await check_project(ProjectGateway(self._database), self._settings.temperature_unit)
+        project = ProjectGateway(self._database)
+        if not self._stands_by:
+            await set_wake_spread(project, self._settings.wake_spread)
+        await check_project(project, self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 
     async def _run_link(self) -> None:
@@ -308,6 +327,9 @@ class Worker:
 
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
+
+    def _handle_at_once(self, message: InboundMessage) -> bool:
+        return self.inbound.handle_at_once(message)
 
     def _realtime_joined(self) -> None:
         """Events may have been missed while the channel was away."""

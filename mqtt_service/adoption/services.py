@@ -1,9 +1,9 @@
-"""What the project's Realtime and Storage are told: the publication, and the bucket of pictures."""
+"""What the project's Realtime and Storage are told: the publication, rings, and the bucket of pictures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mqtt_service.adoption.database import fetch, value
+from mqtt_service.adoption.database import fetch, value, values
 from mqtt_service.adoption.findings import Aspect, Finding, Level
 from mqtt_service.adoption.project import Project
 
@@ -44,6 +44,26 @@ select p.puballtables as all_tables, p.pubinsert as inserts, p.pubupdate as upda
 from pg_publication p where p.pubname = %(name)s
 """
 
+# Whether the connected role can broadcast, and so the function of ours that it will own.
+MAY_RING = """
+select coalesce(bool_or(
+  has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute')
+  and has_table_privilege(m.oid, 'insert') and not row_security_active(m.oid)), false)
+from pg_namespace n
+join pg_proc p on p.pronamespace = n.oid and p.proname = 'send'
+  and oidvectortypes(p.proargtypes) = 'jsonb, text, text, boolean'
+join pg_class m on m.relnamespace = n.oid and m.relname = 'messages'
+where n.nspname = 'realtime'
+"""
+
+# Policies that do not ask for a topic.
+_OPEN_TOPICS = """
+select policyname::text from pg_policies
+where schemaname = 'realtime' and tablename = 'messages' and permissive = 'PERMISSIVE'
+  and cmd in ('SELECT', 'ALL') and roles && '{public,anon,authenticated}' and qual !~ 'topic'
+order by 1
+"""
+
 _ALLOW = """\
 update storage.buckets set allowed_mime_types = allowed_mime_types || '{image/jpeg}'
 where id = 'device-images';"""
@@ -56,8 +76,9 @@ from storage.buckets where id = %(id)s
 
 
 def inspect(project: Project) -> Iterator[Finding]:
-    """Look at the publication, then at the bucket."""
+    """Look at the publication, at the doorbell, then at the bucket."""
     yield from _publication(project)
+    yield from _doorbell(project)
     if value(project.connection, "select to_regclass('storage.buckets') is null"):
         yield _finding(
             "no_storage",
@@ -100,6 +121,23 @@ def _publication(project: Project) -> Iterator[Finding]:
                 Level.LOOK,
                 f"alter publication {PUBLICATION} set (publish = 'insert, update, delete, truncate');",
             )
+
+
+def _doorbell(project: Project) -> Iterator[Finding]:
+    if not value(project.connection, MAY_RING):
+        yield _finding(
+            "no_ring",
+            "realtime.send",
+            "cannot be used by you: workers hear of each new row instead of once for a statement",
+        )
+    for policy in values(project.connection, _OPEN_TOPICS):
+        yield _finding(
+            "open_topics",
+            f"policy {policy} on realtime.messages",
+            "asks for no topic: whom it lets in, it lets into mqtt-service:commands too, where they see "
+            "when commands are queued; exclude that one",
+            Level.LOOK,
+        )
 
 
 def _bucket(bucket: BucketRow) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ Ratios are what counts; what stands beside them are this machine's own figures.
     cycle      the same up to the rows that say `acknowledged`; and how many calls a command costs
     chunks     pictures' chunks, taken in by the worker and by a bare paho subscriber
     cpu        the CPU of the worker's process for each of these, over that of a bare paho process
+    herd       a whole site that wakes within a second, with commands due and a picture each
     latency    from insert to publish, with and without Realtime, one at a time and under load
     costs      memory, and requests and bytes to Supabase: idle, a command, a picture
     far        the worker against an API that is 40 ms away
@@ -33,6 +34,7 @@ from mqtt_service.bench.commands import measure_cycle, measure_dispatch
 from mqtt_service.bench.costs import measure_costs
 from mqtt_service.bench.cpu import measure_cpu
 from mqtt_service.bench.far import measure_far
+from mqtt_service.bench.herd import measure_herd
 from mqtt_service.bench.latency import measure_latency
 from mqtt_service.bench.peers import measure_peers
 from mqtt_service.bench.pictures import measure_chunks
@@ -45,6 +47,8 @@ from mqtt_service.errors import ServiceError
 _INTERRUPTED = 130
 # Where standard output is no terminal, a table is not folded to fit one.
 _WIDTH = 160
+_BACKLOG_DEVICES = 200
+_HERD_DEVICES = 500
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -56,6 +60,7 @@ class Part(StrEnum):
     CYCLE = "cycle"
     CHUNKS = "chunks"
     CPU = "cpu"
+    HERD = "herd"
     LATENCY = "latency"
     COSTS = "costs"
     FAR = "far"
@@ -93,6 +98,7 @@ class Sizes:
     peer_interval: float
     workers: Sequence[int]
     fleets: Sequence[int]
+    herd: int
 
     def full(self) -> "Sizes":
         """The large sizes of what lasts: memory and scale."""
@@ -108,7 +114,7 @@ class Sizes:
     @property
     def all_devices(self) -> int:
         """As many devices as any part needs."""
-        return max(self.devices, self.pictures, self.samples)
+        return max(self.devices, self.pictures, self.samples, self.herd)
 
 
 @app.command()
@@ -126,7 +132,10 @@ def main(  # noqa: PLR0913 - each is an option
     ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of dispatch, cycle and chunks.")] = 3,
     commands: Annotated[int, typer.Option(min=2, help="Commands in a backlog.")] = 3_000,
-    devices: Annotated[int, typer.Option(min=1, help="Devices that the backlog is for.")] = 200,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Devices of the backlog and of the herd.", show_default="200 and 500"),
+    ] = None,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures that are sent side by side.")] = 50,
     chunks: Annotated[int, typer.Option(min=1, help="Chunks of a picture, of 1,024 bytes each.")] = 70,
     samples: Annotated[int, typer.Option(min=1, help="Inserts whose latency is measured.")] = 100,
@@ -148,10 +157,25 @@ def main(  # noqa: PLR0913 - each is an option
 ) -> None:
     """Measure, and print a table. Exit status 0 unless something could not be measured."""
     sizes = Sizes(
-        rounds, commands, devices, pictures, chunks, samples, poll_interval, finished, later, claims,
-        load_seconds, idle_seconds, lasting_commands, lasting_pictures, peer_interval,
-        workers or (1, 2), fleets or (10, 1_000),
-    )  # fmt: skip
+        rounds=rounds,
+        commands=commands,
+        devices=devices or _BACKLOG_DEVICES,
+        pictures=pictures,
+        chunks=chunks,
+        samples=samples,
+        poll_interval=poll_interval,
+        finished=finished,
+        later=later,
+        claims=claims,
+        load_seconds=load_seconds,
+        idle_seconds=idle_seconds,
+        lasting_commands=lasting_commands,
+        lasting_pictures=lasting_pictures,
+        peer_interval=peer_interval,
+        workers=workers or (1, 2),
+        fleets=fleets or (10, 1_000),
+        herd=devices or _HERD_DEVICES,
+    )
     chosen = [part for part in Part if part in (parts or Part)]
     output = Output.JSON if as_json else Output.MARKDOWN if as_markdown else Output.TABLE
     raise typer.Exit(run_bench(chosen, sizes.full() if full else sizes, output))
@@ -213,6 +237,10 @@ async def _chunks(rig: Rig, sizes: Sizes) -> list[Measure]:
     return await measure_chunks(rig, sizes.pictures, sizes.chunks, sizes.rounds)
 
 
+async def _herd(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_herd(rig, sizes.herd)
+
+
 async def _latency(rig: Rig, sizes: Sizes) -> list[Measure]:
     return await measure_latency(rig, sizes.samples, sizes.poll_interval, sizes.load_seconds)
 
@@ -243,6 +271,7 @@ _PARTS: dict[Part, Callable[[Rig, Sizes], Awaitable[list[Measure]]]] = {
     Part.CYCLE: _cycle,
     Part.CHUNKS: _chunks,
     Part.CPU: _cpu,
+    Part.HERD: _herd,
     Part.LATENCY: _latency,
     Part.COSTS: _costs,
     Part.FAR: _far,

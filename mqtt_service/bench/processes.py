@@ -63,14 +63,21 @@ class WorkerProcess:
 
     async def ready(self) -> None:
         """Return once it says that it can do its work."""
-        port = await eventually(self._port, "a worker that listens")
-        async with httpx.AsyncClient(trust_env=False, base_url=f"http://{HOST}:{port}") as client:
+        async with await self._http() as client:
 
             async def check() -> bool:
                 document = (await client.get("/health")).json()
                 return bool(document["status"] == "healthy")
 
             await eventually(check, "a healthy worker")
+
+    def peak_memory(self) -> int:
+        """The most bytes of memory that it ever held."""
+        return self._child.peak_memory()
+
+    async def _http(self) -> httpx.AsyncClient:
+        port = await eventually(self._port, "a worker that listens")
+        return httpx.AsyncClient(trust_env=False, base_url=f"http://{HOST}:{port}", timeout=TIMEOUT_SECONDS)
 
     async def _port(self) -> str | None:
         if self._child.exit_status is not None:

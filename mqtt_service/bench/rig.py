@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from psycopg.rows import dict_row
 
 from mqtt_service.bench.bare_paho import READY, Listener, Message, Spent, forget_session, write_messages
+from mqtt_service.bench.herd_devices import HerdOutcome
 from mqtt_service.bench.processes import (
     TIMEOUT_SECONDS,
     BenchError,
@@ -30,6 +31,8 @@ from mqtt_service.devstack.child import Child
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 Verb = Literal["publish", "publish-each", "exchange"]
+
+_HERD_SECONDS = 300.0
 
 _ADD_DEVICES = """
 insert into public.devices
@@ -105,6 +108,20 @@ class Rig:
         command = ["-m", f"mqtt_service.bench.{module}"]
         async with self._ready(self._start(command, name, {**self.env, **env})):
             yield
+
+    async def wake_herd(self, devices: int) -> HerdOutcome:
+        """Wake the first so many devices at once, and return what became of them when all sleep again."""
+        command = ["-m", "mqtt_service.bench.herd_devices", HOST, str(self.mqtt_port), str(devices)]
+        child = await self._start(command, f"herd-{next(self._numbers)}", {})
+        try:
+            status = await asyncio.wait_for(child.wait(), _HERD_SECONDS)
+        except TimeoutError:
+            raise BenchError(f"the herd is awake after {_HERD_SECONDS:.0f} s") from None
+        finally:
+            await child.stop()
+        if status != 0:
+            raise BenchError(f"the herd's simulation failed:\n{end_of_log(child)}")
+        return HerdOutcome(**json.loads(child.log))
 
     async def all(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         """Run a query as the superuser."""

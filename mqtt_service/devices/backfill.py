@@ -12,10 +12,8 @@ from itertools import islice
 from typing import Any, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-
 from mqtt_service.adapters.supabase.devices import IncompleteDevice, ProvisioningGateway
-from mqtt_service.backoff import Backoff
+from mqtt_service.backoff import retry_briefly
 from mqtt_service.errors import PermanentError, RetryableError, SupabaseUnavailableError
 
 T = TypeVar("T")
@@ -23,8 +21,6 @@ P = ParamSpec("P")
 
 _PAGE = 500  # rows; the API cuts an answer at its own limit (1,000, or less) and does not say so
 _DEVICES_AT_ONCE = 8  # a hosted project answers one call in some 100 ms
-_ATTEMPTS = 5
-_LONGEST_DELAY = 8.0  # seconds; someone is watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +120,7 @@ def _skip_reason(device: IncompleteDevice) -> str:
 
 async def _with_retries(call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of `call`, tried again a few times where waiting can help."""
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(RetryableError),
-        wait=Backoff(_LONGEST_DELAY),
-        stop=stop_after_attempt(_ATTEMPTS),
-        reraise=True,
-    )
-    result: T = await retrying(call, *args, **kwargs)
+    result: T = await retry_briefly()(call, *args, **kwargs)
     return result
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
-from mqtt_service.config import Settings
+from mqtt_service.config import ProjectSettings
 from mqtt_service.devices.backfill import (
     Backfill,
     Outcome,
@@ -27,7 +27,7 @@ from mqtt_service.errors import PermanentError, ServiceError
 DONE, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_backfill(settings: Settings, *, dry_run: bool, as_json: bool) -> int:
+def run_backfill(settings: ProjectSettings, *, dry_run: bool, as_json: bool) -> int:
     """Find devices with incomplete lineage, complete them, report; returns the exit status.
 
     0: nothing that can be fixed remains (or `dry_run`, which changes nothing). 1: a device failed, or the
@@ -54,7 +54,7 @@ def run_backfill(settings: Settings, *, dry_run: bool, as_json: bool) -> int:
     return status
 
 
-async def _run(settings: Settings, backfill: Backfill, console: Console, *, dry_run: bool) -> None:
+async def _run(settings: ProjectSettings, backfill: Backfill, console: Console, *, dry_run: bool) -> None:
     client = await connect(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
     gateway = ProvisioningGateway(DatabaseFunctions(client))
     backfill.found = await find_incomplete(gateway)

@@ -11,8 +11,9 @@ from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
 from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HEARTBEATS, HELLO_SECONDS
-from mqtt_service.protocol.messages import Heartbeat, parse_heartbeat
+from mqtt_service.protocol.messages import Heartbeat, LastWill, parse_heartbeat
 from mqtt_service.protocol.topics import Topic, device_key
+from mqtt_service.repairs import Repairs
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class HeartbeatHandler:
             "HELLO", gateway.record_heartbeats, _BATCH, key=lambda row: device_key(row.topic_id)
         )
         self._refusals = Refusals("HELLO")
+        self._repairs = Repairs("status")
         self._worker = worker
         self._refs = count(1)
 
@@ -51,8 +53,13 @@ class HeartbeatHandler:
         return self._batcher.longest_wait
 
     async def handle(self, topic: Topic, payload: bytes) -> None:
-        """Record a heartbeat and begin the visit; raises RemoteProtocolError for one that cannot be read."""
+        """Record a heartbeat and begin the visit; a last will is none."""
         heartbeat = parse_heartbeat(topic, payload)
+        if isinstance(heartbeat, LastWill):
+            DROPPED_MESSAGES.labels("last_will").inc()
+            log.debug("[HELLO] Gone, says its last will", extra=context(device=heartbeat.device))
+            return
+        self._repairs.report(heartbeat.device, heartbeat.repairs)
         if heartbeat.claimed_device is not None:
             FOREIGN_IDS.inc()
         heard = time.monotonic()
@@ -105,3 +112,6 @@ def _log_heartbeat(heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
             heartbeat.pending_count,
             extra=extra,
         )
+    if recorded.given_up_names and recorded.holds_lease:
+        given_up = ", ".join(recorded.given_up_names)
+        log.info("[HELLO] Not asked for, since they were given up: %s", given_up, extra=extra)

@@ -14,6 +14,7 @@ from mqtt_service.adapters.supabase.images import (
     ImageSettled,
 )
 from mqtt_service.batching import Batcher
+from mqtt_service.devices.giving_up import Failure, GiveUpPolicy
 from mqtt_service.devices.refusals import Refusals
 from mqtt_service.protocol.assembly import Assembly
 from mqtt_service.protocol.images import ImageMetadata
@@ -99,20 +100,39 @@ class PictureRows:
         return await self._settle(outcome)
 
     async def failed(
-        self, recorded: ImageRecorded, assembly: Assembly | None, reason: str, requests: int = 0
-    ) -> None:
-        """The picture is given up for this visit; `requests` is how often the device was asked for chunks."""
+        self,
+        recorded: ImageRecorded,
+        assembly: Assembly | None,
+        failure: Failure,
+        give_up: GiveUpPolicy,
+        requests: int = 0,
+    ) -> ImageSettled | None:
+        """The picture is given up for this visit; `requests` is how often the device was asked for chunks.
+
+        Returns whether it is given up for good; None where it has no row. What nothing came of is kept: there
+        is nothing for a quarantine.
+        """
         if recorded.image_id is None:
-            return
+            return None
+        nothing_for_quarantine = give_up.mode == "quarantine" and not (assembly and assembly.received)
         outcome = ImageOutcome(
             recorded.image_id,
             "failed",
             assembly.received if assembly else 0,
             missing_requests=requests,
-            error=reason,
+            error=failure.reason,
             missing=assembly.missing() if assembly and assembly.metadata else (),
+            kind=failure.kind,
+            give_up="keep" if nothing_for_quarantine else give_up.mode,
+            give_up_after=give_up.visits,
         )
-        await self._settle(outcome)
+        return await self._settle(outcome)
+
+    async def quarantined(self, image_id: UUID, failure: Failure) -> ImageSettled:
+        """The picture failed for good; what came of it is in Storage, where the database said."""
+        return await self._settle(
+            ImageOutcome(image_id, "quarantined", error=failure.reason, kind=failure.kind)
+        )
 
     async def _record(self, row: ImageRow) -> ImageRecorded:
         recorded = await self._rows.submit(row)

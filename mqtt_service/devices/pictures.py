@@ -3,11 +3,14 @@
     announce   metadata comes: its row and its readings are written
     chunk      bytes are kept, within bounds, until the picture is complete
     store      the complete picture goes into Storage, then its row says `complete`
-    fail       its row says why; the device keeps its copy, and offers it again when it wakes next
+    fail       its row says why; the device keeps its copy, and offers it again when it wakes next, until the
+               picture is given up for good
 
-    picture_rows.py   picture_uploads.py   finished_pictures.py   protocol/assembly.py
+    picture_rows.py   picture_uploads.py   picture_failures.py
+    giving_up.py   finished_pictures.py   protocol/assembly.py
 
-Nothing here speaks to a device: visit.py does, and only after `store` has returned may it say ACK_OK.
+Nothing here speaks to a device: visit.py does, and only after `store` or `fail` has returned a row may it say
+ACK_OK.
 """
 
 import asyncio
@@ -19,14 +22,17 @@ from datetime import UTC, datetime
 from mqtt_service.adapters.supabase.images import ImageGateway, ImageRecorded, ImageSettled
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.devices.finished_pictures import FinishedPictures, PictureKey
+from mqtt_service.devices.giving_up import Failure, GiveUpPolicy, refused_failure
+from mqtt_service.devices.picture_failures import PictureFailures, describe, is_device_to_delete
 from mqtt_service.devices.picture_rows import PictureRows, TemperatureUnit
 from mqtt_service.devices.picture_uploads import PictureUploader
 from mqtt_service.errors import RemoteProtocolError, ServiceError
 from mqtt_service.log import context
 from mqtt_service.metrics import BUFFERED_BYTES, CHUNKS, DROPPED_MESSAGES, IMAGES
-from mqtt_service.protocol.assembly import Assembly, ImageBuffer, ImageFaultError, Limits
+from mqtt_service.protocol.assembly import Assembly, ImageBuffer, Limits
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
 from mqtt_service.protocol.topics import device_key
+from mqtt_service.protocol.whole_picture import ImageFaultError
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +57,12 @@ class Pictures:
         worker: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         temperature_unit: TemperatureUnit = "celsius",
+        give_up: GiveUpPolicy = GiveUpPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self.now = now
         self._rows = PictureRows(gateway, worker, temperature_unit)
         self._uploader = PictureUploader(store)
+        self._failures = PictureFailures(self._rows, self._uploader, give_up)
         self._buffer = ImageBuffer(limits)
         self._finished = FinishedPictures()
         self._recorded: dict[PictureKey, _Recorded] = {}
@@ -181,7 +189,8 @@ class Pictures:
         """Store the complete picture of this row; returns what the database says, None if it failed.
 
         None too if the device began another picture of that name meanwhile: that one is not stored, so
-        nothing may be confirmed by name.
+        nothing may be confirmed by name. A picture that fails and is given up for good is answered as by
+        `fail`.
         """
         assembly = self._buffer.get(*key)
         before = self._row_of(key, assembly)
@@ -193,29 +202,29 @@ class Pictures:
             picture = assembly.assemble()
             await self._uploader.upload(recorded.storage_path, picture)
         except ImageFaultError as error:
-            await self._fail(key, assembly, recorded, str(error))
-            return None
+            return await self._fail(key, assembly, recorded, Failure(str(error), error.fault))
         except ServiceError as error:
-            await self._fail(key, assembly, recorded, f"it could not be stored: {error}")
-            return None
+            failure = Failure(f"it could not be stored: {error}")
+            return await self._fail(key, assembly, recorded, failure)
         settled = await self._rows.complete(recorded.image_id, assembly, picture)
         if settled.result in {"unknown", "duplicate"}:
             await self._uploader.remove(recorded.storage_path)
         if settled.result in {"unknown", "refused"}:
             deleted = "its row was deleted meanwhile"
             refused = f"it is in Storage, but its row cannot say so: {settled.error}"
-            self._give_up(key, assembly, recorded, deleted if settled.result == "unknown" else refused)
+            reason = deleted if settled.result == "unknown" else refused
+            self._failed(key, assembly, recorded, f"{reason}; {describe(None)}")
             return None
-        return self._after_storing(key, assembly, recorded, settled)
+        return self._after_storing(key, assembly, recorded, settled, len(picture))
 
     def _after_storing(
-        self, key: PictureKey, assembly: Assembly, recorded: ImageRecorded, settled: ImageSettled
+        self, key: PictureKey, assembly: Assembly, recorded: ImageRecorded, settled: ImageSettled, size: int
     ) -> ImageSettled | None:
         IMAGES.labels(settled.result).inc()
         log.info(
             "[IMAGE] ✅ %s stored (%d bytes) as %s",
             key[1],
-            assembly.buffered_bytes,
+            size,
             settled.storage_path,
             extra=context(device=recorded.device_code or key[0]),
         )
@@ -224,28 +233,35 @@ class Pictures:
         self._finish(key, _as_stored(recorded, settled))
         return settled
 
-    async def fail(self, key: PictureKey, recorded: ImageRecorded, reason: str, requests: int = 0) -> None:
-        """Give a picture up for now: the row says why, memory is freed, the device keeps its copy."""
-        await self._fail(key, self._buffer.get(*key), recorded, reason, requests)
+    async def fail(
+        self, key: PictureKey, recorded: ImageRecorded, failure: Failure, requests: int = 0
+    ) -> ImageSettled | None:
+        """Give a picture up for now: the row says why, memory is freed, the device keeps its copy.
+
+        Returns what the database says where the picture is given up for good and the device is to delete its
+        copy; None where it keeps it.
+        """
+        return await self._fail(key, self._buffer.get(*key), recorded, failure, requests)
 
     async def _fail(
         self,
         key: PictureKey,
         assembly: Assembly | None,
         recorded: ImageRecorded,
-        reason: str,
+        failure: Failure,
         requests: int = 0,
-    ) -> None:
-        await self._rows.failed(recorded, assembly, reason, requests)
-        self._give_up(key, assembly, recorded, reason)
+    ) -> ImageSettled | None:
+        settled = await self._failures.record(recorded, assembly, failure, requests)
+        self._failed(key, assembly, recorded, f"{failure.reason}; {describe(settled)}")
+        return settled if is_device_to_delete(settled) else None
 
-    def _give_up(
+    def _failed(
         self, key: PictureKey, assembly: Assembly | None, recorded: ImageRecorded, reason: str
     ) -> None:
         """Count a failure and free the picture, unless the device began another of that name meanwhile."""
         IMAGES.labels("failed").inc()
         log.warning(
-            "[IMAGE] ❌ %s failed: %s; the device keeps it and offers it again",
+            "[IMAGE] ❌ %s failed: %s",
             key[1],
             reason,
             extra=context(device=recorded.device_code or key[0]),
@@ -256,7 +272,8 @@ class Pictures:
     async def refuse(self, device: str, name: str, error: RemoteProtocolError) -> ImageRecorded | None:
         """A bound was hit: the row, which is returned, says which; chunks that still come are dropped.
 
-        None where it was refused before, and not announced again since.
+        None where it was refused before, and not announced again since. `given_up` is the picture's name
+        where the device is to delete its copy.
         """
         key = (device_key(device), name)
         if key in self._finished:
@@ -266,8 +283,10 @@ class Pictures:
         IMAGES.labels("refused").inc()
         log.warning("[IMAGE] ❌ Refused: %s", error, extra=context(device=device))
         recorded = await self._rows.record(device, name)
-        await self._rows.failed(recorded, None, str(error))
-        return recorded
+        settled = await self._failures.record(recorded, None, refused_failure(error))
+        if settled is not None and settled.given_up is not None:
+            log.warning("[IMAGE] %s: %s", name, describe(settled), extra=context(device=device))
+        return replace(recorded, given_up=name) if is_device_to_delete(settled) else recorded
 
     # What memory is freed -----------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from mqtt_service.adapters.supabase.images import ImageRecorded
+from mqtt_service.adapters.supabase.images import ImageRecorded, ImageSettled
+from mqtt_service.devices.giving_up import Failure, missing_failure
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.reply_publisher import LeaseLostError, ReplyPublisher
 from mqtt_service.devices.visit_pictures import MOST_REQUESTS
@@ -80,7 +81,7 @@ class VisitActions:
                 for assembly in self._pictures.unfinished(self._key) if self._state.holds_lease else ():
                     recorded = await self._record(assembly.name)
                     key = (self._key, assembly.name)
-                    await self._pictures.fail(key, recorded, f"not finished: {reason}")
+                    await self._pictures.fail(key, recorded, Failure(f"not finished: {reason}"))
 
     def log_context(self) -> dict[str, object]:
         """The `extra` of a log line about this visit."""
@@ -106,20 +107,24 @@ class VisitActions:
         if recorded.result == "complete":
             self._state.picture_stored(name, recorded.next_wake_at)
             return
-        settled = await self._pictures.store((self._key, name), recorded)
+        self._settled(name, await self._pictures.store((self._key, name), recorded))
+
+    def _settled(self, name: str, settled: ImageSettled | None) -> None:
+        """The picture is stored, or given up so that the device is to delete it; None: it keeps its copy."""
         if settled is None:
             self._state.picture_failed(name)
         else:
             self._state.picture_stored(name, settled.next_wake_at)
 
     async def _fail(self, name: str, requests: int) -> None:
-        reason = _describe_missing(self._unfinished(name))
+        assembly = self._unfinished(name)
+        failure = missing_failure(assembly, _describe_missing(assembly))
         recorded = await self._record(name)
         if recorded.result == "complete":  # another worker stored it in this visit
             self._state.picture_stored(name, recorded.next_wake_at)
             return
-        await self._pictures.fail((self._key, name), recorded, reason, requests)
-        self._state.picture_failed(name)
+        settled = await self._pictures.fail((self._key, name), recorded, failure, requests)
+        self._settled(name, settled)
 
     async def _request_chunks(self, request: MissingChunks) -> None:
         log.info(

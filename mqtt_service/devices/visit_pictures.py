@@ -84,7 +84,7 @@ class VisitPictures:
 
     def __init__(self, row: VisitRow) -> None:
         self._in_hand: _PictureInHand | None = None
-        self._ack_ok_due: AckOk | None = None
+        self._ack_oks_due: deque[AckOk] = deque()
         self._requested: set[str] = set()
         self._settled: set[str] = set()
         self.expect(row)
@@ -104,9 +104,8 @@ class VisitPictures:
 
     def next_step(self, moment: Moment) -> Step | End | None:
         """What to do now; None when no picture is left."""
-        if self._ack_ok_due is not None:
-            ack_ok, self._ack_ok_due = self._ack_ok_due, None
-            return ack_ok
+        if self._ack_oks_due:
+            return self._ack_oks_due.popleft()
         while in_hand := self._in_hand or self._take(moment.pictures):
             step = (
                 self._unnamed_picture(in_hand, moment)
@@ -161,6 +160,8 @@ class VisitPictures:
         if assembly is not None and assembly.metadata is None and not in_hand.row_read:
             in_hand.row_read = True
             return ReadPictureRow(name)
+        if assembly is not None and assembly.is_whole_without_last():
+            return StorePicture(name)
         nothing_came = assembly is None or not assembly.received
         if in_hand.requests == MOST_REQUESTS:
             gone = moment.nobody_listens and nothing_came
@@ -179,7 +180,8 @@ class VisitPictures:
 
     def put_aside(self) -> None:
         """Another worker saw to the device meanwhile: what was in hand is no longer."""
-        self._in_hand = self._ack_ok_due = None
+        self._in_hand = None
+        self._ack_oks_due.clear()
 
     def settled_elsewhere(self, names: Sequence[str]) -> list[str]:
         """Another worker has stored or failed these; returns those that are news."""
@@ -187,11 +189,12 @@ class VisitPictures:
         self._settled.update(news)
         return news
 
-    def stored(self, ack_ok: AckOk) -> None:
-        """The picture is in Storage, and its row says `complete`: now the device may be told."""
+    def confirm(self, ack_ok: AckOk) -> None:
+        """The picture's row says that it is stored, or given up for good: now the device may be told."""
         self._settled.add(ack_ok.name)
-        self._in_hand = None
-        self._ack_ok_due = ack_ok
+        if self._in_hand is not None and self._in_hand.name == ack_ok.name:
+            self._in_hand = None
+        self._ack_oks_due.append(ack_ok)
 
     def failed(self, name: str) -> None:
         """The picture was given up for this visit."""

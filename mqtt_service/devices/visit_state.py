@@ -214,6 +214,9 @@ class VisitState:
         elif recorded.result == "silent" and not self.begun:
             self.root = recorded.topic_root
             self._follow_lease()
+        if recorded.given_up is not None and self.holds_lease:
+            next_wake = recorded.next_wake_at or self.row.next_wake_at
+            self._pictures.confirm(AckOk(recorded.given_up, next_wake))
 
     def visit_refused(self) -> None:
         """The device is not registered and may not register itself: it gets no visit."""
@@ -242,8 +245,8 @@ class VisitState:
         self.nobody_listens = nobody_listens
 
     def picture_stored(self, name: str, next_wake: datetime | None) -> None:
-        """The picture is in Storage, and its row says `complete`: now, or before."""
-        self._pictures.stored(AckOk(name, next_wake or self.row.next_wake_at))
+        """The device may delete the picture: its row says that it is complete, or given up for good."""
+        self._pictures.confirm(AckOk(name, next_wake or self.row.next_wake_at))
 
     def picture_failed(self, name: str) -> None:
         """The picture was given up for this visit; no ACK_OK tells the device when to wake."""

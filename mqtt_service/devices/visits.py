@@ -79,6 +79,7 @@ class Visits:
             return
         for name in heartbeat.pending_names:
             self._pictures.reopen((device_key(heartbeat.device), name))
+        given_up = frozenset(recorded.given_up_names)
         row = VisitRow(
             heartbeat.root,
             heartbeat.device,
@@ -86,8 +87,8 @@ class Visits:
             recorded.device_code,
             holds_lease=recorded.holds_lease,
             open_commands=recorded.commands,
-            pending_count=heartbeat.pending_count,
-            pending_names=heartbeat.pending_names,
+            pending_count=max(heartbeat.pending_count - len(given_up), 0),
+            pending_names=tuple(name for name in heartbeat.pending_names if name not in given_up),
             next_wake_at=recorded.next_wake_at,
         )
         self._start(Visit(self._services, heartbeat.root, heartbeat.device, row))

@@ -6,6 +6,7 @@ stopped the program or because this process was killed, the shell sends SIGTERM.
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,17 @@ class Child:
     def log(self) -> str:
         """What the program has written, over all its starts into this file."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def peak_memory(self) -> int:
+        """The most bytes of memory that the program has held so far; 0 where no /proc says so."""
+        children = Path(f"/proc/{self._shell.pid}/task/{self._shell.pid}/children")
+        try:
+            pids = children.read_text(encoding="ascii").split()
+            states = [Path(f"/proc/{pid}/status").read_text(encoding="utf-8") for pid in pids]
+        except OSError:
+            return 0
+        peaks = [found for state in states for found in re.findall(r"VmHWM:\s+([0-9]+) kB", state)]
+        return max((int(peak) * 1024 for peak in peaks), default=0)
 
     async def wait(self) -> int:
         """Wait for the program to end by itself; returns its exit status."""

@@ -1,5 +1,5 @@
 -- What a hosted Supabase project has before the first migration, for a plain Postgres: roles, the schemas auth,
--- storage and extensions, and the publication supabase_realtime. Can be run again; needs a superuser.
+-- storage, realtime and extensions, and the publication supabase_realtime. Can be run again; needs a superuser.
 --
 -- As on projects created since 2026, tables and functions get no automatic grants: the migrations give each.
 
@@ -16,6 +16,9 @@ begin
   end if;
   if to_regrole('authenticator') is null then
     create role authenticator login noinherit;
+  end if;
+  if to_regrole('supabase_realtime_admin') is null then
+    create role supabase_realtime_admin nologin noinherit;
   end if;
 exception
   when duplicate_object or unique_violation then
@@ -163,5 +166,50 @@ begin
   if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
     create publication supabase_realtime;
   end if;
+end
+$$;
+
+-- Broadcast from the database: what is written here, Realtime hands to those who joined the topic. Policies on the
+-- table decide who may join a private one; realtime.topic() is the topic that is being asked for.
+-- Realtime makes the partitions, one a day (UTC); without that of today nothing can be sent.
+create schema if not exists realtime;
+grant usage on schema realtime to anon, authenticated, service_role;
+
+create table if not exists realtime.messages (
+  topic text not null,
+  extension text not null,
+  payload jsonb,
+  event text,
+  private boolean default false,
+  updated_at timestamp not null default now(),
+  inserted_at timestamp not null default now(),
+  id uuid not null default gen_random_uuid(),
+  binary_payload bytea,
+  constraint messages_payload_exclusive check (payload is null or binary_payload is null),
+  primary key (id, inserted_at)
+) partition by range (inserted_at);
+alter table realtime.messages enable row level security;
+alter table realtime.messages owner to supabase_realtime_admin;
+grant select, insert, update on realtime.messages to anon, authenticated, service_role;
+
+create or replace function realtime.topic() returns text
+language sql stable
+as $$
+  select nullif(current_setting('realtime.topic', true), '')
+$$;
+
+-- As hosted: with the rights of whoever calls it, and a failure is a warning. The setting stays for the transaction.
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+returns void
+language plpgsql
+as $$
+declare
+  v_id constant uuid := gen_random_uuid();
+begin
+  perform set_config('realtime.topic', send.topic, true);
+  insert into realtime.messages (id, payload, event, topic, private, extension)
+  values (v_id, jsonb_build_object('id', v_id) || send.payload, send.event, send.topic, send.private, 'broadcast');
+exception when others then
+  raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
 end
 $$;

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata
 from mqtt_service.protocol.topics import device_key
-
-_JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
+from mqtt_service.protocol.whole_picture import ImageFaultError, whole_picture
 
 
 class ImageRefusedError(RemoteProtocolError):
@@ -20,10 +18,6 @@ class ImageRefusedError(RemoteProtocolError):
     def __init__(self, bound: str, message: str) -> None:
         self.bound = bound
         super().__init__(message)
-
-
-class ImageFaultError(RemoteProtocolError):
-    """The chunks do not add up to the picture that was announced, or that is no JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,15 @@ class Assembly:
     `last_heard` is the time that was passed in with the latest message about it.
     """
 
-    __slots__ = ("_chunks", "buffered_bytes", "device_key", "last_heard", "metadata", "name")
+    __slots__ = (
+        "_chunks",
+        "_whole_without_last",
+        "buffered_bytes",
+        "device_key",
+        "last_heard",
+        "metadata",
+        "name",
+    )
 
     def __init__(self, device_key: str, name: str, now: float) -> None:
         self.device_key = device_key
@@ -58,6 +60,7 @@ class Assembly:
         self.last_heard = now
         self.buffered_bytes = 0
         self._chunks: dict[int, bytes] = {}
+        self._whole_without_last: bool | None = None  # None: not looked at since the last change
 
     @property
     def received(self) -> int:
@@ -71,8 +74,33 @@ class Assembly:
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk is there."""
-        return len(self._chunks) == self.total
+        """Whether every chunk is there, also where firmware announced one too many (size / chunk + 1)."""
+        return len(self._chunks) == self.total or (
+            self._has_announced_bytes() and self.is_whole_without_last()
+        )
+
+    def is_whole_without_last(self) -> bool:
+        """Whether the last chunk alone is missing, and the others are the whole picture without it."""
+        if self.total is None or len(self._chunks) != self.total - 1 or not self._chunks:
+            return False
+        if self._whole_without_last is None:
+            self._whole_without_last = self._is_counted_up() and self._is_picture()
+        return self._whole_without_last
+
+    def _has_announced_bytes(self) -> bool:
+        size = self.metadata.size if self.metadata else None
+        return size is not None and self.buffered_bytes >= size
+
+    def _is_counted_up(self) -> bool:
+        """Whether no id is left out; a picture without its first chunk is no JPEG anyway."""
+        return max(self._chunks) - min(self._chunks) == len(self._chunks) - 1
+
+    def _is_picture(self) -> bool:
+        try:
+            self._join()
+        except ImageFaultError:
+            return False
+        return True
 
     def missing(self) -> tuple[int, ...]:
         """The ids of the chunks that are not there, in the device's own numbering; empty before metadata.
@@ -84,18 +112,23 @@ class Assembly:
 
     def assemble(self) -> bytes:
         """The picture; raises ImageFaultError, its message for the row, where it cannot be the one sent."""
-        if not self.complete:
+        if self.received != self.total and not self.is_whole_without_last():
             total = self.total or "an unknown number of"
             raise ImageFaultError(f"{self.received} of {total} chunks are there")
-        picture = b"".join(self._chunks[chunk_id] for chunk_id in sorted(self._chunks))
-        fault = _fault(picture, self.metadata.size if self.metadata else None)
-        if fault:
-            raise ImageFaultError(fault)
-        return picture
+        return self._join()
+
+    def joined(self) -> bytes:
+        """The chunks that are there, one behind the other; b"" if there is none."""
+        return b"".join(self._chunks[chunk_id] for chunk_id in sorted(self._chunks))
+
+    def _join(self) -> bytes:
+        announced = self.metadata.size if self.metadata else None
+        return whole_picture(self.joined(), announced, len(self._chunks[max(self._chunks)]))
 
     def set_metadata(self, metadata: ImageMetadata) -> None:
         """Learn what the picture is; chunks that came before and cannot be part of it are dropped."""
         self.metadata = metadata
+        self._whole_without_last = None
         outside = [chunk_id for chunk_id in self._chunks if chunk_id > metadata.total_chunks]
         # Id 0 and the last id of a count from 1 exclude each other: the one that came first decides.
         ends = [chunk_id for chunk_id in self._chunks if chunk_id in {0, metadata.total_chunks}]
@@ -114,6 +147,7 @@ class Assembly:
         """Keep a chunk that is not there, and that the picture can have."""
         self._chunks[chunk.chunk_id] = chunk.data
         self.buffered_bytes += len(chunk.data)
+        self._whole_without_last = None
 
     def _possible_ids(self, total: int) -> range:
         """The ids counted from 0 or from 1; those of both counts as long as neither is excluded."""
@@ -301,16 +335,3 @@ def _one_too_many(name: str, limit: int, whose: str) -> str:
 
 def _chunk_dropped(chunk: ImageChunk) -> str:
     return f"chunk {chunk.chunk_id} of {chunk.name!r:.60} is dropped"
-
-
-def _fault(picture: bytes, announced: int | None) -> str | None:
-    length = len(picture)
-    if announced is not None and length > announced:
-        return f"the chunks hold {length} bytes, more than the {announced} announced"
-    if announced is not None and length < announced:
-        return f"the chunks hold {length} bytes, fewer than the {announced} announced"
-    if not picture.startswith(_JPEG_START):
-        return "the picture is not a JPEG: it does not begin with FF D8"
-    if not picture.endswith(_JPEG_END):
-        return "the picture is cut off: it does not end with FF D9, as a JPEG does"
-    return None

@@ -180,6 +180,8 @@ _ENCODERS: dict[str, Callable[[Command, _Sending], dict[str, Any]]] = {
     "ping": _ping,
 }
 
+BUILT_IN_TYPES = tuple(_ENCODERS)
+
 
 def _to_json(document: dict[str, Any]) -> bytes:
     try:

@@ -1,24 +1,27 @@
-"""Pictures from devices: what comes on `…/data` becomes metadata or a chunk, or RemoteProtocolError.
+"""What devices say on `…/data`: metadata or a chunk of a picture, or readings; else RemoteProtocolError.
 
-Metadata has a total and no `chunk_id`; a chunk has a `chunk_id`. Fields that firmware spells in several ways
-are read in each of them. A bad reading is no reason to refuse a picture: it counts as absent.
+Metadata has a total and no `chunk_id`; a chunk has a `chunk_id`; readings alone have neither, and no name.
+Fields that firmware spells in several ways are read in each of them. A bad reading is no reason to refuse a
+picture: it counts as absent. payloads.py reads a chunk's bytes, times.py a time.
 """
 
-import binascii
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from mqtt_service.errors import RemoteProtocolError
+from mqtt_service.protocol.lenient_json import Reading, Repair
 from mqtt_service.protocol.messages import claimed_device
+from mqtt_service.protocol.payloads import chunk_bytes
+from mqtt_service.protocol.times import parse_time
 from mqtt_service.protocol.topics import Root, Topic
 from mqtt_service.protocol.wire_json import (
     LARGEST_MESSAGE,
     number,
-    parse_object,
+    read_message,
     short_text,
     storable,
     whole_number,
@@ -32,17 +35,13 @@ LARGEST_METADATA = 16 * 1024
 _LONGEST_TEXT = 255
 _LARGEST_INTEGER = 2**31 - 1
 _UNUSABLE_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_EARLIEST_CAPTURE = datetime(2020, 1, 1, tzinfo=UTC)
-_MOST_AHEAD = timedelta(days=2)
-# Seconds since 1970 reach this in the year 5138; milliseconds passed it in 1973.
-_LEAST_MILLISECONDS = 1e11
-_EPOCH = re.compile(r"[0-9]{10}(?:[0-9]{3})?(?:\.[0-9]+)?")
-_TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
-_ONLY_INTEGERS = {int}
 
 _CAPTURED_KEYS = ("capture_timestamp", "timestamp", "capture_timeStamp")
 _CHUNK_SIZE_KEYS = ("max_chunk_size", "max_chunks_size")
 _TOTAL_KEYS = ("total_chunks_count", "total_chunk_count")
+# What has one of these is about a picture, though something of it may be missing.
+_OF_PICTURES = {"image_name", "image_size", "chunk_id", "payload", *_TOTAL_KEYS, *_CHUNK_SIZE_KEYS}
+_LOSES_ITEMS: frozenset[Repair] = frozenset({"missing_comma", "extra_comma", "number", "missing_value"})
 
 
 class ImageNameError(RemoteProtocolError):
@@ -86,6 +85,21 @@ class ImageMetadata:
     claimed_device: str | None
     document: Mapping[str, Any]
     unusable: tuple[Literal["reading", "time"], ...] = ()
+    repairs: frozenset[Repair] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LoneReadings:
+    """What a device measured without a picture; at least one reading. The other fields are as of metadata."""
+
+    root: Root
+    device: str
+    captured_at: datetime | None
+    readings: Readings
+    claimed_device: str | None
+    document: Mapping[str, Any]
+    unusable: tuple[Literal["reading", "time"], ...] = ()
+    repairs: frozenset[Repair] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,58 +112,80 @@ class ImageChunk:
     chunk_id: int
     data: bytes
     claimed_device: str | None
+    repairs: frozenset[Repair] = frozenset()
 
 
-def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata | ImageChunk:
-    """Read a message on `…/data`; raises RemoteProtocolError when it is neither metadata nor a chunk.
+def parse_data(topic: Topic, payload: bytes, *, now: datetime) -> ImageMetadata | ImageChunk | LoneReadings:
+    """Read a message on `…/data`; raises RemoteProtocolError when it is none of the three.
 
     Its subclass ImageNameError says that the picture cannot be taken because of its name.
     `now` is aware. A time of capture before 2020, or more than two days after `now`, is a wrong clock's.
     """
     if topic.channel != "data":
         raise RemoteProtocolError(f"a message on …/{topic.channel} was read as one on …/data")
-    document = parse_object(payload, largest=LARGEST_ARRAY_MESSAGE, bad_numbers_as_null=True)
+    reading = read_message(payload, largest=LARGEST_ARRAY_MESSAGE)
+    document = reading.document
     if len(payload) > LARGEST_MESSAGE and not isinstance(document.get("payload"), list):
         raise RemoteProtocolError(f"the message is {len(payload)} bytes, the limit is {LARGEST_MESSAGE}")
     if document.get("chunk_id") is not None:
-        return _chunk(topic, document)
-    if _first(document, _TOTAL_KEYS) is None:
-        raise RemoteProtocolError(
-            "the message on …/data has neither a chunk_id nor a total_chunks_count; it is dropped"
-        )
-    return _metadata(topic, document, len(payload), now)
+        return _chunk(topic, reading)
+    if _first(document, _TOTAL_KEYS) is not None:
+        return _metadata(topic, reading, len(payload), now)
+    if document.keys().isdisjoint(_OF_PICTURES) and any(_says_reading(place) for place in _places(document)):
+        return _lone_readings(topic, reading, len(payload), now)
+    raise RemoteProtocolError(
+        "the message on …/data has neither a chunk_id nor a total_chunks_count, and is not readings alone; "
+        "it is dropped"
+    )
 
 
-def _chunk(topic: Topic, document: dict[str, Any]) -> ImageChunk:
+def _chunk(topic: Topic, reading: Reading) -> ImageChunk:
+    document = reading.document
+    if reading.repairs:
+        _require_sure_bytes(reading)
     chunk_id = _integer(document["chunk_id"], 0)
     if chunk_id is None:
         raise RemoteProtocolError(
             f"chunk_id {_shown(document['chunk_id'])} is not a whole number from 0 up; the chunk is dropped"
         )
-    name = _name(document)
+    name = _name(reading)
+    most = whole_number(_first(document, _CHUNK_SIZE_KEYS))
     return ImageChunk(
         topic.root,
         topic.device,
         name,
         chunk_id,
-        _bytes(document.get("payload")),
+        chunk_bytes(document.get("payload"), most),
         claimed_device(topic, document),
+        reading.repairs,
     )
 
 
-def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime) -> ImageMetadata:
-    name = _name(document)
-    if length > LARGEST_METADATA:
+def _require_sure_bytes(reading: Reading) -> None:
+    """Raise RemoteProtocolError where a repair may have changed the bytes, or whose they are."""
+    if not reading.complete:
         raise RemoteProtocolError(
-            f"the metadata of a picture is {length} bytes, the limit is {LARGEST_METADATA}; it is dropped"
+            "the chunk's message is cut off or unreadable in part; the chunk is dropped"
         )
-    document = storable(document)
+    doubled = reading.conflicts & {"chunk_id", "payload", "image_name"}
+    if doubled:
+        raise RemoteProtocolError(
+            f"the chunk has {' and '.join(sorted(doubled))} twice; the chunk is dropped"
+        )
+    if isinstance(reading.document.get("payload"), list) and reading.repairs & _LOSES_ITEMS:
+        raise RemoteProtocolError("the chunk's array may lack a byte or split one; the chunk is dropped")
+
+
+def _metadata(topic: Topic, reading: Reading, length: int, now: datetime) -> ImageMetadata:
+    document = reading.document
+    name = _name(reading)
+    document = _kept(document, length)
     captured = _first(document, _CAPTURED_KEYS)
     return ImageMetadata(
         topic.root,
         topic.device,
         name,
-        captured_at=_moment(captured, now),
+        captured_at=parse_time(captured, now),
         captured_text=_as_sent(captured),
         size=_size(document.get("image_size")),
         chunk_size=_integer(_first(document, _CHUNK_SIZE_KEYS), 0),
@@ -160,12 +196,39 @@ def _metadata(topic: Topic, document: dict[str, Any], length: int, now: datetime
         claimed_device=claimed_device(topic, document),
         document=document,
         unusable=_unusable(document, now),
+        repairs=reading.repairs,
     )
+
+
+def _lone_readings(topic: Topic, reading: Reading, length: int, now: datetime) -> LoneReadings:
+    document = _kept(reading.document, length)
+    readings = _readings(document)
+    if readings == Readings():
+        raise RemoteProtocolError("the message on …/data has readings, and none is a number; it is dropped")
+    return LoneReadings(
+        topic.root,
+        topic.device,
+        captured_at=parse_time(_first(document, _CAPTURED_KEYS), now),
+        readings=readings,
+        claimed_device=claimed_device(topic, document),
+        document=document,
+        unusable=_unusable(document, now),
+        repairs=reading.repairs,
+    )
+
+
+def _kept(document: dict[str, Any], length: int) -> dict[str, Any]:
+    """A message of so many bytes as its row has it."""
+    if length > LARGEST_METADATA:
+        raise RemoteProtocolError(
+            f"the metadata of a picture is {length} bytes, the limit is {LARGEST_METADATA}; it is dropped"
+        )
+    return storable(document)
 
 
 def _unusable(document: dict[str, Any], now: datetime) -> tuple[Literal["reading", "time"], ...]:
     readings = _readings(document)
-    places = _objects_with_readings(document)
+    places = _places(document)
     unread: list[Literal["reading", "time"]] = [
         "reading"
         for key in Readings.__slots__
@@ -173,7 +236,7 @@ def _unusable(document: dict[str, Any], now: datetime) -> tuple[Literal["reading
     ]
     if (
         any(key in document for key in _CAPTURED_KEYS)
-        and _moment(_first(document, _CAPTURED_KEYS), now) is None
+        and parse_time(_first(document, _CAPTURED_KEYS), now) is None
     ):
         unread.append("time")
     return tuple(unread)
@@ -183,86 +246,23 @@ def _first(document: dict[str, Any], keys: tuple[str, ...]) -> object:
     return next((value for key in keys if (value := document.get(key)) is not None), None)
 
 
-def _name(document: dict[str, Any]) -> str:
+def _name(reading: Reading) -> str:
     """The device's own name for the picture; it is never used as a path, so it may look like one."""
-    name = document.get("image_name")
+    name = reading.document.get("image_name")
     if not isinstance(name, str) or not name:
         raise RemoteProtocolError("the message has no image_name; it is dropped")
     if _UNUSABLE_IN_NAMES.search(name):
         raise RemoteProtocolError(
             f"image_name {name!r:.60} contains control characters; the message is dropped"
         )
+    if "encoding" in reading.repairs and "\ufffd" in name:
+        raise RemoteProtocolError(f"image_name {name!r:.60} is not UTF-8, so no answer can name it; dropped")
     if len(name) > _LONGEST_TEXT:
         raise ImageNameError(
             name[: _LONGEST_TEXT - 1] + "…",
             f"image_name {name[:20]!r}… is {len(name)} characters, the limit is {_LONGEST_TEXT}; dropped",
         )
     return name
-
-
-def _bytes(payload: object) -> bytes:
-    if isinstance(payload, str):
-        data = _from_base64(payload)
-    elif isinstance(payload, list):
-        data = _from_array(payload)
-    else:
-        raise RemoteProtocolError("the chunk's payload is neither base64 nor an array; the chunk is dropped")
-    if not data:
-        raise RemoteProtocolError("the chunk's payload is empty; the chunk is dropped")
-    return data
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        # Perhaps it has line breaks, the alphabet for URLs, or no padding.
-        pass
-    bare = "".join(text.split()).translate(_TO_STANDARD_BASE64).rstrip("=")
-    try:
-        return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
-    except ValueError as error:
-        raise RemoteProtocolError(
-            f"the chunk's payload is not base64 ({error}); the chunk is dropped"
-        ) from error
-
-
-def _from_array(values: list[Any]) -> bytes:
-    if not set(map(type, values)) <= _ONLY_INTEGERS:
-        raise RemoteProtocolError("the chunk's payload has values that are not bytes; the chunk is dropped")
-    try:
-        return bytes(values)
-    except (ValueError, OverflowError) as error:
-        raise RemoteProtocolError(
-            "the chunk's payload has a value that is not a byte 0–255; the chunk is dropped"
-        ) from error
-
-
-def _moment(value: object, now: datetime) -> datetime | None:
-    """A time in ISO 8601 (UTC where it has no zone), or in seconds or milliseconds since 1970."""
-    latest = now + _MOST_AHEAD
-    if isinstance(value, str) and not _EPOCH.fullmatch(value.strip()):
-        return _from_text(value.strip(), latest)
-    seconds = number(value, 0, sys.float_info.max)
-    if seconds is None:
-        return None
-    if seconds >= _LEAST_MILLISECONDS:
-        seconds /= 1000
-    return datetime.fromtimestamp(seconds, UTC) if _plausible(seconds, latest) else None
-
-
-def _plausible(seconds: float, latest: datetime) -> bool:
-    return _EARLIEST_CAPTURE.timestamp() <= seconds <= latest.timestamp()
-
-
-def _from_text(text: str, latest: datetime) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC) if _EARLIEST_CAPTURE <= moment <= latest else None
 
 
 def _as_sent(value: object) -> str | None:
@@ -287,13 +287,17 @@ def _total(value: object) -> int:
 
 
 def _readings(document: dict[str, Any]) -> Readings:
-    places = _objects_with_readings(document)
+    places = _places(document)
     return Readings(*(_reading(places, key) for key in Readings.__slots__))
 
 
-def _objects_with_readings(document: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def _places(document: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     nested = document.get("sensor_data")
     return (document, nested) if isinstance(nested, dict) else (document,)
+
+
+def _says_reading(place: dict[str, Any]) -> bool:
+    return not place.keys().isdisjoint(Readings.__slots__)
 
 
 def _reading(places: tuple[dict[str, Any], ...], key: str) -> float | None:

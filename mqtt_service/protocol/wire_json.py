@@ -1,52 +1,63 @@
 """JSON as devices send it, made safe to keep: whatever comes out can be stored as jsonb and encoded again.
 
-Devices are not trusted: size and depth are bounded, and what JSON leaves open (a key twice, NaN, a number too
-large for its type) is refused instead of guessed. Characters that Postgres cannot store become U+FFFD.
+It is read strictly first; only what is no JSON is read leniently, with a list of what was repaired. Devices
+are not trusted: size and depth are bounded. Characters that Postgres cannot store become U+FFFD.
 """
 
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from mqtt_service.errors import RemoteProtocolError
+from mqtt_service.protocol.lenient_json import JSON_BLANKS, Reading, Repair, read_leniently
 
 LARGEST_MESSAGE = 64 * 1024
 DEEPEST = 32
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# A string is matched whole, up to the message's end where it is not closed, so that nothing is read twice.
-_STRING_OR_NAN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[+-]?\b(?:nan|inf|infinity)\b', re.IGNORECASE | re.DOTALL)
+_NONE: frozenset[Repair] = frozenset()
+_ENCODING: frozenset[Repair] = frozenset({"encoding"})
+_TRAILING: frozenset[Repair] = frozenset({"trailing_bytes"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
-def read_object(
-    payload: bytes, *, largest: int = LARGEST_MESSAGE, bad_numbers_as_null: bool = False
-) -> dict[str, Any]:
-    """The JSON object in these bytes, storable; raises RemoteProtocolError for anything else.
+def read_message(payload: bytes, *, largest: int = LARGEST_MESSAGE) -> Reading:
+    """The first object in these bytes; raises RemoteProtocolError where none begins them.
 
-    `bad_numbers_as_null`: NaN, Infinity, C's `nan` and `inf`, and numbers out of range become None; otherwise
-    they are refused, like everything that is no JSON.
+    The depth of strict JSON is not bounded, and texts may hold what cannot be stored: see `storable`.
     """
-    return storable(parse_object(payload, largest=largest, bad_numbers_as_null=bad_numbers_as_null))
-
-
-def parse_object(
-    payload: bytes, *, largest: int = LARGEST_MESSAGE, bad_numbers_as_null: bool = False
-) -> dict[str, Any]:
-    """As `read_object`, but unchecked: depth is not bounded, and texts may hold what cannot be stored."""
     if len(payload) > largest:
         raise RemoteProtocolError(f"the message is {len(payload)} bytes, the limit is {largest}")
+    repairs = _NONE
     try:
         text = payload.decode("utf-8-sig")
-        document = _decode_leniently(text) if bad_numbers_as_null else _STRICT.decode(text)
-    except RecursionError as error:
-        raise RemoteProtocolError(f"the message is nested deeper than {DEEPEST}") from error
-    except ValueError as error:
-        raise RemoteProtocolError(f"the message is not JSON: {error}") from error
+    except UnicodeDecodeError:
+        text, repairs = payload.decode("utf-8-sig", errors="replace"), _ENCODING
+    try:
+        document, end = _STRICT.raw_decode(text, len(text) - len(text.lstrip(JSON_BLANKS)))
+    except (ValueError, RecursionError) as error:
+        return _read_leniently(text, repairs, str(error))
     if not isinstance(document, dict):
-        raise RemoteProtocolError(f"the message is a JSON {type(document).__name__}, not an object")
-    return document
+        return _read_leniently(text, repairs, f"it is a JSON {type(document).__name__}")
+    rest = text[end:]
+    return Reading(document, repairs | _TRAILING if rest.strip(JSON_BLANKS) else repairs, rest=rest)
+
+
+def parse_object(payload: bytes, *, largest: int = LARGEST_MESSAGE) -> dict[str, Any]:
+    """The object that these bytes are; raises RemoteProtocolError where RFC 8259 does not call them one."""
+    reading = read_message(payload, largest=largest)
+    if reading.repairs:
+        raise RemoteProtocolError(f"the message is not JSON: {', '.join(sorted(reading.repairs))}")
+    return reading.document
+
+
+def _read_leniently(text: str, repairs: frozenset[Repair], fault: str) -> Reading:
+    reading = read_leniently(text, DEEPEST)
+    if reading is None:
+        raise RemoteProtocolError(f"the message is not a JSON object: {fault}")
+    return replace(reading, repairs=reading.repairs | repairs)
 
 
 def storable(document: dict[str, Any]) -> dict[str, Any]:
@@ -79,19 +90,6 @@ def whole_number(value: object) -> int | None:
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
-def _decode_leniently(text: str) -> object:
-    try:
-        return _LENIENT.decode(text)
-    except ValueError:
-        # Firmware that prints its JSON with printf writes `nan`: only such a message is read a second time.
-        return _MOST_LENIENT.decode(_STRING_OR_NAN.sub(_replace_nan, text))
-
-
-def _replace_nan(match: re.Match[str]) -> str:
-    found = match[0]
-    return found if found[0] == '"' else "null"
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
@@ -106,37 +104,11 @@ def _finite(text: str) -> float:
     return read
 
 
-def _finite_or_none(text: str) -> float | None:
-    read = float(text)
-    return read if math.isfinite(read) else None
-
-
-def _int_or_none(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
-
-
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _none_for_constant(_: str) -> None:
-    return None
-
-
 _STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_refuse_constant)
-_LENIENT = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_finite_or_none, parse_constant=_none_for_constant
-)
-# A function of ours for every integer would make an array of byte values several times slower to read.
-_MOST_LENIENT = json.JSONDecoder(
-    object_pairs_hook=_object,
-    parse_float=_finite_or_none,
-    parse_int=_int_or_none,
-    parse_constant=_none_for_constant,
-)
 
 
 def _storable(value: object, depth: int) -> object:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mqtt_service.adapters.mqtt.message_identity import MessageRefs, delivery_id
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.supabase.acknowledgements import (
     Acknowledged,
@@ -23,7 +24,7 @@ from mqtt_service.protocol.messages import Acknowledgement, ServiceMessage, pars
 from mqtt_service.protocol.replies import is_reply_id
 from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.queue.command_queue import CommandQueueProcessor
-from mqtt_service.queue.message_identity import MessageRefs, delivery_id
+from mqtt_service.repairs import Repairs
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class AcknowledgementHandler:
         self._standby = standby
         self._session_started_at = session_started_at
         self._refs = MessageRefs(worker, session_started_at)
+        self._repairs = Repairs("ack")
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher(
             "ACK", gateway.acknowledge, _BATCH, key=lambda row: device_key(row.topic_id)
         )
@@ -94,7 +96,9 @@ class AcknowledgementHandler:
             DROPPED_MESSAGES.labels("own").inc()
             if answer.kind == "ACK_OK" and answer.image_name is not None:
                 self._listeners.on_image_confirmed(answer.device, answer.image_name)
-        elif is_reply_id(answer.command_id):
+            return
+        self._repairs.report(answer.device, answer.repairs)
+        if is_reply_id(answer.command_id):
             DROPPED_MESSAGES.labels("reply_id").inc()
         else:
             await self._acknowledge(answer, message)

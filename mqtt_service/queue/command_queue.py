@@ -4,12 +4,15 @@
     publish   each becomes a message, QoS 1; the device's next follows its PUBACK     publishing.py
     settle    sent, failed, or released (given back, not counted as a failure)        settling.py
 
+The three overlap: the next claim is under way while the last one is published and the one before is settled.
+
 The database is the truth: Realtime only starts a poll early, and a command that is not settled comes back
 when its lease ends, under the same command_id.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,15 +21,18 @@ from mqtt_service.adapters.supabase.commands import Claim, CommandGateway, Settl
 from mqtt_service.backoff import delay_after
 from mqtt_service.errors import RetryableError, ServiceError
 from mqtt_service.protocol.commands import WakeFormat
-from mqtt_service.publisher import Publisher
+from mqtt_service.publisher import Sender
 from mqtt_service.queue.claim_report import ClaimReport
 from mqtt_service.queue.publishing import CommandPublisher
 from mqtt_service.queue.settling import Settler
 
 log = logging.getLogger(__name__)
 
-CLAIM_LIMIT = 200
-_MAX_UNSETTLED = 3 * CLAIM_LIMIT
+_SMALLEST_CLAIM = 100
+_LARGEST_CLAIM = 500
+_MAX_UNSETTLED = 3 * _LARGEST_CLAIM
+# What a claim of many may take longer than one of few, in seconds.
+_QUICK, _SLOW = 0.05, 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +58,40 @@ class QueueListeners:
     on_new_command: Callable[[float], None] = lambda _inserted_at: None
 
 
+class _ClaimSize:
+    """How many commands a claim takes: few at first, more while they are there and come quickly."""
+
+    def __init__(self) -> None:
+        self.limit = _SMALLEST_CLAIM
+        self._fastest = math.inf
+
+    def claimed(self, commands: int, seconds: float) -> None:
+        """A claim brought so many and took so long."""
+        self._fastest = min(self._fastest, seconds)
+        longer = seconds - self._fastest
+        if commands < self.limit or longer > _SLOW:
+            self.limit = max(self.limit // 2, _SMALLEST_CLAIM)
+        elif longer < _QUICK:
+            self.limit = min(self.limit * 2, _LARGEST_CLAIM)
+
+
 class CommandQueueProcessor:
     """Polls every `poll_interval`, and at once after `poll_now`. Run `run` and `run_settler` side by side."""
 
     def __init__(
         self,
         gateway: CommandGateway,
-        publisher: Publisher,
+        sender: Sender,
         options: QueueOptions,
         listeners: QueueListeners = QueueListeners(),
     ) -> None:
         self._gateway = gateway
-        self._publisher = publisher
+        self._sender = sender
         self._options = options
         self._listeners = listeners
         self._settler = Settler(gateway)
-        self._commands = CommandPublisher(publisher, self._settler, options.lease, options.wake_format)
+        self._commands = CommandPublisher(sender, self._settler, options.lease, options.wake_format)
+        self._size = _ClaimSize()
         self._report = ClaimReport()
         self._poll_due = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -124,7 +148,9 @@ class CommandQueueProcessor:
 
     async def run_settler(self) -> None:
         """Write what became of commands until cancelled; runs beside `run`."""
-        await self._settler.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settler.run())
+            tasks.create_task(self._commands.run())
 
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109 - it does not cancel, it gives up waiting
         """Claim no more; finish or give back what was claimed, and settle it, within `timeout` seconds.
@@ -137,6 +163,7 @@ class CommandQueueProcessor:
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
+                await self._commands.wait_until_at_most(0)
                 await self._settler.wait_until_written()
         except TimeoutError:
             log.warning(
@@ -149,24 +176,44 @@ class CommandQueueProcessor:
         await self._commands.wait_until_sent_is_recorded(device)
 
     async def _poll(self) -> float:
-        """Claim once and publish what that brought; returns the seconds to wait until the next poll."""
+        """Claim once and begin to publish what that brought; returns the seconds until the next poll.
+
+        Where there is more, that is as soon as few enough are left to publish: the next claim is under way
+        while these are.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
         # Without a broker nothing is taken, but the claim still expires and fails what is due.
-        limit = CLAIM_LIMIT if self._publisher.connected and not self.settling_overdue else 0
-        claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=self._settler.held)
+        able = self._sender.connected and self._has_room() and not self.settling_overdue
+        limit = self._size.limit if able else 0
+        held = [*self._commands.in_hand, *self._settler.held]
+        claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=held)
+        self._size.claimed(len(claim.commands), loop.time() - started)
         self.last_poll, self.last_error, self._failed_polls = loop.time(), None, 0
         self._report.write(claim)
         self._notify(claim, started)
         for row in claim.unreadable:
             error = f"unreadable row: {row.reason}"
             self._settler.settle(Settlement(row.command_id, row.attempt, "failed", error, retry=False))
-        if claim.commands:
-            await self._commands.publish_all(claim.commands, started)
-        if claim.more and (claim.commands or claim.failed):
+        kept = self._commands.take(claim.commands, started) if claim.commands else 0
+        self._commands.forget_reopened(started)
+        # What was given back at once would be taken, and given back, again and again.
+        if (claim.more and (kept or claim.failed)) or not self._has_room():
+            await self._wait_for_room()
             return 0.0
         # 0 s to the next due row means that it is not ours to take yet: asking again at once cannot help.
         return min(self._options.poll_interval, claim.seconds_to_next_due or self._options.poll_interval)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the next claim can be published as it comes; a poll interval at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.poll_interval):
+                await self._commands.wait_until_at_most(self._size.limit)
+                await self._settler.wait_until(self._has_room)
+
+    def _has_room(self) -> bool:
+        in_hand, unsettled = len(self._commands.in_hand), self._settler.unsettled
+        return in_hand <= self._size.limit and unsettled <= _LARGEST_CLAIM
 
     def _notify(self, claim: Claim, claimed_at: float) -> None:
         if claim.welcome_due:

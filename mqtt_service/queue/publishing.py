@@ -1,29 +1,29 @@
-"""Publishes the commands of one claim: one device's in the order of issue, several devices' side by side.
+"""Publishes claimed commands: one device's in the order of issue, several devices' side by side.
 
 Each command gets a settlement: `sent` after the PUBACK, `failed` where this command is at fault, and
 `released` (given back as pending, not counted as a failure) where the broker or this worker is.
+
+    lane    one device's commands in hand: at most one of them is on its way to the broker
+
+Once a command of a lane is released, so are those behind it, and those of a claim that began before the
+database knew of that: the next claim finds them in their old places.
 """
 
 import asyncio
 import logging
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import partial
+from uuid import UUID
 
 from mqtt_service.adapters.supabase.commands import Settlement
-from mqtt_service.errors import (
-    BrokerUnavailableError,
-    LocalProtocolError,
-    OutcomeUnknownError,
-    PermanentError,
-)
+from mqtt_service.errors import LocalProtocolError, OutcomeUnknownError, PermanentError, ServiceError
 from mqtt_service.protocol.commands import Command, WakeFormat, delivery_notice, encode_command
 from mqtt_service.protocol.topics import command_topic, device_key
-from mqtt_service.publisher import Publisher
+from mqtt_service.publisher import PublishResult, Sender
 from mqtt_service.queue.settling import Settler
 
 log = logging.getLogger(__name__)
@@ -33,64 +33,101 @@ _MIN_SECONDS_TO_EXPIRY = 1.0
 # After this part of its lease a command is not published any more: soon another worker may hold it.
 _USABLE_LEASE = 0.8
 _MAX_WAIT_FOR_PUBACK = 2.0
+# How often it is looked whether something has waited for its PUBACK for too long.
+_LOOK_EVERY = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """The commands of one claim; `claimed_at` is on the event loop's clock.
+@dataclass(slots=True, eq=False)
+class _Claimed:
+    """A command in hand; the event loop's times. `give_up_at`: without a PUBACK by then it is released."""
 
-    `released` counts those that were given back, by reason; `outcome_unknown` those of them that the broker
-    may have nevertheless.
+    command: Command
+    claimed_at: float
+    give_up_at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One device's commands in hand; `unwritten` counts settlements that the database does not have yet.
+
+    `closed_by`: why a command was released that the database still takes for leased; `reopened_at`: when it
+    learnt of the last one.
     """
 
-    claimed_at: float
-    released: Counter[str] = field(default_factory=Counter)
-    outcome_unknown: Counter[str] = field(default_factory=Counter)
-
-    def log_released(self) -> None:
-        """One line for each reason, however many commands it concerns."""
-        for reason, number in self.released.items():
-            unknown = self.outcome_unknown[reason]
-            log.warning(
-                "[CommandQueue] %d command(s) not sent, pending again without a failure counted: %s%s",
-                number,
-                reason,
-                f"; {unknown} of them may have arrived and will be sent again under the same command_id"
-                if unknown
-                else "",
-            )
+    key: str
+    waiting: deque[_Claimed] = field(default_factory=deque)
+    sending: _Claimed | None = None
+    unwritten: int = 0
+    closed_by: str | None = None
+    reopened_at: float = 0.0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class CommandPublisher:
-    """Publishes claimed commands and hands what became of each to `settler`; `lease` is in seconds."""
+    """Publishes claimed commands and hands what became of each to `settler`; `lease` is in seconds.
 
-    def __init__(self, publisher: Publisher, settler: Settler, lease: float, wake_format: WakeFormat) -> None:
-        self._publisher = publisher
+    `run` it as one task: it releases what the broker does not acknowledge in time.
+    """
+
+    def __init__(self, sender: Sender, settler: Settler, lease: float, wake_format: WakeFormat) -> None:
+        self._sender = sender
         self._settler = settler
         self._lease = lease
         self._wake_format = wake_format
-        self._stopping = False
-        self._timeouts: set[asyncio.Timeout] = set()
-        self._publishing_to: dict[str, asyncio.Event] = {}
+        self._stop_at: float | None = None
+        self._lanes: dict[UUID, _Lane] = {}
+        self._in_hand: dict[UUID, _Claimed] = {}
+        self._sending: dict[UUID, tuple[_Lane, _Claimed]] = {}
+        self._given_back = 0
+        self._released: Counter[str] = Counter()
+        self._outcome_unknown: Counter[str] = Counter()
+        self._changed = asyncio.Event()
 
-    async def publish_all(self, commands: Sequence[Command], claimed_at: float) -> None:
-        """Publish what was claimed at `claimed_at` (the event loop's clock); never raises for one command."""
+    @property
+    def in_hand(self) -> Sequence[UUID]:
+        """Commands that were taken and have no outcome yet."""
+        return [*self._in_hand]
+
+    async def wait_until_at_most(self, commands: int) -> None:
+        """Wait until no more than so many are in hand."""
+        while len(self._in_hand) > commands:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def take(self, commands: Sequence[Command], claimed_at: float) -> int:
+        """Begin to publish what was claimed at `claimed_at` (the event loop's clock, before the call).
+
+        Returns how many of them were not given back at once.
+        """
+        given_back = self._given_back
         log.info("[CommandQueue] Processing %d pending command(s)", len(commands))
-        batch = _Batch(claimed_at)
-        # A stable sort: the commands of one device stay in the order of the claim.
-        by_device = sorted(commands, key=lambda command: str(command.device_id))
-        async with asyncio.TaskGroup() as group:
-            for _, of_device in groupby(by_device, key=lambda command: command.device_id):
-                group.create_task(self._publish_in_order(list(of_device), batch))
-        batch.log_released()
+        lanes: dict[UUID, _Lane] = {}
+        for command in commands:
+            lane = self._lanes.get(command.device_id)
+            if lane is None:
+                lane = self._lanes[command.device_id] = _Lane(device_key(command.topic_id))
+            lanes[command.device_id] = lane
+            claimed = self._in_hand[command.command_id] = _Claimed(command, claimed_at)
+            lane.waiting.append(claimed)
+        for lane in lanes.values():
+            self._go_on(lane)
+        return len(commands) - (self._given_back - given_back)
 
     def stop(self, seconds: float) -> None:
         """Publish nothing more; what is waiting for its PUBACK gets so many seconds."""
-        self._stopping = True
-        deadline = asyncio.get_running_loop().time() + seconds
-        for timeout in self._timeouts:
-            with suppress(RuntimeError):  # it has just run out
-                timeout.reschedule(min(timeout.when() or math.inf, deadline))
+        self._stop_at = asyncio.get_running_loop().time() + seconds
+        for lane in list(self._lanes.values()):
+            self._go_on(lane)
+
+    async def run(self) -> None:
+        """Release what was not acknowledged in time, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            now = asyncio.get_running_loop().time()
+            stopped = self._stop_at is not None and self._stop_at <= now
+            overdue = [each for each in self._sending.values() if stopped or each[1].give_up_at <= now]
+            for lane, claimed in overdue:
+                self._done(lane, claimed, OutcomeUnknownError("the broker did not acknowledge in time"))
 
     async def wait_until_sent_is_recorded(self, device: str) -> None:
         """Wait until the database knows what was sent to this device.
@@ -99,102 +136,145 @@ class CommandPublisher:
         PUBACK: the row must say `sent` before the answer is matched. A PUBACK that does not come is waited
         for up to 2 s.
         """
-        publishing = self._publishing_to.get(device_key(device))
-        if publishing is not None:
+        key = device_key(device)
+        for lane in [lane for lane in self._lanes.values() if lane.key == key]:
+            sending = lane.sending
             with suppress(TimeoutError):
                 async with asyncio.timeout(_MAX_WAIT_FOR_PUBACK):
-                    await publishing.wait()
-        await self._settler.wait_until_written()
+                    while sending is not None and lane.sending is sending:
+                        await lane.changed.wait()
+            if lane.unwritten:
+                await self._settler.wait_until_written()
 
-    async def _publish_in_order(self, commands: Sequence[Command], batch: _Batch) -> None:
-        """Publish one device's commands; once one is released, so are those after it.
-
-        A command that has no time left is released on its own: the next claim expires it.
-        """
-        blocked_by: str | None = None
-        for command in commands:
-            if _seconds_to_expiry(command, batch) < _MIN_SECONDS_TO_EXPIRY:
-                self._release(command, "it expires before it can be sent", batch)
-            elif blocked_by is not None:
-                self._release(command, blocked_by, batch)
+    def _go_on(self, lane: _Lane) -> None:
+        """Send the lane's next command, unless one is under way; settle those that cannot be sent."""
+        while lane.waiting and lane.sending is None:
+            claimed = lane.waiting.popleft()
+            reason = self._reason_to_release(lane, claimed)
+            if reason is not None:
+                # One that has no time left holds up none behind it: the next claim expires it.
+                self._release(lane, claimed, reason, closing=reason != _NO_TIME_LEFT)
             else:
-                blocked_by = await self._publish_and_settle(command, batch)
-        if blocked_by is not None:
-            # The next claim must find them in their old place, before the device's later commands.
-            await self._settler.wait_until_written()
+                self._send(lane, claimed)
 
-    def _release(self, command: Command, reason: str, batch: _Batch) -> None:
-        batch.released[reason] += 1
-        self._settler.settle(Settlement(command.command_id, command.attempt, "released", reason), command)
+    def _reason_to_release(self, lane: _Lane, claimed: _Claimed) -> str | None:
+        now = asyncio.get_running_loop().time()
+        if claimed.claimed_at + claimed.command.seconds_to_expiry - now < _MIN_SECONDS_TO_EXPIRY:
+            return _NO_TIME_LEFT
+        if self._stop_at is not None:
+            return "the worker is stopping"
+        if lane.closed_by is not None:
+            return lane.closed_by
+        if claimed.claimed_at <= lane.reopened_at:
+            return "an earlier command of its device was given back meanwhile"
+        if claimed.claimed_at + _USABLE_LEASE * self._lease <= now:
+            return "the lease is ending"
+        return None
 
-    async def _publish_and_settle(self, command: Command, batch: _Batch) -> str | None:
-        """Returns why the command was released; None where it was sent or failed."""
-        with self._publishing(command):
-            settlement = await self._publish(command, batch)
-            self._settler.settle(settlement, command)
-        if settlement.outcome != "released":
-            return None
-        reason = settlement.error or "no reason given"
-        batch.released[reason] += 1
-        return reason
-
-    @contextmanager
-    def _publishing(self, command: Command) -> Iterator[None]:
-        """Let `wait_until_sent_is_recorded` wait for the end of this block."""
-        key = device_key(command.topic_id)
-        self._publishing_to[key] = done = asyncio.Event()
-        try:
-            yield
-        finally:
-            done.set()
-            if self._publishing_to.get(key) is done:
-                del self._publishing_to[key]
-
-    async def _publish(self, command: Command, batch: _Batch) -> Settlement:
-        """Publish one command; a fault of our own code fails this command and no other."""
-        try:
-            return await self._try_to_publish(command, batch)
-        except Exception as error:
-            log.exception("[CommandQueue] A fault of this service; only this command fails")
-            reason = f"a fault of this service, please report it: {error!r}"
-            return Settlement(command.command_id, command.attempt, "failed", reason)
-
-    async def _try_to_publish(self, command: Command, batch: _Batch) -> Settlement:
-        key = (command.command_id, command.attempt)
-        lease_left = batch.claimed_at + _USABLE_LEASE * self._lease - asyncio.get_running_loop().time()
-        if self._stopping:
-            return Settlement(*key, "released", "the worker is stopping")
-        if lease_left <= 0:
-            return Settlement(*key, "released", "the lease is ending")
+    def _send(self, lane: _Lane, claimed: _Claimed) -> None:
+        command, key = claimed.command, (claimed.command.command_id, claimed.command.attempt)
+        expires_at = claimed.claimed_at + command.seconds_to_expiry
+        claimed.give_up_at = min(claimed.claimed_at + _USABLE_LEASE * self._lease, expires_at)
         try:
             topic = command_topic(command.topic_root, command.topic_id)
             payload = encode_command(command, now=datetime.now(UTC), wake_format=self._wake_format)
+            self._sender.send(
+                topic,
+                payload,
+                expiry_seconds=int(expires_at - asyncio.get_running_loop().time()),
+                done=partial(self._acknowledged, lane, claimed),
+            )
         except LocalProtocolError as error:
-            return Settlement(*key, "failed", f"not sent: {error}", retry=False)
-        return await self._send(command, topic, payload, batch, lease_left)
+            self._settle(lane, claimed, Settlement(*key, "failed", f"not sent: {error}", retry=False))
+        except ServiceError as error:
+            self._finish(lane, claimed, error)
+        except Exception as error:
+            log.exception("[CommandQueue] A fault of this service; only this command fails")
+            reason = f"a fault of this service, please report it: {error!r}"
+            self._settle(lane, claimed, Settlement(*key, "failed", reason))
+        else:
+            lane.sending = claimed
+            self._sending[command.command_id] = lane, claimed
 
-    async def _send(
-        self, command: Command, topic: str, payload: bytes, batch: _Batch, lease_left: float
-    ) -> Settlement:
-        key = (command.command_id, command.attempt)
-        to_expiry = _seconds_to_expiry(command, batch)
-        try:
-            async with asyncio.timeout(min(lease_left, to_expiry)) as timeout:
-                self._timeouts.add(timeout)
-                result = await self._publisher.publish(topic, payload, expiry_seconds=int(to_expiry))
-        except (BrokerUnavailableError, TimeoutError) as error:
-            reason = str(error) or "the broker did not acknowledge in time"
-            if isinstance(error, OutcomeUnknownError | TimeoutError):
-                batch.outcome_unknown[reason] += 1
-            return Settlement(*key, "released", reason)
-        except PermanentError as error:
-            return Settlement(*key, "failed", str(error))
-        finally:
-            self._timeouts.discard(timeout)
-        notice = delivery_notice(command, now=datetime.now(UTC), wake_format=self._wake_format)
-        return Settlement(*key, "sent", no_listener=result.no_subscriber, notice=notice)
+    def _acknowledged(self, lane: _Lane, claimed: _Claimed, outcome: PublishResult | ServiceError) -> None:
+        if lane.sending is claimed:  # else it was given up
+            self._done(lane, claimed, outcome)
+
+    def _done(self, lane: _Lane, claimed: _Claimed, outcome: PublishResult | ServiceError) -> None:
+        """The outcome of one command, after which the lane goes on."""
+        self._finish(lane, claimed, outcome)
+        self._go_on(lane)
+
+    def _finish(self, lane: _Lane, claimed: _Claimed, outcome: PublishResult | ServiceError) -> None:
+        key = (claimed.command.command_id, claimed.command.attempt)
+        lane.sending = None
+        self._sending.pop(claimed.command.command_id, None)
+        if isinstance(outcome, PublishResult):
+            notice = delivery_notice(claimed.command, now=datetime.now(UTC), wake_format=self._wake_format)
+            sent = Settlement(*key, "sent", no_listener=outcome.no_subscriber, notice=notice)
+            self._settle(lane, claimed, sent)
+        elif isinstance(outcome, PermanentError):
+            self._settle(lane, claimed, Settlement(*key, "failed", str(outcome)))
+        else:
+            self._outcome_unknown[str(outcome)] += isinstance(outcome, OutcomeUnknownError)
+            self._release(lane, claimed, str(outcome), closing=True)
+
+    def _release(self, lane: _Lane, claimed: _Claimed, reason: str, *, closing: bool) -> None:
+        if not self._released:
+            asyncio.get_running_loop().call_soon(self._log_released)
+        self._released[reason] += 1
+        self._given_back += 1
+        if closing:
+            lane.closed_by = reason
+        command = claimed.command
+        self._settle(lane, claimed, Settlement(command.command_id, command.attempt, "released", reason))
+
+    def _settle(self, lane: _Lane, claimed: _Claimed, settlement: Settlement) -> None:
+        lane.unwritten += 1
+        self._in_hand.pop(settlement.command_id, None)
+        self._settler.settle(settlement, claimed.command, partial(self._written, lane, claimed))
+        self._note_change(lane)
+
+    def _written(self, lane: _Lane, claimed: _Claimed) -> None:
+        """The database has the outcome of one of the lane's commands."""
+        lane.unwritten -= 1
+        if lane.unwritten == 0 and lane.closed_by is not None and not lane.waiting and lane.sending is None:
+            lane.closed_by = None
+            lane.reopened_at = asyncio.get_running_loop().time()
+        self._note_change(lane)
+        if lane.unwritten or lane.waiting or lane.sending is not None:
+            return
+        # A claim that is under way may still bring commands from before.
+        device_id = claimed.command.device_id
+        if lane.reopened_at == 0.0 and self._lanes.get(device_id) is lane:
+            del self._lanes[device_id]
+
+    def forget_reopened(self, claimed_at: float) -> None:
+        """A claim that began at `claimed_at` has been taken: no earlier one can bring commands any more."""
+        for device_id, lane in list(self._lanes.items()):
+            idle = not lane.waiting and lane.sending is None and not lane.unwritten
+            if idle and lane.reopened_at < claimed_at:
+                del self._lanes[device_id]
+
+    def _note_change(self, lane: _Lane) -> None:
+        lane.changed.set()
+        lane.changed = asyncio.Event()
+        self._changed.set()
+
+    def _log_released(self) -> None:
+        """One line for each reason, however many commands it concerns."""
+        for reason, number in self._released.items():
+            unknown = self._outcome_unknown[reason]
+            log.warning(
+                "[CommandQueue] %d command(s) not sent, pending again without a failure counted: %s%s",
+                number,
+                reason,
+                f"; {unknown} of them may have arrived and will be sent again under the same command_id"
+                if unknown
+                else "",
+            )
+        self._released.clear()
+        self._outcome_unknown.clear()
 
 
-def _seconds_to_expiry(command: Command, batch: _Batch) -> float:
-    """The claim says how long the command lives; since then some of that has passed."""
-    return command.seconds_to_expiry - (asyncio.get_running_loop().time() - batch.claimed_at)
+_NO_TIME_LEFT = "it expires before it can be sent"

@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.commands import CommandGateway, Settled, Settlement
@@ -20,28 +24,41 @@ _MAX_WAIT = 15.0
 # What the database refuses is tried again after so many seconds, so many at once: the cause may be mended.
 _REFUSED_RETRY_DELAY = 60.0
 _REFUSED_RETRY_LIMIT = 100
+# Of so many commands at once the log names each; of more, how many there are.
+SMALL_BATCH = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unsettled:
+    """A settlement on its way; the log takes the names of device and command type from `command`."""
+
+    settlement: Settlement
+    command: Command | None
+    written: Callable[[], None]
 
 
 class Settler:
     """Writes settlements in the background; `run` it as one task."""
 
     def __init__(self, gateway: CommandGateway) -> None:
+        self._gateway = gateway
         self._batcher: Batcher[Settlement, Settled] = Batcher(
-            "CommandQueue", gateway.settle, _LIMIT, key=lambda settlement: settlement.command_id
+            "CommandQueue", self._write, _LIMIT, key=lambda settlement: settlement.command_id
         )
-        self._settling: dict[UUID, asyncio.Task[None]] = {}
+        self._unsettled: dict[UUID, _Unsettled] = {}
+        self._progress = asyncio.Event()
         # The one that was tried last stands at the end.
-        self._refused: dict[UUID, tuple[Settlement, Command | None]] = {}
+        self._refused: dict[UUID, _Unsettled] = {}
 
     @property
     def held(self) -> list[UUID]:
         """Commands whose outcome is not in the database yet: a claim must not hand them out again."""
-        return [*self._settling, *self._refused]
+        return [*self._unsettled, *self._refused]
 
     @property
     def unsettled(self) -> int:
         """How many settlements wait for the database, apart from those that it refused before."""
-        return len(self._settling)
+        return len(self._unsettled)
 
     @property
     def longest_wait(self) -> float:
@@ -61,64 +78,110 @@ class Settler:
 
     async def wait_until_written(self) -> None:
         """Wait until everything given to `settle` before this call is in the database, for at most 15 s."""
-        if self._settling:
-            await asyncio.wait(set(self._settling.values()), timeout=_MAX_WAIT)
+        before = set(self._unsettled.values())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MAX_WAIT):
+                await self.wait_until(lambda: before.isdisjoint(self._unsettled.values()))
 
-    def settle(self, settlement: Settlement, command: Command | None = None) -> None:
-        """Have this written; the log takes the names of device and command type from `command`."""
-        task = asyncio.create_task(self._write(settlement, command))
-        self._settling[settlement.command_id] = task
-        task.add_done_callback(lambda _: self._settling.pop(settlement.command_id, None))
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until this holds, which is looked at whenever something was written."""
+        while not condition():
+            self._progress.clear()
+            await self._progress.wait()
 
-    async def _write(self, settlement: Settlement, command: Command | None) -> None:
-        try:
-            settled = await self._submit(settlement)
-        except PermanentError as error:
-            await self._fail_instead(settlement, command, str(error))
-        else:
+    def settle(
+        self,
+        settlement: Settlement,
+        command: Command | None = None,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have this written; `written` is called once the database has it, or refuses it for good."""
+        self._submit(_Unsettled(settlement, command, written))
+
+    def _submit(self, unsettled: _Unsettled) -> None:
+        self._unsettled[unsettled.settlement.command_id] = unsettled
+        self._batcher.add(unsettled.settlement, partial(self._settled, unsettled))
+
+    async def _write(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        results = await self._gateway.settle(settlements)
+        few = len(settlements) <= SMALL_BATCH
+        sent = 0
+        for settlement, settled in zip(settlements, results, strict=True):
+            if settled.result == "refused":
+                continue
+            unsettled = self._unsettled.get(settlement.command_id)
+            _log_outcome(settlement, settled, unsettled.command if unsettled else None, few=few)
+            sent += settlement.outcome == "sent" and settled.result == "settled"
+        if sent and not few:
+            log.info("[CommandQueue] ✅ Sent %d command(s)", sent)
+        return results
+
+    def _settled(self, unsettled: _Unsettled, result: Settled | PermanentError) -> None:
+        settlement = unsettled.settlement
+        if isinstance(result, Settled) and result.result != "refused":
             self._refused.pop(settlement.command_id, None)
-            _log_outcome(settlement, settled, command)
+            self._finish(unsettled)
+            return
+        why = str(result) if isinstance(result, PermanentError) else result.error
+        self._fail_instead(unsettled, why or "the database names no reason")
 
-    async def _retry_refused(self) -> None:
-        while True:
-            await asyncio.sleep(_REFUSED_RETRY_DELAY)
-            oldest = list(self._refused.values())[:_REFUSED_RETRY_LIMIT]
-            await asyncio.gather(*(self._write(settlement, command) for settlement, command in oldest))
-
-    async def _submit(self, settlement: Settlement) -> Settled:
-        """Raises PermanentError where the database refuses this row's change."""
-        settled = await self._batcher.submit(settlement)
-        if settled.result == "refused":
-            raise PermanentError(settled.error or "the database names no reason")
-        return settled
-
-    async def _fail_instead(self, settlement: Settlement, command: Command | None, why: str) -> None:
+    def _fail_instead(self, unsettled: _Unsettled, why: str) -> None:
         """Fail a command for good whose outcome the database refuses (a trigger of the project, say).
 
         If that is refused too, the command stays with this worker, so that it is not published again.
         """
+        settlement = unsettled.settlement
         failure = replace(settlement, outcome="failed", error=f"its outcome was refused: {why}", retry=False)
-        try:
-            settled = await self._submit(failure)
-        except PermanentError as error:
-            if not self._refused.pop(settlement.command_id, None):
-                log.error(  # noqa: TRY400 - one line, the traceback would tell nothing
-                    "[CommandQueue] The database takes neither %s nor failed for this command; this worker "
-                    "keeps it, does not send it again, and reports its outcome again each minute: %s",
-                    settlement.outcome,
-                    error,
-                    extra=context(command=settlement.command_id),
-                )
-            self._refused[settlement.command_id] = settlement, command
-        else:
-            self._refused.pop(settlement.command_id, None)
-            _log_outcome(failure, settled, command)
+
+        def done(result: Settled | PermanentError) -> None:
+            first_time = not self._refused.pop(settlement.command_id, None)
+            if isinstance(result, PermanentError) or result.result == "refused":
+                if first_time:
+                    _log_refused(settlement, str(result) if isinstance(result, PermanentError) else why)
+                self._refused[settlement.command_id] = unsettled
+            self._finish(unsettled)
+
+        self._batcher.add(failure, done)
+
+    def _finish(self, unsettled: _Unsettled) -> None:
+        if self._unsettled.get(unsettled.settlement.command_id) is unsettled:
+            del self._unsettled[unsettled.settlement.command_id]
+        self._progress.set()
+        unsettled.written()
+
+    async def _retry_refused(self) -> None:
+        while True:
+            await asyncio.sleep(_REFUSED_RETRY_DELAY)
+            oldest = [
+                replace(each, written=_nothing)
+                for each in islice(self._refused.values(), _REFUSED_RETRY_LIMIT)
+            ]
+            for unsettled in oldest:
+                self._submit(unsettled)
+            await self.wait_until(lambda: set(oldest).isdisjoint(self._unsettled.values()))  # noqa: B023 - awaited here
 
 
-def _log_outcome(settlement: Settlement, settled: Settled, command: Command | None) -> None:
-    """One line for each attempt, once the database knows of it."""
+def _nothing() -> None:
+    """Nobody waits any more."""
+
+
+def _log_refused(settlement: Settlement, error: str) -> None:
+    log.error(
+        "[CommandQueue] The database takes neither %s nor failed for this command; this worker "
+        "keeps it, does not send it again, and reports its outcome again each minute: %s",
+        settlement.outcome,
+        error,
+        extra=context(command=settlement.command_id),
+    )
+
+
+def _log_outcome(settlement: Settlement, settled: Settled, command: Command | None, *, few: bool) -> None:
+    """One line for each attempt, once the database knows of it; of many, those sent at debug level."""
     if settled.result == "settled":
         COMMANDS.labels(settlement.outcome).inc()
+        debugging = log.isEnabledFor(logging.DEBUG)
+        if settlement.outcome == "sent" and settlement.notice is None and not few and not debugging:
+            return
     name = (command.device_code or command.topic_id) if command else None
     kind = command.command_type if command else "command"
     extra = context(command=settlement.command_id, device=name)
@@ -131,7 +194,8 @@ def _log_outcome(settlement: Settlement, settled: Settled, command: Command | No
         )
     elif settlement.outcome == "sent":
         asleep = " (nobody is subscribed now)" if settlement.no_listener else ""
-        log.info("[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
+        level = logging.INFO if few else logging.DEBUG
+        log.log(level, "[CommandQueue] ✅ Sent %s to %s%s", kind, name, asleep, extra=extra)
         if settlement.notice is not None:
             log.warning(
                 "[CommandQueue] Sent with a notice, %s to %s: %s", kind, name, settlement.notice, extra=extra

@@ -13,7 +13,7 @@ is the wire, not a common mistake. What breaks the protocol, it notes in `compla
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from random import Random
@@ -75,6 +75,7 @@ class SimulatedDevice:
         self.wakes: list[Wake] = []
         self._rng = rng
         self._on_command = on_command
+        self._before_hello: Callable[[], Awaitable[None]] | None = None
         self._commands = CommandLoop(self, rng, self._taken, self._done)
         self._changed = asyncio.Event()
         self._active_at = 0.0
@@ -97,10 +98,14 @@ class SimulatedDevice:
 
     # Its life: awake, asleep ------------------------------------------------------------------------------
 
-    async def wake(self) -> Wake:
-        """Connect and say HELLO. Raises BrokerUnavailableError; RuntimeError if it is awake already."""
+    async def wake(self, before_hello: Callable[[], Awaitable[None]] | None = None) -> Wake:
+        """Connect and say HELLO, each time it has connected after awaiting `before_hello`.
+
+        Raises BrokerUnavailableError; RuntimeError if it is awake already.
+        """
         if self._link is not None:
             raise RuntimeError(f"{self.options.device_id} is awake already")
+        self._before_hello = before_hello
         self._link = DeviceLink(self._link_options, self._receive, self._connected)
         self.wakes.append(wake := Wake())
         if self.camera is not None:
@@ -232,7 +237,12 @@ class SimulatedDevice:
             self._active_at = _clock()
 
     def _connected(self) -> None:
-        self._start(self.send_heartbeat())
+        self._start(self._say_hello())
+
+    async def _say_hello(self) -> None:
+        if self._before_hello is not None:
+            await self._before_hello()
+        await self.send_heartbeat()
 
     def _pending(self) -> tuple[int, list[str] | None]:
         if self.camera is not None:
@@ -273,7 +283,7 @@ class SimulatedDevice:
             camera.send_again(name, fields["missing_chunks"])
             return
         if camera.card.get(name) is not None:
-            self.wakes[-1].acknowledged.append(name)
+            self.wakes[-1].note_acknowledged(name, _clock())
         fault = camera.confirm(name)
         self._complain(message, *([fault] if fault else []))
         self.learn_next_wake(fields["ACK_OK"]["next_wake_time"])

@@ -32,7 +32,8 @@ class Wake:
 
     `heartbeats` counts its HELLOs: more than one after a reboot or a lost connection; `answered` those after
     which it heard something, first at `answered_at`. `ended` is None while it lasts. `sent` are the names of
-    the pictures that were sent in full, `acknowledged` of those that were confirmed with ACK_OK.
+    the pictures that were sent in full, `acknowledged` of those that were confirmed with ACK_OK, the last of
+    them at `acknowledged_at`.
     """
 
     heartbeats: int = 0
@@ -42,6 +43,7 @@ class Wake:
     knows_next_wake: bool = False
     sent: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    acknowledged_at: float | None = None
     ended: Ending | None = None
     ended_at: float | None = None
     _unanswered: bool = False
@@ -59,6 +61,11 @@ class Wake:
         self._unanswered = True
         if self.heartbeat_at is None:
             self.heartbeat_at = now
+
+    def note_acknowledged(self, name: str, now: float) -> None:
+        """Take note of an ACK_OK for a picture that was on the card."""
+        self.acknowledged.append(name)
+        self.acknowledged_at = now
 
     def note_answer(self, now: float) -> None:
         """Take note of a message from the service: an answer, if it is the first after a HELLO."""

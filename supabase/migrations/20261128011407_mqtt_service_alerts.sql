@@ -50,9 +50,11 @@ begin
       and (d.last_seen_at is null or d.last_seen_at < d.next_wake_at - interval '10 minutes')
     order by d.next_wake_at limit 50) o
   left join public.sites s on s.site_id = o.site_id
+  -- a schedule is moved by the device's share of the spread (…_wake_spread.sql)
+  cross join lateral make_interval(secs => coalesce(mqtt_private.fn_wake_shift(o.device_id), 0)) as shift
   where mqtt_private.fn_wake_after(
     coalesce(nullif(trim(o.wake_schedule_cron), ''), nullif(trim(s.wake_schedule_cron), ''), '0 8,16 * * *'),
-    o.next_wake_at, coalesce(nullif(trim(s.timezone), ''), 'UTC')) < now() - interval '10 minutes';
+    o.next_wake_at - shift, coalesce(nullif(trim(s.timezone), ''), 'UTC')) + shift < now() - interval '10 minutes';
 
   return query
   select 'queue', format('commands are not sent: the oldest that is due has waited for %s minutes, %s are due',

@@ -1,6 +1,6 @@
 -- Who may execute and read anything at all.
 \ir include/setup.psql
-select plan(16);
+select plan(17);
 
 select is_empty(
   $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
@@ -56,9 +56,14 @@ select set_has(
     ('fn_record_heartbeats'), ('fn_renew_visits'), ('fn_take_over_visits'), ('fn_end_visits'), ('fn_record_images'),
     ('fn_settle_images'), ('fn_record_replies'), ('fn_announce_worker'), ('fn_inspect_project'),
     ('fn_remove_old_rows'), ('fn_list_old_images'), ('fn_remove_images'), ('fn_sweep_own_tables'),
-    ('fn_measure_queue'), ('fn_watch_for_alerts'), ('fn_note_alerts_told')$$,
-  'service_role executes every call of the worker');
+    ('fn_measure_queue'), ('fn_watch_for_alerts'), ('fn_note_alerts_told'),
+    ('fn_ring_workers'), ('fn_record_lone_readings'), ('fn_set_wake_spread'), ('fn_fleet_overview')$$,
+  'service_role executes every call of the worker and of the command line');
 select ok(not has_schema_privilege('anon', 'mqtt_private', 'usage'), 'anon cannot look into mqtt_private');
+select is_empty(
+  $$select name from our_functions
+    where name like '%fn_ring%' and has_function_privilege('authenticated', oid, 'execute')$$,
+  'signed-in users ring by queuing commands alone');
 
 select pg_temp.become_role('anon');
 select throws_ok('select * from devices', '42501', null, 'anon reads no device');

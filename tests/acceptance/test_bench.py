@@ -23,6 +23,12 @@ MEASURES = {
     "dispatch": ["dispatch of a backlog / bare paho", "dispatch of a backlog / bare paho, one by one"],
     "cycle": ["row to acknowledged / bare paho", "calls per command under load"],
     "chunks": ["chunks taken in / bare paho subscriber"],
+    "herd": [
+        "herd: first answer to a HELLO, p99 / 2 s",
+        "herd: commands acknowledged and pictures whole / all",
+        "herd: last ACK_OK / bare paho subscriber",
+        "herd: worker's peak memory over idle / IMAGE_BUFFER_BYTES",
+    ],
     "latency": [
         "insert to publish, p99 / 250 ms",
         "without Realtime, p99 / (poll + 250 ms)",
@@ -59,6 +65,8 @@ def test_the_parts_that_are_named_give_their_ratios(tmp_path: Path) -> None:
     assert [measure["name"] for measure in measures] == [
         name for names in MEASURES.values() for name in names
     ]
+    (kept,) = [measure["ratio"] for measure in measures if measure["name"].endswith("pictures whole / all")]
+    assert kept == 1.0
     assert all(measure["ratio"] > 0 and math.isfinite(measure["ratio"]) for measure in measures)
     assert list(tmp_path.iterdir()) == []
 

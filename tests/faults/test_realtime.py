@@ -30,6 +30,7 @@ POLL = 0.5
 QUICKER = {
     "adapters.supabase.realtime_session._HEARTBEAT": 0.5,
     "adapters.supabase.realtime_session._SUBSCRIBE_TIMEOUT": 3.0,
+    "adapters.supabase.command_bell._ANSWER_TIMEOUT": 0.9,
     "adapters.supabase.missed_events._LATE": 1.0,
     "adapters.supabase.missed_events._GRACE": 0.5,
 }
@@ -174,6 +175,31 @@ async def test_a_channel_that_delivers_nothing(stack: Stack, database: Rows, lin
         await eventually(lambda: after_a_command("healthy"), "the events are heard again", BACK_WITHIN)
         assert lines("Events arrive again")
         report(seen=f"{seen:.1f} s", back=f"{time.monotonic() - started:.1f} s")
+
+
+async def test_a_database_that_rings_when_it_is_asked_and_not_for_commands(
+    stack: Stack, database: Rows, lines: Lines
+) -> None:
+    """Fails where `Doorbell` trusts the ring that it asked for: commands wait for the poll for ever."""
+    async with forked(stack) as (worker, _):
+
+        async def after_a_command(status: str) -> bool:
+            await send_one(database)
+            return worker.snapshot().verdict == status
+
+        await database.all("alter table public.device_commands disable trigger mqtt_ring_insert")
+        try:
+            started = time.monotonic()
+            await eventually(lambda: after_a_command("degraded"), "the silence is seen", SEEN_WITHIN)
+            seen = time.monotonic() - started
+            await eventually(lambda: after_a_command("healthy"), "another way to hear", BACK_WITHIN)
+            assert lines("each new row is listened to")
+        finally:
+            await database.all("alter table public.device_commands enable trigger mqtt_ring_insert")
+        await send_one(database)
+        await eventually(lambda: lines("The database rings"), "the first ring")
+        assert worker.snapshot().verdict == "healthy"
+        report(seen=f"{seen:.1f} s")
 
 
 async def test_an_event_whose_handling_raises(

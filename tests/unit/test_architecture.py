@@ -1,17 +1,18 @@
 """The house rules that a reader relies on: which module may know which, and that each says what it is for.
 
-    errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices ← inbound
-    ← service ← worker_process ← cli
+    errors ← protocol ← config, log, other plain tools ← adapters ← queue | devices | fleet
+    ← inbound ← service ← worker_process ← cli
 
-A module imports from its own storey or from those to its left; nothing goes in circles. `queue` and `devices`
-are rooms of their own: what one needs of the other is wired in `service`. The check of a project's database,
-the embedded stack, the simulated devices, the demo and the benchmark stand outside: the worker does not know
-them.
+A module imports from its own storey or from those to its left; nothing goes in circles. `queue`, `devices`
+and `fleet` are rooms of their own: what `queue` and `devices` need of each other is wired in `service`, and
+only the command line opens `fleet`. The check of a project's database, the embedded stack, the simulated
+devices, the demo and the benchmark stand outside: the worker does not know them.
 """
 
 import ast
 import sys
 from graphlib import CycleError, TopologicalSorter
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -33,19 +34,30 @@ STOREYS = (
         "migrations",
         "pasted",
         "publisher",
+        "repairs",
         "supervision",
         "watchdog",
     },
     {"adapters"},
-    {"queue", "devices", "session_takeover", "project_check", "alerts", "retention", "loop_lag", "health"},
+    {
+        "queue",
+        "devices",
+        "fleet",
+        "session_takeover",
+        "project_check",
+        "alerts",
+        "retention",
+        "loop_lag",
+        "health",
+    },
     {"inbound", "endpoints"},
     {"service"},
     {"worker_process"},
     {"cli"},
     {"__main__"},
 )
-# They share a storey, and neither knows the other.
-INDEPENDENT = ("queue", "devices")
+# They share a storey, and none knows another.
+INDEPENDENT = ("queue", "devices", "fleet")
 OUTSIDE = ("adoption", "devstack", "simulator", "demo", "bench")
 # What those outside may know of the worker: the simulated devices read and write the wire on their own. The
 # migrations are the project's, not the worker's.
@@ -121,12 +133,20 @@ def test_imports_point_one_way(module: str) -> None:
     assert not upwards, f"{module} must not know {sorted(upwards)}"
 
 
-@pytest.mark.parametrize(("room", "other"), [INDEPENDENT, INDEPENDENT[::-1]])
-def test_the_queue_and_the_devices_do_not_know_each_other(room: str, other: str) -> None:
+@pytest.mark.parametrize(("room", "other"), list(permutations(INDEPENDENT, 2)))
+def test_the_queue_the_devices_and_the_fleet_do_not_know_each_other(room: str, other: str) -> None:
     inside = {name for name in MODULES if name.split(".")[1:2] == [room]}
     assert len(inside) > 1
     known = {name for module in inside for name in own_imports(module) if name.split(".")[1] == other}
     assert not known, f"{room} must not import {sorted(known)}: pass a callback or a protocol"
+
+
+def test_only_the_command_line_opens_the_fleet() -> None:
+    tables = {"tables", "fleet_rows", "fleet_commands", "fleet_devices"}
+    fleet = {name for name in MODULES if name.split(".")[1:2] == ["fleet"]}
+    fleet |= {f"{PACKAGE}.adapters.supabase.{name}" for name in tables}
+    others = {name for name in MODULES.keys() - fleet if name.split(".")[1:2] != ["cli"]}
+    assert {name for name in others if own_imports(name) & fleet} == set()
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith(f"{PACKAGE}.protocol")))
@@ -139,7 +159,7 @@ def test_the_protocol_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(WORKER))
 def test_the_worker_never_imports_what_stands_outside(module: str) -> None:
-    if module == f"{PACKAGE}.cli":
+    if module.startswith(f"{PACKAGE}.cli"):
         assert not own_imports(module, also_lazy=False) & OUTSIDERS, "import it inside the command's function"
     else:
         assert not own_imports(module) & OUTSIDERS

@@ -5,9 +5,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_service"
 
+# The verbs of the fleet are no part of the worker: they read "2h" by the machine on which they run.
+OUTSIDE = ("devstack", "simulator", "demo", "bench", "fleet")
 # What they do with it: show it (/health), send it (ping), or judge whether a device's own clock can be right,
 # within days.
-OUTSIDE = ("devstack", "simulator", "demo", "bench")
 READERS = {
     "service.py": "when the last poll was, for /health",
     "adapters/mqtt/link.py": "since when the link is up or down, for people",

@@ -14,11 +14,19 @@ class AckPlace:
 
 
 class AckOrder:
-    """Sends one connection's PUBACKs in the order in which the messages came (MQTT 5, section 4.6)."""
+    """Sends one connection's PUBACKs in the order in which the messages came (MQTT 5, section 4.6).
 
-    def __init__(self, send: Callable[[int], object]) -> None:
+    `send` gets the packet ids of all that can be acknowledged by then, when `soon` calls back: the event
+    loop's `call_soon`, so that one packet of the network carries many.
+    """
+
+    def __init__(
+        self, send: Callable[[list[int]], object], soon: Callable[[Callable[[], None]], object]
+    ) -> None:
         self._send = send
+        self._soon = soon
         self._places: deque[AckPlace] = deque()
+        self._flush_due = False
 
     def enter(self, mid: int) -> AckPlace:
         """Take the next place, for a message that just came."""
@@ -29,5 +37,14 @@ class AckOrder:
     def handled(self, place: AckPlace) -> None:
         """Acknowledge this message as soon as all before it are."""
         place.handled = True
+        if not self._flush_due and self._places[0].handled:
+            self._flush_due = True
+            self._soon(self.flush)
+
+    def flush(self) -> None:
+        """Acknowledge now what can be."""
+        self._flush_due = False
+        mids = []
         while self._places and self._places[0].handled:
-            self._send(self._places.popleft().mid)
+            mids.append(self._places.popleft().mid)
+        self._send(mids)

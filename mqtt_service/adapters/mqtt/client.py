@@ -3,14 +3,21 @@
 Callbacks run on that thread. They only pass a call to the event loop, where everything else happens: so a
 PUBACK that arrives before `publish()` has returned its packet id is handled after that id is known. An
 exception on paho's thread ends `loop_forever`, which reports it instead of leaving a client that looks alive.
+
+Each system call gives the interpreter away, and a busy event loop keeps it for milliseconds. paho makes three
+and more for a packet that it reads, two for an acknowledgement that it sends; so packets are read here by the
+buffer, and acknowledgements are sent by the batch.
 """
 
 import logging
 import socket
 import ssl
+import struct
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from typing import Protocol
 
 from paho.mqtt import client as mqtt
@@ -26,6 +33,11 @@ log = logging.getLogger("mqtt_service.mqtt")
 
 V5 = MQTTProtocolVersion.MQTTv5
 V311 = MQTTProtocolVersion.MQTTv311
+
+_READ_BYTES = 64 * 1024
+# A PUBACK without reason code and properties is a success (MQTT 5, section 3.4.2.1; MQTT 3.1.1, section 3.4).
+_PUBACK = struct.Struct("!BBH")
+_PUBACK_LENGTH = 2
 
 
 def new_properties(packet_type: int) -> Properties:
@@ -80,8 +92,8 @@ def _tls_context(options: MqttOptions) -> ssl.SSLContext:
 class Client(mqtt.Client):
     """A client that connects once, on its own thread, and reports to `events` through `bridge`.
 
-    `last_received` is the monotonic time of the last packet from the broker. Raises OSError when the CA file
-    cannot be read.
+    `last_received` is the monotonic time at which something came from the broker last. Raises OSError when
+    the CA file cannot be read.
     """
 
     def __init__(
@@ -99,6 +111,8 @@ class Client(mqtt.Client):
         self._events = events
         self._bridge = bridge
         self._aborted = False
+        # What came from the socket and paho has not taken yet.
+        self._unread = BytesIO()
         # `InFlight` admits as many or fewer, so nothing ever waits inside paho.
         self.max_inflight_messages_set(options.max_in_flight)
         self.connect_timeout = options.connect_timeout / 2
@@ -125,6 +139,38 @@ class Client(mqtt.Client):
         self._aborted = True
         self._shut_socket()
 
+    def acknowledge(self, mids: Iterable[int]) -> None:
+        """Send a PUBACK for each of these packet ids, in this order and in one packet of the network."""
+        packets = b"".join(_PUBACK.pack(mqtt.PUBACK, _PUBACK_LENGTH, mid) for mid in mids)
+        if packets and self.socket() is not None:
+            self._packet_queue(mqtt.PUBACK, packets, mid=0, qos=0)
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002 - paho's signature
+        """Read what the socket has, and handle each packet that is complete by then."""
+        try:
+            self._unread = BytesIO(super()._sock_recv(_READ_BYTES))
+        except BlockingIOError:
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        except OSError:
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        if not self._unread.getbuffer():
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        self.last_received = time.monotonic()
+        while self.socket() is not None:
+            rc = self._packet_read()
+            if rc == MQTTErrorCode.MQTT_ERR_AGAIN:
+                break
+            if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return self._loop_rc_handle(rc)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """What paho reads a packet with, byte by byte where it does not know the length."""
+        data = self._unread.read(bufsize)
+        if not data:
+            raise BlockingIOError
+        return data
+
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: ARG002, FBT001, FBT002 - paho's signature
         """Connect and serve until the connection ends; then report, whatever the reason."""
         failure: Exception | None = None
@@ -144,7 +190,6 @@ class Client(mqtt.Client):
     def _install_callbacks(self) -> None:
         """Each runs on paho's thread and passes the event on."""
         tell, events = self._bridge, self._events
-        self.on_log = self._note_traffic
         self.on_socket_open = self._socket_opened
         self.on_connect = lambda _c, _u, flags, reason, properties: tell(
             partial(events.connack, reason, properties, session_present=flags.session_present)
@@ -159,14 +204,9 @@ class Client(mqtt.Client):
 
     def _remove_callbacks(self) -> None:
         """Break the reference cycles, so that the sockets close with the last reference to this client."""
-        self.on_log = self.on_socket_open = self.on_connect = self.on_subscribe = None
+        self.on_socket_open = self.on_connect = self.on_subscribe = None
         self.on_unsubscribe = self.on_publish = self.on_message = self.on_disconnect = None
         del self._events, self._bridge
-
-    def _note_traffic(self, _client: mqtt.Client, _userdata: object, _level: int, text: str) -> None:
-        # paho reports a PINGRESP in its log alone.
-        if text.startswith("Received"):
-            self.last_received = time.monotonic()
 
     def _socket_opened(self, _client: mqtt.Client, _userdata: object, _socket: object) -> None:
         # A client that was aborted while it connected must not take the session from the next one.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
@@ -20,23 +20,24 @@ from paho.mqtt.reasoncodes import ReasonCode
 from mqtt_service.adapters.mqtt import broker_errors, subscriptions
 from mqtt_service.adapters.mqtt.ack_order import AckOrder
 from mqtt_service.adapters.mqtt.client import V5, Client, new_properties
-from mqtt_service.adapters.mqtt.in_flight import InFlight
+from mqtt_service.adapters.mqtt.in_flight import InFlight, Outgoing
 from mqtt_service.adapters.mqtt.loop_bridge import LoopBridge
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.errors import (
     BrokerUnavailableError,
-    OutcomeUnknownError,
     PermanentError,
     ServiceError,
 )
-from mqtt_service.publisher import PublishResult
+from mqtt_service.publisher import Done, PublishResult
 
 _NO_MATCHING_SUBSCRIBERS = 0x10
 _MAX_EXPIRY = 0xFFFF_FFFF
 _NO_LIMIT = 0xFFFF
 # A PUBLISH is its topic, its payload, and less than this.
 _PUBLISH_OVERHEAD = 32
+_SOMEBODY_LISTENS = PublishResult(no_subscriber=False)
+_NOBODY_LISTENS = PublishResult(no_subscriber=True)
 Receive = Callable[[InboundMessage, int, AckOrder], None]
 
 
@@ -71,13 +72,14 @@ class Connection:
         self._topics = topics
         self._receive = receive
         self._on_new_session = on_new_session
-        self._in_flight = InFlight(options.max_in_flight)
+        self._in_flight = InFlight(options.max_in_flight, self._publish)
+        self._puback_watch: asyncio.TimerHandle | None = None
         self._max_packet: int | None = None
         self._established: Established | None = None
         self._unsubscribed = asyncio.Event()
         self._client = Client(options, protocol, self, LoopBridge(self._failed))
         # Without effect once the connection has ended: the broker then delivers again.
-        self.order = AckOrder(partial(self._client.ack, qos=1))
+        self.order = AckOrder(self._client.acknowledge, loop.call_soon)
 
     @property
     def usable(self) -> bool:
@@ -93,28 +95,12 @@ class Connection:
         """Connect; then either `ready` or `ended` is set."""
         self._client.loop_start()
 
-    async def publish(self, topic: str, payload: bytes, expiry_seconds: int | None) -> PublishResult:
-        """Publish at QoS 1, never retained, and return at PUBACK; see `MqttLink.publish`."""
+    def send(self, topic: str, payload: bytes, expiry_seconds: int | None, done: Done) -> None:
+        """Publish at QoS 1, never retained; see `Sender.send`."""
         self._check_size(topic, payload)
-        asked = time.monotonic()
-        await self._in_flight.acquire()
-        if expiry_seconds is not None:
-            expiry_seconds -= int(time.monotonic() - asked)
-        try:
-            acknowledged = self._send(topic, payload, expiry_seconds)
-        except BaseException:
-            self._in_flight.release()
-            raise
-        try:
-            async with asyncio.timeout(self._options.puback_timeout):
-                reason = await acknowledged
-        except TimeoutError:
-            seconds = self._options.puback_timeout
-            self.end(BrokerUnavailableError(f"{self._options.address} sent no PUBACK for {seconds:.0f} s"))
-            raise OutcomeUnknownError(str(self.ended.result())) from None
-        if reason.is_failure:
-            raise broker_errors.refused_publish(topic, reason)
-        return PublishResult(no_subscriber=reason.value == _NO_MATCHING_SUBSCRIBERS)
+        self._in_flight.add(Outgoing(topic, payload, expiry_seconds, done))
+        if self._puback_watch is None:
+            self._watch_pubacks()
 
     async def leave_groups(self, timeout: float) -> None:  # noqa: ASYNC109 - it does not cancel, it gives up waiting
         """End shared subscriptions: Mosquitto goes on giving messages to members that are away."""
@@ -128,6 +114,7 @@ class Connection:
 
     def disconnect(self) -> None:
         """Send DISCONNECT; the broker keeps the session, and `ended` follows."""
+        self.order.flush()
         self._client.disconnect()
 
     def end(self, reason: ServiceError) -> None:
@@ -136,6 +123,8 @@ class Connection:
             return
         self.ended.set_result(reason)
         self._client.abort()
+        if self._puback_watch is not None:
+            self._puback_watch.cancel()
         self._in_flight.fail_all(str(reason))
 
     def _failed(self, error: Exception) -> None:
@@ -151,21 +140,36 @@ class Connection:
                 f"the message on {topic} has {size} bytes, the broker takes {self._max_packet}"
             )
 
-    def _send(self, topic: str, payload: bytes, expiry_seconds: int | None) -> asyncio.Future[ReasonCode]:
+    def _publish(self, message: Outgoing) -> int:
+        """Give a message to paho; returns its packet id. What it waited here is time of its expiry, too."""
         if self.ended.done():
             raise BrokerUnavailableError(str(self.ended.result()))
         properties = None
-        if self._v5 and expiry_seconds is not None:
-            properties = new_properties(PacketTypes.PUBLISH)
-            properties.MessageExpiryInterval = min(max(expiry_seconds, 1), _MAX_EXPIRY)
+        if self._v5 and message.expiry_seconds is not None:
+            expiry = message.expiry_seconds - int(time.monotonic() - message.since)
+            properties = _expiry_properties(min(max(expiry, 1), _MAX_EXPIRY))
         try:
-            info = self._client.publish(topic, payload, qos=1, retain=False, properties=properties)
+            info = self._client.publish(
+                message.topic, message.payload, qos=1, retain=False, properties=properties
+            )
         except ValueError as error:
-            raise PermanentError(f"nothing can be published on {topic!r}: {error}") from error
+            raise PermanentError(f"nothing can be published on {message.topic!r}: {error}") from error
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise BrokerUnavailableError(f"not published: {mqtt.error_string(info.rc)}")
         # No PUBACK was missed: `puback` runs on this loop too, so never before this line.
-        return self._in_flight.add(info.mid)
+        return info.mid
+
+    def _watch_pubacks(self) -> None:
+        """End a connection on which a PUBACK does not come; one timer watches the oldest message alone."""
+        self._puback_watch, sent_at = None, self._in_flight.oldest_sent_at
+        if sent_at is None or self.ended.done():
+            return
+        left = sent_at + self._options.puback_timeout - time.monotonic()
+        if left > 0:
+            self._puback_watch = asyncio.get_running_loop().call_later(left, self._watch_pubacks)
+        else:
+            seconds = self._options.puback_timeout
+            self.end(BrokerUnavailableError(f"{self._options.address} sent no PUBACK for {seconds:.0f} s"))
 
     # What the client reports (BrokerEvents):
 
@@ -211,15 +215,22 @@ class Connection:
         self._unsubscribed.set()
 
     def puback(self, mid: int, reason: ReasonCode) -> None:
-        """Pass the broker's answer to the publish that waits for it."""
-        self._in_flight.acknowledged(mid, reason)
+        """Pass the broker's answer on."""
+        message = self._in_flight.acknowledged(mid)
+        if message is None:
+            return
+        if reason.is_failure:
+            message.done(broker_errors.refused_publish(message.topic, reason))
+        else:
+            message.done(_NOBODY_LISTENS if reason.value == _NO_MATCHING_SUBSCRIBERS else _SOMEBODY_LISTENS)
 
     def message(self, message: mqtt.MQTTMessage) -> None:
         """Pass a message on. A retained one is old; a broker of MQTT 5 is asked not to send such."""
         if self.ended.done():
             return
         if message.retain:
-            self._client.ack(message.mid, message.qos)
+            if message.qos:
+                self._client.acknowledge([message.mid])
             return
         self._receive(_inbound(message, self._options.max_inbound), message.mid, self.order)
 
@@ -235,6 +246,14 @@ class Connection:
             self._failed(error)
         else:
             self.end(broker_errors.connection_lost(self._options, answered=self._established is not None))
+
+
+@lru_cache(maxsize=256)
+def _expiry_properties(seconds: int) -> Properties:
+    """Shared by all messages with this expiry: paho only reads them, and takes long to make them."""
+    properties = new_properties(PacketTypes.PUBLISH)
+    properties.MessageExpiryInterval = seconds
+    return properties
 
 
 def _inbound(message: mqtt.MQTTMessage, window: int) -> InboundMessage:

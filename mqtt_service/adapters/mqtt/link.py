@@ -24,14 +24,14 @@ from mqtt_service.adapters.mqtt.ack_order import AckOrder
 from mqtt_service.adapters.mqtt.broker_errors import SessionTakenOverError
 from mqtt_service.adapters.mqtt.client import V5
 from mqtt_service.adapters.mqtt.connection import Connection
-from mqtt_service.adapters.mqtt.messages import Handler, InboundMessage
+from mqtt_service.adapters.mqtt.messages import Handler, HandlerAtOnce, InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.mqtt.receiver import Receiver
 from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, reconnect_delay
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.log import RateLimitedWarning
 from mqtt_service.metrics import BROKER_CONNECTIONS
-from mqtt_service.publisher import PublishResult
+from mqtt_service.publisher import Done, PublishResult
 
 log = logging.getLogger("mqtt_service.mqtt")
 
@@ -56,19 +56,20 @@ class LinkStatus:
 class MqttLink:
     """The service's one link to its broker; all of it belongs to the event loop.
 
-    A message is acknowledged to the broker once `handler` has returned for it; see receiver.py for one that
-    raises. `on_connected` is called each time the link comes up. `taken_over` is set when another client with
-    our id has connected: the link then stays down, since both would disconnect each other for ever. Some
-    brokers do not say that this is why they disconnect: so `has_newer_process` is asked before the next
-    attempt.
+    A message is acknowledged to the broker once `at_once` was true of it, else once `handler` has returned
+    for it; see receiver.py for one that raises. `on_connected` is called each time the link comes up.
+    `taken_over` is set when another client with our id has connected: the link then stays down, since both
+    would disconnect each other for ever. Some brokers do not say that this is why they disconnect: so
+    `has_newer_process` is asked before the next attempt.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what differs in the service and in each test
         self,
         options: MqttOptions,
         subscriptions: Sequence[str],
         handler: Handler,
         *,
+        at_once: HandlerAtOnce = lambda _: False,
         on_connected: Callable[[], None] = lambda: None,
         has_newer_process: Callable[[], Awaitable[bool]] | None = None,
         jitter: Callable[[], float] = random.random,
@@ -81,7 +82,9 @@ class MqttLink:
         self._has_newer_process = has_newer_process
         self._jitter = jitter
         self._sleep = sleep
-        self._receiver = Receiver(handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive)
+        self._receiver = Receiver(
+            handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive, at_once=at_once
+        )
         self._drops = RateLimitedWarning(log)
         self._protocol = ProtocolVersion()
         self._attempts = Attempts()
@@ -113,17 +116,33 @@ class MqttLink:
         options = self._options
         return LinkStatus(options.host, options.port, self.connected, self._protocol.name, error, self._since)
 
-    async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
-        """Publish at QoS 1, never retained, and return when the broker has it.
+    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> None:
+        """Publish at QoS 1, never retained; `done` is called once the broker has it, or does not take it.
 
-        The broker drops it if no device has fetched it within `expiry_seconds` (MQTT 5). Raises
-        BrokerUnavailableError when not connected, OutcomeUnknownError when the connection ended before the
-        PUBACK; PermanentError when the broker refuses the message. Never published later or twice by itself.
+        The broker drops it if no device has fetched it within `expiry_seconds` (MQTT 5). The error is a
+        BrokerUnavailableError when not connected, an OutcomeUnknownError when the connection ended before the
+        PUBACK, a PermanentError when the broker refuses the message; the one that is known at once is raised
+        instead. Never published later or twice by itself.
         """
         connection = self._connection
         if connection is None or not connection.usable:
             raise BrokerUnavailableError(f"not connected: {self._last_error or 'the link is starting'}")
-        return await connection.publish(topic, payload, expiry_seconds)
+        connection.send(topic, payload, expiry_seconds, done)
+
+    async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
+        """The same for one message: returns when the broker has it, or raises why it has not."""
+        outcome: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
+
+        def done(result: PublishResult | ServiceError) -> None:
+            if outcome.done():  # its caller has given up
+                return
+            if isinstance(result, ServiceError):
+                outcome.set_exception(result)
+            else:
+                outcome.set_result(result)
+
+        self.send(topic, payload, expiry_seconds=expiry_seconds, done=done)
+        return await outcome
 
     async def run(self) -> None:
         """Stay connected until cancelled or closed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,24 +20,23 @@ class LoopBridge:
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_error = on_error
-        self._lock = threading.Lock()
-        self._calls: list[Callable[[], None]] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._scheduled = False
 
     def __call__(self, call: Callable[[], None]) -> None:
         """Have this run soon; nothing happens once the loop is closed."""
-        with self._lock:
-            self._calls.append(call)
-            scheduled = len(self._calls) > 1
-        if not scheduled:
+        self._calls.append(call)
+        # `_run` takes this back before it looks at the calls: so it sees this one, or is scheduled again.
+        if not self._scheduled:
+            self._scheduled = True
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
-        with self._lock:
-            calls, self._calls = self._calls, []
-        for call in calls:
+        self._scheduled = False
+        for _ in range(len(self._calls)):
             try:
-                call()
+                self._calls.popleft()()
             except ServiceError as error:
                 self._on_error(error)
             except Exception as error:

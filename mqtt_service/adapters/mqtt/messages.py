@@ -23,3 +23,5 @@ class InboundMessage:
 
 
 Handler = Callable[[InboundMessage], Awaitable[None]]
+# Handles a message where that needs no waiting; False where a `Handler` has to.
+HandlerAtOnce = Callable[[InboundMessage], bool]

@@ -1,6 +1,7 @@
 """Received messages: each is handled first, and acknowledged to the broker after that.
 
-Each is handled in a task of its own; the tasks start in the order of arrival.
+What needs no waiting, as a picture's chunk, is handled at once, and so waits for nothing and keeps nothing
+waiting. Any other is handled in a task of its own; the tasks start in the order of arrival.
 A message that was handled, but whose acknowledgement did not reach the broker, is delivered again with the
 same packet id and bytes: it is acknowledged and not handled twice. At QoS 0 there is no acknowledgement.
 If the handler raises RetryableError, it gets the message again after a pause, for as long as it takes. Any
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mqtt_service.adapters.mqtt.ack_order import AckOrder, AckPlace
-from mqtt_service.adapters.mqtt.messages import Handler, InboundMessage
+from mqtt_service.adapters.mqtt.messages import Handler, HandlerAtOnce, InboundMessage
 from mqtt_service.errors import RetryableError
 
 log = logging.getLogger("mqtt_service.mqtt")
@@ -43,7 +44,7 @@ class _Delivery:
 
 
 class Receiver:
-    """Hands messages to `handler`, at most `limit` of them at a time.
+    """Hands messages to `at_once`, and those that it leaves to `handler`, at most `limit` of them at a time.
 
     The broker is asked to send no more than `limit` unacknowledged messages, which Mosquitto 2.0 disregards;
     so up to `_WAITING_PER_HANDLED` times as many wait here, in their order.
@@ -55,9 +56,16 @@ class Receiver:
     """
 
     def __init__(
-        self, handler: Handler, limit: int, sleep: Callable[[float], Awaitable[None]], *, remember_for: float
+        self,
+        handler: Handler,
+        limit: int,
+        sleep: Callable[[float], Awaitable[None]],
+        *,
+        remember_for: float,
+        at_once: HandlerAtOnce = lambda _: False,
     ) -> None:
         self._handler = handler
+        self._at_once = at_once
         self._limit = limit
         self._sleep = sleep
         self._remember_for = remember_for
@@ -71,6 +79,10 @@ class Receiver:
         """Have a message handled; False if there is no room for it."""
         if message.qos and message.duplicate and self._was_handled(message, mid):
             order.handled(order.enter(mid))
+            return True
+        if self._handled_at_once(message):
+            if message.qos:
+                order.handled(order.enter(mid))
             return True
         if len(self._waiting) >= _WAITING_PER_HANDLED * self._limit:
             return False
@@ -88,6 +100,13 @@ class Receiver:
         now = time.monotonic()
         deliveries = [*self._tasks.values(), *islice(self._waiting, 1)]
         return max((now - delivery.message.received_at for delivery in deliveries), default=0.0)
+
+    def _handled_at_once(self, message: InboundMessage) -> bool:
+        try:
+            return self._at_once(message)
+        except Exception:
+            log.exception("[MQTT] Handling a message on %r at once failed; it is tried again", message.topic)
+            return False
 
     def _was_handled(self, message: InboundMessage, mid: int) -> bool:
         """Whether this message was handled under the same packet id a moment ago."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 from uuid import UUID
 
@@ -72,6 +72,7 @@ class Acknowledged:
     error: str | None = None
 
 
+_FIELDS = tuple(field.name for field in fields(AcknowledgementRow))
 _ACKNOWLEDGED = TypeAdapter(list[Acknowledged])
 
 
@@ -97,7 +98,7 @@ class AcknowledgementGateway:
 
 def _document(row: AcknowledgementRow) -> dict[str, Any]:
     """Moments go as durations, since the database has another clock."""
-    document = asdict(row)
+    document = {name: getattr(row, name) for name in _FIELDS}
     document["received_seconds_ago"] = _seconds_since(document.pop("received_at"))
     document["session_seconds"] = _seconds_since(document.pop("session_started_at"))
     return document

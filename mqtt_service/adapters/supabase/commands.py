@@ -5,7 +5,7 @@ database's clock; durations are seconds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -141,6 +141,7 @@ _CLAIM = "fn_claim_commands"
 _DOCUMENT = TypeAdapter(dict[str, Any])
 _ROWS = TypeAdapter(list[dict[str, Any]])
 _COMMAND = TypeAdapter(Command)
+_COMMANDS = TypeAdapter(list[Command])
 _UNREADABLE_KEYS = TypeAdapter(tuple[UUID, int])
 _FAILED = TypeAdapter(list[FailedCommand])
 _EXPIRED = TypeAdapter(list[ExpiredCommand])
@@ -186,10 +187,22 @@ class CommandGateway:
             "fn_settle_commands",
             _SETTLED,
             p_worker=self._worker,
-            p_results=[{**asdict(item), "command_id": str(item.command_id)} for item in settlements],
+            p_results=[_document(item) for item in settlements],
             p_max_retries=self._policy.max_retries,
             p_retry_delay_seconds=self._policy.retry_delay,
         )
+
+
+def _document(settlement: Settlement) -> dict[str, object]:
+    return {
+        "command_id": str(settlement.command_id),
+        "attempt": settlement.attempt,
+        "outcome": settlement.outcome,
+        "error": settlement.error,
+        "retry": settlement.retry,
+        "no_listener": settlement.no_listener,
+        "notice": settlement.notice,
+    }
 
 
 def _claim(document: dict[str, Any]) -> Claim:
@@ -212,13 +225,23 @@ def _claim(document: dict[str, Any]) -> Claim:
     )
 
 
-def _commands(rows: object) -> tuple[list[Command], list[UnreadableCommand]]:
-    """One row of the wrong shape is set apart, so that it does not hold up the others."""
+def _commands(answer: object) -> tuple[list[Command], list[UnreadableCommand]]:
+    """All at once; if one has the wrong shape, each alone, so that it does not hold up the others."""
+    rows = validated(_ROWS, answer, _CLAIM)
+    for row in rows:
+        row["payload"] = row.pop("command_payload", None)
+    try:
+        return _COMMANDS.validate_python(rows), []
+    except ValidationError:
+        return _readable_commands(rows)
+
+
+def _readable_commands(rows: list[dict[str, Any]]) -> tuple[list[Command], list[UnreadableCommand]]:
     commands: list[Command] = []
     unreadable: list[UnreadableCommand] = []
-    for row in validated(_ROWS, rows, _CLAIM):
+    for row in rows:
         try:
-            commands.append(_COMMAND.validate_python({**row, "payload": row.get("command_payload")}))
+            commands.append(_COMMAND.validate_python(row))
         except ValidationError as error:
             keys = validated(_UNREADABLE_KEYS, (row.get("command_id"), row.get("attempt")), _CLAIM)
             first = error.errors(include_url=False, include_input=False)[0]

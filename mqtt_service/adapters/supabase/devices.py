@@ -34,7 +34,8 @@ class HeartbeatRecorded:
 
     `refused`: the device is not registered and may not register itself, or the database refused the row
     (`error`). `holds_lease`: this worker is the one that answers. `warnings`: what the project's tables do
-    not take of it, and why; the rest is written.
+    not take of it, and why; the rest is written. `given_up_names`: pictures that it lists and that were given
+    up.
     """
 
     ref: str
@@ -46,6 +47,7 @@ class HeartbeatRecorded:
     commands: int = 0
     redelivered: int = 0
     next_wake_at: datetime | None = None
+    given_up_names: Sequence[str] = ()
     warnings: Sequence[str] = ()
     error: str | None = None
 

@@ -43,7 +43,9 @@ class ImageRecorded:
     """Where a picture is to be stored, on which root its device listens, and what is known from its metadata.
 
     `complete`: it is stored already. `silent`: another worker holds the lease, and answers the device.
-    `warnings`: what the project's tables do not take of it, and why; the rest is written.
+    `warnings`: what the project's tables do not take of it, and why; the rest is written. `given_up` is the
+    name of a picture that was refused for good: the device is told ACK_OK for it. The worker sets it, not the
+    database.
     """
 
     ref: str
@@ -59,20 +61,29 @@ class ImageRecorded:
     total_chunks: int | None = None
     warnings: Sequence[str] = ()
     error: str | None = None
+    given_up: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """What became of a picture: the input of `fn_settle_images`; `missing` in the device's numbering."""
+    """What became of a picture: the input of `fn_settle_images`; `missing` in the device's numbering.
+
+    `quarantined`: it failed, and what came of it is in Storage at the `rejected_path` that the database
+    named. `kind` says why it failed without numbers, None where that is no fault of the picture; after it
+    failed so in `give_up_after` visits, it is given up as `give_up` says.
+    """
 
     image_id: UUID
-    outcome: Literal["complete", "failed", "asked"]
+    outcome: Literal["complete", "failed", "asked", "quarantined"]
     received_chunks: int = 0
     missing_requests: int = 0
     image_size: int | None = None
     sha256: str | None = None
     error: str | None = None
     missing: Sequence[int] = ()
+    kind: str | None = None
+    give_up: Literal["keep", "discard", "quarantine"] = "keep"
+    give_up_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,9 @@ class ImageSettled:
     """`duplicate`: the same bytes were stored before under this name, so this row was removed.
 
     `refused`: the project's table does not take the change, the row is as before (`error`). `warning`: what
-    it does not take beside that.
+    it does not take beside that. `given_up`: how a picture that failed is given up for good, after so many
+    `failed_visits`; one for quarantine is so only when it is reported as `quarantined`, stored at
+    `rejected_path`.
     """
 
     image_id: UUID
@@ -89,6 +102,9 @@ class ImageSettled:
     next_wake_at: datetime | None = None
     warning: str | None = None
     error: str | None = None
+    given_up: Literal["keep", "discard", "quarantine"] | None = None
+    failed_visits: int = 0
+    rejected_path: str | None = None
 
 
 _IMAGE_ROWS = TypeAdapter(list[ImageRow])

@@ -1,15 +1,17 @@
-"""Detects a Realtime channel that is joined and delivers nothing, from what the poll finds.
+"""Detects a Realtime connection that is up and delivers nothing, from what the poll finds.
 
-The channel itself does not show it: it can be joined, answer heartbeats, and deliver no event. But a command
-that the queue claims for the first time was inserted a moment ago, and every insert is announced by an event.
-So where the queue finds new commands and no event has come since, the channel does not deliver. One event
-shows that it delivers again. While no command is inserted, nothing is concluded.
+The channels themselves do not show it: they can be joined, answer heartbeats, and deliver no event. But a
+command that the queue claims for the first time was inserted a moment ago, and whatever inserts commands is
+announced by an event. So where the queue finds new commands and no event has come since, none are delivered.
+One event shows that they are again. While no command is inserted, nothing is concluded.
 """
 
 # An event this late, in seconds, still counts: the hosted service lags under load.
 _LATE = 10.0
 # Changes in the first moments of a subscription can be missing.
 _GRACE = 5.0
+# Commands that were scheduled for later than this, in seconds, are not announced (`…_doorbell.sql`).
+_ANNOUNCED_AHEAD = 3600.0
 # One lost event can be an accident.
 _ENOUGH = 2
 
@@ -41,10 +43,10 @@ class MissedEvents:
         self.broken = False
         return was_broken
 
-    def command_found(self, inserted_at: float) -> None:
+    def command_found(self, inserted_at: float, now: float) -> None:
         """The queue found a command that was inserted then, or a little later."""
         expects_event = self._joined_at is not None and inserted_at > max(
-            self._joined_at + _GRACE, self._last_event
+            self._joined_at + _GRACE, self._last_event, now - _ANNOUNCED_AHEAD
         )
         if expects_event and len(self._unannounced) < _ENOUGH:
             self._unannounced.append(inserted_at)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from mqtt_service.adapters.supabase.transport import DatabaseFunctions
+from mqtt_service.adapters.supabase.transport import NO_ANSWER, DatabaseFunctions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ _PROJECT = TypeAdapter(Project)
 
 
 class ProjectGateway:
-    """Asks the database about the project."""
+    """Asks the database about the project, and tells it what the worker is set to."""
 
     def __init__(self, database: DatabaseFunctions) -> None:
         self._database = database
@@ -43,3 +43,7 @@ class ProjectGateway:
     async def inspect(self) -> Project:
         """What is there before this worker writes anything."""
         return await self._database.call("fn_inspect_project", _PROJECT)
+
+    async def set_wake_spread(self, seconds: int) -> None:
+        """Set over how many seconds the devices of a site wake that names no spread of its own."""
+        await self._database.call("fn_set_wake_spread", NO_ANSWER, p_seconds=seconds)

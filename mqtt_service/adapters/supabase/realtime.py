@@ -1,14 +1,16 @@
-"""The doorbell: keeps one Realtime subscription to `devices` and `device_commands` up.
+"""The doorbell: keeps one connection to Realtime up, which tells of new commands and of devices to welcome.
 
 An event only says "look now": what it announces is found by a query that would have found it anyway. So a
 lost event costs latency, and nothing here keeps state about commands or devices.
 
-It subscribes again whenever its channel leaves the state in which events flow, the socket does not
-answer heartbeats (`realtime_session`), or the queue finds commands that no event announced (`missed_events`).
+It connects again whenever a channel leaves the state in which events flow, the socket does not answer
+heartbeats (`realtime_session`), or the queue finds commands that no event announced (`missed_events`).
+Commands are announced once for a statement, or where that does not work once for a row (`command_bell`).
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -34,12 +36,18 @@ class DoorbellStatus:
 
 
 class Doorbell:
-    """Calls `listeners` for the events of the project's Realtime, on the event loop."""
+    """Calls `listeners` for the events of the project's Realtime, on the event loop.
 
-    def __init__(self, supabase_url: str, key: str, listeners: Listeners) -> None:
+    `ring` asks the database for a ring, see `RingGateway`.
+    """
+
+    def __init__(
+        self, supabase_url: str, key: str, listeners: Listeners, ring: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._url = f"{supabase_url}/realtime/v1"
         self._key = key
         self._listeners = listeners
+        self._ring = ring
         self._status = DoorbellStatus(connected=False, since=datetime.now(UTC))
         self._missed = MissedEvents()
 
@@ -50,7 +58,7 @@ class Doorbell:
 
     def command_found(self, inserted_at: float) -> None:
         """The queue found a command that was inserted then (the event loop's clock), or a little later."""
-        self._missed.command_found(inserted_at)
+        self._missed.command_found(inserted_at, asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Keep one working subscription until cancelled; each loss is one log line and a new one."""
@@ -70,9 +78,9 @@ class Doorbell:
         """
         clock = asyncio.get_running_loop().time
         started = clock()
-        session = RealtimeSession(self._url, self._key, self._listeners, self._event_received)
+        session = RealtimeSession(self._url, self._key, self._listeners, self._event_received, self._ring)
         try:
-            await session.subscribe()
+            await session.subscribe(trusted=not self._missed.broken)
             self._missed.joined(clock())
             # A channel that delivered nothing is trusted again at its first event, not because it was joined.
             if not self._missed.broken:

@@ -1,4 +1,4 @@
-"""One connection to Realtime with one channel, from its join to its loss.
+"""One connection to Realtime with its channels, from their join to the loss of one.
 
 The library gives up after a few failed connects inside a task that nobody awaits, and a callback that raises
 ends its listener. So each connection gets a fresh client that does not reconnect by itself, callbacks do not
@@ -7,7 +7,7 @@ raise, and whatever shows that events may no longer arrive ends the session.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from realtime import (
 from realtime.message import Message
 from realtime.types import PHOENIX_CHANNEL, ChannelEvents
 
+from mqtt_service.adapters.supabase.command_bell import CommandBell, channel_options, join_changes
 from mqtt_service.adapters.supabase.missed_events import MissedEvents
 from mqtt_service.errors import RetryableError
 
@@ -37,12 +38,12 @@ _MAX_UNANSWERED = 3
 
 
 class RealtimeLostError(RetryableError):
-    """The channel is not, or no longer, delivering events."""
+    """A channel is not, or no longer, delivering events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Whom to call, on the event loop: for a new command, a device to welcome, a (re)joined channel."""
+    """Whom to call, on the event loop: for new commands, a device to welcome, (re)joined channels."""
 
     on_command: Callable[[], None]
     on_mapping: Callable[[UUID], None]
@@ -64,9 +65,19 @@ class _Channels(dict[str, AsyncRealtimeChannel]):
 
 
 class RealtimeSession:
-    """One connection with one channel; `on_event` is called for each event, before its listener."""
+    """One connection; `on_event` is called for each event, before its listener.
 
-    def __init__(self, url: str, key: str, listeners: Listeners, on_event: Callable[[], None]) -> None:
+    `ring` asks the database to ring; see `RingGateway`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        listeners: Listeners,
+        on_event: Callable[[], None],
+        ring: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._client = AsyncRealtimeClient(
             url, token=key, auto_reconnect=False, max_retries=1, timeout=_CONNECT_TIMEOUT
         )
@@ -75,33 +86,43 @@ class RealtimeSession:
         self._listeners = listeners
         self._on_event = on_event
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._confirmed_or_lost = asyncio.Event()
+        self._bell = CommandBell(self._client, ring, self._on_command, self._on_state)
 
-    async def subscribe(self) -> None:
-        """Join, and wait for the message that says that events flow, which follows the reply to the join.
+    async def subscribe(self, *, trusted: bool) -> None:
+        """Join, and return when events flow; see `CommandBell.listen` on `trusted`.
 
         Raises RealtimeLostError.
         """
-        channel = self._channel()
+        joining = asyncio.create_task(self._join(trusted=trusted))
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
-                await channel.subscribe(self._on_state)
-                await self._confirmed_or_lost.wait()
+                ends: set[asyncio.Future[Any]] = {joining, self._lost}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if joining.done():
+                    await joining
         except TimeoutError as error:
             raise RealtimeLostError(
-                f"Realtime did not confirm the subscription within {_SUBSCRIBE_TIMEOUT:.0f} s; is "
-                "device_commands in the publication supabase_realtime?"
+                f"Realtime did not confirm the subscription within {_SUBSCRIBE_TIMEOUT:.0f} s; are "
+                "devices and device_commands in the publication supabase_realtime?"
             ) from error
         except Exception as error:  # the library raises bare exceptions, and those of its WebSocket library
             raise RealtimeLostError(f"Realtime cannot be reached: {self._describe(error)}") from error
+        finally:
+            joining.cancel()
         if self._lost.done():
             raise RealtimeLostError(self._lost.result())
         listener = self._client._listen_task  # noqa: SLF001 - there is no public sign of its end
         if listener is not None:
             listener.add_done_callback(lambda _: self._lose("the Realtime listener ended"))
 
-    def _channel(self) -> AsyncRealtimeChannel:
-        channel = self._client.channel("mqtt-service")
+    async def _join(self, *, trusted: bool) -> None:
+        # Private where that is allowed: a project can be set not to have public channels.
+        private = await self._bell.join_topic()
+        await join_changes(self._devices(private=private), self._on_state)
+        await self._bell.listen(trusted=trusted)
+
+    def _devices(self, *, private: bool) -> AsyncRealtimeChannel:
+        channel = self._client.channel("mqtt-service", channel_options(private=private))
         # RLS keeps old values out of events, so the row says itself whether its welcome is due.
         channel.on_postgres_changes(
             RealtimePostgresChangesListenEvent.Update,
@@ -110,14 +131,6 @@ class RealtimeSession:
             schema="public",
             filter="welcome_due=eq.true",
         )
-        channel.on_postgres_changes(
-            RealtimePostgresChangesListenEvent.Insert,
-            self._on_command,
-            table="device_commands",
-            schema="public",
-            filter="status=eq.pending",
-        )
-        channel.on_system(self._on_system)
         return channel
 
     async def wait_until_lost(self, missed: MissedEvents) -> str:
@@ -165,17 +178,12 @@ class RealtimeSession:
     def _lose(self, reason: str) -> None:
         if not self._lost.done():
             self._lost.set_result(reason)
-            self._confirmed_or_lost.set()
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state is not RealtimeSubscribeStates.SUBSCRIBED:
             self._lose(f"Realtime says {state.value}" + (f": {self._describe(error)}" if error else ""))
 
-    def _on_system(self, _: object) -> None:
-        # The library calls this for successes alone; an error reaches `_on_state`.
-        self._confirmed_or_lost.set()
-
-    def _on_command(self, _: object) -> None:
+    def _on_command(self) -> None:
         self._call(self._listeners.on_command)
 
     def _on_device(self, event: Any) -> None:  # noqa: ANN401 - checked here, since a raise would end the listener

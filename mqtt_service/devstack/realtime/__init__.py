@@ -1,1 +1,1 @@
-"""The embedded stack's Realtime, under /realtime/v1: postgres_changes over WebSockets."""
+"""The embedded stack's Realtime, under /realtime/v1: postgres_changes and broadcasts over WebSockets."""

@@ -8,25 +8,18 @@ real service.
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncIterator, Sequence
 
 import psycopg
-from psycopg import sql
 
 from mqtt_service.devstack.realtime import catalog
 from mqtt_service.devstack.realtime.catalog import Connection, SubscriptionRefusedError
 from mqtt_service.devstack.realtime.delivery import deliver_changes
-from mqtt_service.devstack.realtime.pgoutput import Change, Decoder
+from mqtt_service.devstack.realtime.pgoutput import Decoder
+from mqtt_service.devstack.realtime.slot import create_slot, read_changes
 from mqtt_service.devstack.realtime.subscriptions import Identity, Subscriber
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 0.25
-_BATCH = 1000
-_READ = """
-select data from pg_catalog.pg_logical_slot_get_binary_changes(
-    %s, null, %s, 'proto_version', '1', 'publication_names', %s)
-"""
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +62,11 @@ class ChangeFeed:
         ):
             if not await catalog.publication_exists(asking):
                 return  # a slot made before its publication could never be read
-            slot = await _create_slot(reading)
+            slot = await create_slot(reading)
             decoder = Decoder()
             while True:
                 idle = True
-                async for changes in _read_changes(reading, slot, decoder):
+                async for changes in read_changes(reading, slot, catalog.PUBLICATION, decoder):
                     await deliver_changes(asking, changes, self._live)
                     idle = False
                 await self._confirm_waiting(asking)
@@ -103,29 +96,3 @@ async def _refusal(connection: Connection, subscriber: Subscriber, identity: Ide
     except SubscriptionRefusedError as error:
         return str(error)
     return None
-
-
-async def _create_slot(connection: Connection) -> str:
-    name = f"realtime_{secrets.token_hex(8)}"
-    await connection.execute(
-        "select pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput', true)", (name,)
-    )
-    return name
-
-
-async def _read_changes(
-    connection: Connection, slot: str, decoder: Decoder
-) -> AsyncIterator[Sequence[Change]]:
-    """Yield what is in the slot in batches; a transaction of a million rows is never in memory at once."""
-    batch: list[Change] = []
-    cursor = connection.cursor()
-    values = (slot, _BATCH, sql.Identifier(catalog.PUBLICATION).as_string())
-    async for (data,) in cursor.stream(_READ, values, binary=True):
-        change = decoder.decode(data)
-        if change is not None:
-            batch.append(change)
-        if len(batch) >= _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -1,7 +1,8 @@
-"""Phoenix's messages, as text frames of a WebSocket: pure.
+"""Phoenix's messages, as frames of a WebSocket: pure.
 
 Version 1.0.0 writes an object, `{"topic", "event", "payload", "ref", "join_ref"}`; version 2.0.0 writes an
 array, `[join_ref, ref, topic, event, payload]`. What a server sends in version 1.0.0 has no `join_ref`.
+Frames are text, but for one kind: a broadcast of the server in version 2.0.0 is binary.
 """
 
 import json
@@ -14,7 +15,12 @@ from mqtt_service.errors import RemoteProtocolError
 V1 = "1.0.0"
 V2 = "2.0.0"
 VERSIONS = (V1, V2)
+TOPIC_PREFIX = "realtime:"
+BROADCAST = "broadcast"
 _V2_LENGTH = 5
+_KIND_BROADCAST = 4
+_ENCODING_JSON = 1
+_LONGEST_FIELD = 255
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,14 @@ def decode(text: str, version: str) -> Message:
     return Message(topic, event, payload, _ref(ref), _ref(join_ref))
 
 
-def encode(message: Message, version: str) -> str:
-    """Write a server's message as a frame of `version`."""
+def encode(message: Message, version: str) -> str | bytes:
+    """Write a server's message as a frame of `version`, of text or of bytes.
+
+    Raises RemoteProtocolError for a broadcast whose topic or event is too long for version 2.0.0.
+    """
     value: Any
+    if version == V2 and message.event == BROADCAST:
+        return _binary_broadcast(message)
     if version == V2:
         value = [message.join_ref, message.ref, message.topic, message.event, message.payload]
     else:
@@ -78,9 +89,31 @@ def system(topic: str, join_ref: str | None, *, extension: str, status: str, tex
         "extension": extension,
         "status": status,
         "message": text,
-        "channel": topic.removeprefix("realtime:"),
+        "channel": topic.removeprefix(TOPIC_PREFIX),
     }
     return Message(topic, "system", payload, None, join_ref)
+
+
+def broadcast(topic: str, event: str, payload: Any, message_id: str) -> Message:  # noqa: ANN401 - any JSON
+    """Hand over a message that the database sent, under the `id` of its row."""
+    body = {"event": event, "payload": payload, "type": BROADCAST, "meta": {"id": message_id}}
+    return Message(topic, BROADCAST, body)
+
+
+def _binary_broadcast(message: Message) -> bytes:
+    """Kind, the lengths of topic, event and metadata, the encoding, then these and the payload."""
+    fields = [
+        message.topic.encode(),
+        str(message.payload["event"]).encode(),
+        json.dumps(message.payload["meta"], separators=(",", ":")).encode(),
+    ]
+    if any(len(field) > _LONGEST_FIELD for field in fields):
+        raise RemoteProtocolError(
+            f"A topic or an event of more than {_LONGEST_FIELD} bytes cannot be broadcast."
+        )
+    head = bytes([_KIND_BROADCAST, *(len(field) for field in fields), _ENCODING_JSON])
+    payload = json.dumps(message.payload["payload"], separators=(",", ":")).encode()
+    return b"".join([head, *fields, payload])
 
 
 def _v1_fields(value: object) -> tuple[Any, Any, Any, Any, Any]:

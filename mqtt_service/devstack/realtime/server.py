@@ -1,11 +1,14 @@
-"""Realtime of the embedded stack: `postgres_changes` over WebSockets, for supabase-py and supabase-js.
+"""Realtime of the embedded stack: `postgres_changes`, and broadcasts from the database, over WebSockets.
 
-The way of a change:
+The way of a change, and below that of a message of `realtime.send`:
 
     write-ahead log ─▶ pgoutput ─────▶ feed ──────────▶ delivery ──────────▶ channel ──────────▶ socket
                        bytes → Change  reads the slot   who asked, who may   faults, messages    queue
+                              └──────▶ broadcasts ───────────────────────────▶ ┘
+                                       a slot of their own, who joined the topic
 
-Broadcast and presence between clients are not carried. Serve it with uvicorn's default WebSocket protocol.
+Who may join a private topic: `topic_access`. Broadcast and presence between clients are not carried.
+Serve it with uvicorn's default WebSocket protocol.
 """
 
 import asyncio
@@ -20,10 +23,12 @@ from starlette.websockets import WebSocket
 from mqtt_service.devstack.faults import Faults, RealtimeAction
 from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.devstack.realtime.auth import TokenRefusedError, authorize
-from mqtt_service.devstack.realtime.channel import Channel
+from mqtt_service.devstack.realtime.broadcasts import BroadcastFeed
+from mqtt_service.devstack.realtime.channel import Channel, Sources
 from mqtt_service.devstack.realtime.feed import POLL_SECONDS, ChangeFeed
 from mqtt_service.devstack.realtime.phoenix import V1, VERSIONS, Message
 from mqtt_service.devstack.realtime.socket import QUEUE_LENGTH, Socket
+from mqtt_service.devstack.realtime.topic_access import TopicAccess
 
 PATH = "/realtime/v1/websocket"
 
@@ -32,8 +37,9 @@ class RealtimeServer:
     """Hears of changes in the database at `url` (a superuser's) while it is entered as a context manager.
 
     Sockets may be opened before, and outlive a restart of the database: a subscription is confirmed by a
-    `system` message as soon as its changes flow, and again after each interruption. The slot is read every
+    `system` message as soon as its changes flow, and again after each interruption. The slots are read every
     `poll_seconds`; a client that leaves `queue_length` messages unread is cut off.
+    `private_only`: the setting "Allow public access" is off.
     """
 
     def __init__(
@@ -44,10 +50,16 @@ class RealtimeServer:
         *,
         poll_seconds: float = POLL_SECONDS,
         queue_length: int = QUEUE_LENGTH,
+        private_only: bool = False,
     ) -> None:
         self._keys = keys
         self._faults = faults
-        self._feed = ChangeFeed(url, poll_seconds=poll_seconds)
+        self._sources = Sources(
+            ChangeFeed(url, poll_seconds=poll_seconds),
+            BroadcastFeed(url, poll_seconds=poll_seconds),
+            TopicAccess(url),
+            private_only,
+        )
         self._queue_length = queue_length
         self._sockets: set[Socket] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -58,11 +70,13 @@ class RealtimeServer:
         return [WebSocketRoute(PATH, self._serve)]
 
     async def run(self) -> None:
-        """Read changes until cancelled."""
-        await self._feed.run()
+        """Read changes and messages until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sources.changes.run())
+            group.create_task(self._sources.broadcasts.run())
 
     async def __aenter__(self) -> Self:
-        self._reading = asyncio.create_task(self.run(), name="realtime feed")
+        self._reading = asyncio.create_task(self.run(), name="realtime feeds")
         return self
 
     async def __aexit__(
@@ -93,7 +107,7 @@ class RealtimeServer:
                 join,
                 connection,
                 api_token=api_token,
-                feed=self._feed,
+                sources=self._sources,
                 keys=self._keys,
                 faults=self._faults,
             )

@@ -45,7 +45,7 @@ class Socket:
         self._open_channel = open_channel
         self._faults = faults
         self._channels: dict[str, Channel] = {}
-        self._unsent: asyncio.Queue[str] = asyncio.Queue(queue_length)
+        self._unsent: asyncio.Queue[str | bytes] = asyncio.Queue(queue_length)
         self._ending: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     async def serve(self) -> None:
@@ -68,6 +68,8 @@ class Socket:
             return
         try:
             self._unsent.put_nowait(phoenix.encode(message, self._version))
+        except RemoteProtocolError as error:
+            log.warning("A Realtime message is not sent: %s", error)
         except asyncio.QueueFull:
             if not self._ending.done():
                 log.warning("A Realtime client is cut off: it left %d messages unread", self._unsent.maxsize)
@@ -111,7 +113,7 @@ class Socket:
         while (frame := await self._websocket.receive())["type"] != "websocket.disconnect":
             text = frame.get("text")
             if text is None:
-                log.info("The embedded stack carries no broadcasts: a binary frame is ignored")
+                log.info("The embedded stack carries no broadcasts of clients: a binary frame is ignored")
                 continue
             try:
                 self._handle(phoenix.decode(text, self._version))
@@ -121,7 +123,11 @@ class Socket:
 
     async def _write(self) -> None:
         while True:
-            await self._websocket.send_text(await self._unsent.get())
+            frame = await self._unsent.get()
+            if isinstance(frame, str):
+                await self._websocket.send_text(frame)
+            else:
+                await self._websocket.send_bytes(frame)
 
     def _handle(self, message: Message) -> None:
         channel = self._channels.get(message.topic)
@@ -141,7 +147,7 @@ class Socket:
 
     def _join(self, join: Message, former: Channel | None) -> None:
         """Answer a join; who joins a topic twice loses the first channel, and is told so after the answer."""
-        if not join.topic.startswith("realtime:") or join.topic == "realtime:":
+        if not join.topic.startswith(phoenix.TOPIC_PREFIX) or join.topic == phoenix.TOPIC_PREFIX:
             reason = "TopicNameRequired: You must provide a topic name"
             self.send(phoenix.reply(join, {"reason": reason}, status="error"))
             return

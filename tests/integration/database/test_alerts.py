@@ -67,6 +67,30 @@ def test_a_device_that_missed_two_wakes_is_found(queue: Queue) -> None:
     assert watch(queue) == [("device-overdue", "open")]
 
 
+@pytest.mark.parametrize(("hours", "found"), [(23, False), (25, True)])
+def test_a_wake_that_the_spread_moves_is_not_missed_before_its_time(
+    queue: Queue, hours: int, found: bool
+) -> None:
+    """The schedule is daily, and the device's share of the spread is some hours."""
+    queue.connection.execute("insert into mqtt_private.wake_spread (seconds) values (43200)")
+    for number in range(100):
+        queue.device(f"D{number}")
+    queue.connection.execute(
+        """
+        with moved as (
+          select device_id, shift, date_trunc('minute', now() - make_interval(hours => %s) - shift) as run
+          from devices, make_interval(secs => mqtt_private.fn_wake_shift(device_id)) as shift
+          where shift > interval '3 hours' limit 1)
+        update devices d
+        set next_wake_at = run + shift,
+            wake_schedule_cron = to_char(run at time zone 'UTC', 'FMMI FMHH24 * * *')
+        from moved where d.device_id = moved.device_id
+        """,
+        (hours,),
+    )
+    assert watch(queue) == ([("device-overdue", "open")] if found else [])
+
+
 def test_a_queue_that_stands_still_is_found(queue: Queue) -> None:
     queue.command(queue.device("AA"), scheduled_for="2100-01-01", expires_at="2101-01-01")
     assert watch(queue) == []

@@ -41,7 +41,9 @@ def node_modules(pytestconfig: pytest.Config) -> Path:
 
 
 @asynccontextmanager
-async def dashboard(stack: Stack, folder: Path, modules: Path) -> AsyncIterator[asyncio.Queue[Line]]:
+async def dashboard(
+    stack: Stack, folder: Path, modules: Path, script: str = "queue_and_watch.mjs"
+) -> AsyncIterator[asyncio.Queue[Line]]:
     """Run the script in `folder` as company A's operator; what it prints comes in the queue."""
     shutil.copytree(SCRIPTS, folder)
     (folder / "node_modules").symlink_to(modules)
@@ -49,12 +51,13 @@ async def dashboard(stack: Stack, folder: Path, modules: Path) -> AsyncIterator[
         "PATH": os.environ.get("PATH", os.defpath),
         "SUPABASE_URL": stack.url,
         "SUPABASE_ANON_KEY": stack.keys.anon_key,
+        "SUPABASE_SERVICE_ROLE_KEY": stack.keys.service_role_key,
         "USER_TOKEN": stack.keys.user_token(OPERATOR_A, "operator.a@example.test"),
         "USER_ID": OPERATOR_A,
         "DEVICE_ID": DEVICE_A,
     }
     process = await asyncio.create_subprocess_exec(
-        "node", "queue_and_watch.mjs", cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE
+        "node", script, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE
     )
     lines: asyncio.Queue[Line] = asyncio.Queue()
     assert process.stdout is not None

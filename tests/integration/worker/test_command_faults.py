@@ -130,7 +130,7 @@ async def test_while_settling_hangs_no_more_is_published_than_can_be_settled(
     async with running_worker(stack) as worker, wire(stack) as device_side:
         await eventually(lambda: worker.queue.settling_overdue, "settling that is overdue")
         assert worker.snapshot().verdict == "unhealthy"
-        assert len(device_side.heard) <= 800
+        assert len(device_side.heard) <= 1500  # of 2000
         stack.faults.clear()
 
         async def done() -> bool:

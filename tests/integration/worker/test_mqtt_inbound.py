@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.errors import SupabaseUnavailableError
 from tests.integration.worker.mosquitto import Mosquitto, peer
 from tests.integration.worker.mqtt_harness import (
     ACK,
+    DEADLINE,
     Inbox,
     eventually,
     options,
@@ -221,3 +223,39 @@ async def test_a_shared_subscription_is_accepted(broker: Mosquitto) -> None:
     async with peer(broker.port) as device, running(options(broker.port), inbox, subscriptions=shared):
         await device.publish(ACK, b"1")
         await inbox.has(b"1")
+
+
+async def test_a_hello_behind_chunks_begins_while_another_is_still_being_written(
+    broker: Mosquitto,
+) -> None:
+    """Chunks wait for no handler, and no handler waits for them.
+
+    Their acknowledgements wait for that of the first HELLO (MQTT 5, section 4.6), so the broker sends no more
+    of them than its window holds, 500.
+    """
+    release, begun, kept = asyncio.Event(), list[str](), 0
+
+    async def handle(message: InboundMessage) -> None:
+        begun.append(message.topic)
+        await release.wait()
+
+    def keep(message: InboundMessage) -> bool:
+        nonlocal kept
+        kept += message.topic.endswith("/data")
+        return message.topic.endswith("/data")
+
+    topics = ("device/+/status", "device/+/data")
+    link = MqttLink(options(broker.port), topics, handle, at_once=keep)
+    task = asyncio.create_task(link.run())
+    await eventually(lambda: link.connected, "the link is up")
+    async with peer(broker.port) as device:
+        await device.publish("device/one/status", b"{}")
+        for _ in range(400):
+            device.client.publish("device/two/data", b"x" * 1_400, qos=1)
+        await device.publish("device/three/status", b"{}")
+        await eventually(lambda: "device/three/status" in begun, "the second HELLO is being handled")
+    assert begun == ["device/one/status", "device/three/status"]
+    assert kept == 400
+    release.set()
+    await link.close()
+    await asyncio.wait_for(task, DEADLINE)

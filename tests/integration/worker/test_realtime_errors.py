@@ -12,6 +12,11 @@ from tests.integration.worker.harness import eventually
 KEY = "sb_secret_of_this_test"
 
 
+async def never() -> bool:
+    """No database is asked to ring here."""
+    return False
+
+
 def ignore(_: UUID) -> None:
     """Nothing is mapped here."""
 
@@ -32,7 +37,7 @@ async def test_an_error_that_quotes_the_address_shows_no_key(caplog: pytest.LogC
     server = await asyncio.start_server(redirect, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        doorbell = Doorbell(url, KEY, Listeners(lambda: None, ignore, lambda: None))
+        doorbell = Doorbell(url, KEY, Listeners(lambda: None, ignore, lambda: None), never)
         task = asyncio.create_task(doorbell.run())
         await eventually(lambda: doorbell.status.last_error, "a failed attempt")
         task.cancel()

@@ -370,3 +370,73 @@ async def test_a_picture_beyond_a_bound_has_a_row_that_says_which_and_the_device
         await eventually(lambda: not worker.visits.find(device), "the end of the visit")
         assert worker.pictures.unfinished(device) == []
     assert "announced with 7 chunks, the limit is 3" in row["last_error"]
+
+
+WORST_HELLOS = [
+    b'{"status": "alive"}\0\0\0',
+    b'{"status": "alive"}rest of the buffer\xff\xfe',
+    b'{"status": "alive",}',
+    b"{'status': 'alive'}",
+    b'{"status": "alive", "location": "k\xfcche\n"}',
+    b'{"status":"Alive"',
+    b'{"status": "alive", "status": "alive"}',
+    b'{"status": "online"}',
+    b"awake\n",
+    b"\xff\xd8\xff",
+    b"[" * 5000,
+    b'{"status":"alive","x":"' + b"x" * 70_000,
+]
+
+
+async def test_the_worst_hellos_are_answered_each_and_a_last_will_is_not(
+    stack: Stack, database: Rows
+) -> None:
+    async with running_worker(stack) as worker, wire(stack, *TOPICS) as side:
+        devices = {new_id(): payload for payload in WORST_HELLOS}
+        gone = {new_id(): payload for payload in (b"", b"offline", b'{"status": "offline"}\0')}
+        for device, payload in {**gone, **devices}.items():
+            side.say(f"device/{device}/status", payload)
+        for device in devices:
+            await told(side, "device", device, "next_wake")
+        assert worker.snapshot().ready
+        assert [device for device in gone if side.heard_on(f"device/{device}/cmd")] == []
+        known = await database.all(
+            "select device_mac from public.devices where device_mac = any (%s)", list(gone)
+        )
+        assert known == []
+
+
+async def test_an_answer_with_a_nul_behind_it_reaches_its_command(stack: Stack, database: Rows) -> None:
+    [device] = await database.add_active_devices(1)
+    async with running_worker(stack), wire(stack) as side:
+        command_id = await database.queue(device["device_id"], "reboot")
+        await database.becomes(command_id, "sent")
+        answer = json.dumps({"command_id": str(command_id), "command_ack": "success"}).encode() + b"\0"
+        side.say(f"device/{device['device_mac']}/ack", answer)
+        await database.becomes(command_id, "acknowledged")
+
+
+async def test_readings_alone_are_one_row_though_two_workers_hear_them(stack: Stack, database: Rows) -> None:
+    device = new_id()
+    timed = {"timestamp": "2025-11-7T6:33:4Z", "sensor_data": {"temperature": 21.5}}
+    untimed = {"humidity": 45.2}
+
+    def heard() -> float:
+        return sum(
+            REGISTRY.get_sample_value("mqtt_service_telemetry_total", {"result": result}) or 0.0
+            for result in ("recorded", "duplicate")
+        )
+
+    async with running_worker(stack), running_worker(stack), wire(stack) as side:
+        before = heard()
+        for message in (timed, timed, untimed, untimed):
+            side.say(f"device/{device}/data", message)
+        await eventually(lambda: heard() - before == 8, "all readings with both workers")
+    found = await database.all(
+        "select t.* from public.device_telemetry t join public.devices d using (device_id)"
+        " where d.device_mac = %s order by t.captured_at",
+        device,
+    )
+    assert [(row["temperature"], row["humidity"], row["image_id"]) for row in found] == [
+        (21.5, None, None), (None, 45.2, None), (None, 45.2, None),
+    ]  # fmt: skip

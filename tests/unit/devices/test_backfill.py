@@ -7,9 +7,9 @@ import httpx
 import pytest
 import respx
 
+from mqtt_service import backoff
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
-from mqtt_service.devices import backfill as module
 from mqtt_service.devices.backfill import Backfill, Outcome, complete_lineage, count_issues, find_incomplete
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 
@@ -29,7 +29,7 @@ async def gateway() -> AsyncIterator[ProvisioningGateway]:
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries follow at once."""
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.0)
+    monkeypatch.setattr(backoff, "_LONGEST_BRIEF_DELAY", 0.0)
 
 
 def device_row(number: int, **changes: object) -> dict[str, object]:

@@ -91,8 +91,13 @@ class FakeGateway:
     async def settle_images(self, outcomes: Sequence[ImageOutcome]) -> list[ImageSettled]:
         await asyncio.sleep(0)
         self.outcomes.extend(outcomes)
-        settled = [ImageSettled(item.image_id, item.outcome, "path/of/it", WAKE) for item in outcomes]
-        return [replace(item, **self.end) for item in settled]
+        return [replace(self._settled(item), **self.end) for item in outcomes]
+
+    @staticmethod
+    def _settled(outcome: ImageOutcome) -> ImageSettled:
+        if outcome.outcome == "quarantined":
+            return ImageSettled(outcome.image_id, "failed", None, WAKE, given_up="quarantine")
+        return ImageSettled(outcome.image_id, outcome.outcome, "path/of/it", WAKE)
 
 
 class FakeStore:

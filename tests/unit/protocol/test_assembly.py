@@ -11,11 +11,11 @@ from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.assembly import (
     Assembly,
     ImageBuffer,
-    ImageFaultError,
     ImageRefusedError,
     Limits,
 )
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
+from mqtt_service.protocol.whole_picture import ImageFaultError
 
 MAC = "AA:BB:CC:DD:EE:FF"
 BARE = "aabbccddeeff"
@@ -400,3 +400,38 @@ def test_names_of_any_length_are_short_in_messages() -> None:
     with pytest.raises(ImageRefusedError) as caught:
         pictures.add_metadata(announced(name="x" * 255), now=0)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_total_that_is_one_too_high_is_known_as_soon_as_the_announced_bytes_are_there(first: int) -> None:
+    pictures = buffer()
+    assembly = pictures.add_metadata(announced(total=len(PIECES) + 1, size=len(PICTURE)), now=0)
+    for at, data in enumerate(PIECES):
+        assert not assembly.complete
+        pictures.add_chunk(piece(first + at, data), now=0)
+    assert assembly.complete
+    assert assembly.assemble() == PICTURE
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_without_a_size_a_total_that_is_one_too_high_is_known_only_when_asked_for(first: int) -> None:
+    pictures = buffer()
+    assembly = pictures.add_metadata(announced(total=len(PIECES) + 1, size=None), now=0)
+    for at, data in enumerate(PIECES):
+        pictures.add_chunk(piece(first + at, data), now=0)
+    assert not assembly.complete
+    assert assembly.is_whole_without_last()
+    assert assembly.assemble() == PICTURE
+
+
+@pytest.mark.parametrize("left_out", range(len(PIECES)))
+def test_a_chunk_that_is_really_missing_is_not_taken_for_one_that_does_not_exist(left_out: int) -> None:
+    pictures = buffer()
+    assembly = pictures.add_metadata(announced(total=len(PIECES), size=None), now=0)
+    for at, data in enumerate(PIECES):
+        if at != left_out:
+            pictures.add_chunk(piece(at, data), now=0)
+    assert not assembly.is_whole_without_last()
+    pictures.add_chunk(piece(left_out, PIECES[left_out]), now=0)
+    assert assembly.complete
+    assert assembly.assemble() == PICTURE

@@ -17,11 +17,11 @@ from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol.assembly import (
     Assembly,
     ImageBuffer,
-    ImageFaultError,
     ImageRefusedError,
     Limits,
 )
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
+from mqtt_service.protocol.whole_picture import ImageFaultError
 
 LIMITS = Limits(max_bytes=40, max_chunks=6, per_device=2, in_flight=4, buffered_bytes=90, buffered_chunks=14)
 SPELLINGS = {

@@ -16,6 +16,7 @@ from mqtt_service.protocol.images import (
     LARGEST_METADATA,
     ImageChunk,
     ImageMetadata,
+    LoneReadings,
     Readings,
     parse_data,
 )
@@ -44,7 +45,7 @@ METADATA = {
 READINGS = ("temperature", "humidity", "pressure", "gas_resistance")
 
 
-def parse(document: object) -> ImageMetadata | ImageChunk:
+def parse(document: object) -> ImageMetadata | ImageChunk | LoneReadings:
     return parse_data(DATA, json.dumps(document).encode(), now=NOW)
 
 
@@ -146,6 +147,10 @@ def test_a_bad_reading_is_absent_and_costs_nothing_else(written: str, read: floa
         " 2025-08-29T14:30:00.000Z\n",
         "2025-08-29T16:30:00+02:00",
         "20250829T143000Z",
+        "2025-8-29T14:30:0Z",
+        "2025-8-29 14:30",
+        "2025-08-29  14:30:00 z",
+        "2025-8-29T16:30:0+0200",
         1756477800,
         1756477800.0,
         1756477800000,
@@ -389,11 +394,12 @@ def test_nesting_without_end_is_a_remote_fault_wherever_it_stands(key: str) -> N
             parse_data(DATA, nested.encode(), now=NOW)
 
 
-def require_storable(answer: ImageMetadata | ImageChunk) -> None:
+def require_storable(answer: ImageMetadata | ImageChunk | LoneReadings) -> None:
     """Raise if this cannot be a row: no NUL, no half of a character, no number that JSON has no word for."""
     fields = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
     fields.pop("data", None)
-    if isinstance(answer, ImageMetadata):
+    fields["repairs"] = sorted(answer.repairs)
+    if not isinstance(answer, ImageChunk):
         fields["readings"] = dataclasses.asdict(answer.readings)
         moment = fields.pop("captured_at")
         assert moment is None or moment.tzinfo is UTC
@@ -475,3 +481,106 @@ def test_what_metadata_names_and_cannot_be_read_is_told(said: str, unusable: tup
     parsed = parse_data(DATA, payload, now=datetime(2026, 5, 1, 9, tzinfo=UTC))
     assert isinstance(parsed, ImageMetadata)
     assert parsed.unusable == unusable
+
+
+READING_VALUES = {key: METADATA[key] for key in READINGS}
+
+
+@pytest.mark.parametrize("document", [READING_VALUES, {"sensor_data": READING_VALUES}])
+def test_readings_alone_are_read(document: dict[str, Any]) -> None:
+    answer = parse({"device_id": MAC, "timestamp": 1756477800, **document})
+    assert isinstance(answer, LoneReadings)
+    assert (answer.readings, answer.captured_at) == (Readings(25.5, 45.2, 1010.5, 15.3), HALF_PAST_TWO)
+
+
+@pytest.mark.parametrize("key", ["image_name", "payload", "image_size", "max_chunk_size"])
+def test_readings_of_a_picture_that_lacks_its_total_are_not_alone(key: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="not readings alone"):
+        parse({**READING_VALUES, key: 1})
+
+
+def test_readings_that_are_no_numbers_are_none() -> None:
+    with pytest.raises(RemoteProtocolError, match="none is a number"):
+        parse({"temperature": "warm"})
+
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(range(60))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "data:image/jpeg;base64," + base64.b64encode(JPEG).decode(),
+        " DATA:;charset=x;base64, " + base64.b64encode(JPEG).decode(),
+        base64.b64encode(JPEG).decode() + "\0\0",
+        base64.b64encode(JPEG).decode() + " \n",
+    ],
+)
+def test_what_surely_holds_the_bytes_is_read(payload: str) -> None:
+    """RFC 2397, section 3, for the head; C's strings for the NUL."""
+    assert chunk(payload).data == JPEG
+
+
+@pytest.mark.parametrize("written", [JPEG.hex(), JPEG.hex().upper(), JPEG.hex(" ")])
+def test_hex_is_refused_as_hex(written: str) -> None:
+    """Hex digits are base64 as well (RFC 4648, sections 4 and 8), but no JPEG begins as they would there."""
+    with pytest.raises(RemoteProtocolError, match="hex text"):
+        chunk(written)
+
+
+def test_a_later_chunk_in_hex_is_told_by_the_size_that_the_device_names() -> None:
+    with pytest.raises(RemoteProtocolError, match="hex text"):
+        chunk(bytes(range(64)).hex(), chunk_id=3, max_chunk_size=64)
+
+
+@given(st.integers(1, 600), st.integers(0, 3))
+def test_zeros_are_never_taken_for_hex(count: int, chunk_id: int) -> None:
+    data = bytes(count)
+    assert chunk(base64.b64encode(data).decode(), chunk_id=chunk_id, max_chunk_size=count).data == data
+
+
+CHUNK = b'{"image_name": "a.jpg", "chunk_id": 1, "payload": "/9j/4AAQSkZJRg=="}'
+ARRAY = b'{"image_name": "a.jpg", "chunk_id": 1, "payload": [255, 216, 255]}'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        CHUNK + b"\0",
+        CHUNK.replace(b"}", b",}"),
+        CHUNK.replace(b'"', b"'"),
+        ARRAY + b"\0rest",
+        ARRAY[:-2] + b",]}",
+    ],
+)
+def test_a_chunk_is_repaired_in_its_form(payload: bytes) -> None:
+    answer = parse_data(DATA, payload, now=NOW)
+    assert isinstance(answer, ImageChunk)
+    assert answer.data.startswith(b"\xff\xd8\xff")
+    assert answer.repairs
+
+
+@pytest.mark.parametrize(
+    ("payload", "fault"),
+    [
+        (CHUNK[:-1], "cut off"),
+        (CHUNK[:-10], "cut off"),
+        (ARRAY[:-6], "cut off"),
+        (CHUNK.replace(b"}", b', "chunk_id": 2}'), "chunk_id twice"),
+        (CHUNK.replace(b"}", b', "payload": "AAAA"}'), "payload twice"),
+        (ARRAY.replace(b"216,", b"216,,"), "may lack a byte"),
+        (ARRAY.replace(b"216,", b"216"), "may lack a byte"),
+        (CHUNK.replace(b"4AAQ", b"4\xffAQ"), "not base64"),
+        (CHUNK.replace(b"a.jpg", b"\xfc.jpg"), "not UTF-8"),
+    ],
+)
+def test_a_chunk_that_may_have_lost_a_byte_is_refused(payload: bytes, fault: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=fault):
+        parse_data(DATA, payload, now=NOW)
+
+
+def test_metadata_that_was_cut_off_behind_its_total_is_used() -> None:
+    answer = parse_data(DATA, b'{"image_name": "a.jpg", "total_chunks_count": 3, "temperature": 25.', now=NOW)
+    assert isinstance(answer, ImageMetadata)
+    assert (answer.total_chunks, answer.readings) == (3, Readings())
+    assert set(answer.repairs) == {"cut_off"}

@@ -14,7 +14,7 @@ from mqtt_service.adapters.supabase.commands import (
     RefusedCommand,
     Settled,
 )
-from mqtt_service.publisher import Publisher
+from mqtt_service.publisher import Sender
 from mqtt_service.queue import claim_report
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
 
@@ -52,7 +52,7 @@ async def test_a_type_that_is_left_alone_is_named_once(caplog: pytest.LogCapture
         [Claim([], unknown_types=["selfie"]), Claim([], unknown_types=["dance", "selfie"])]
     )
     queue = CommandQueueProcessor(
-        cast("CommandGateway", gateway), cast("Publisher", NoLink()), QueueOptions(poll_interval=0.001)
+        cast("CommandGateway", gateway), cast("Sender", NoLink()), QueueOptions(poll_interval=0.001)
     )
     running = asyncio.create_task(queue.run())
     async with asyncio.timeout(10):
@@ -68,7 +68,7 @@ async def lines(caplog: pytest.LogCaptureFixture, *claims: Claim) -> list[str]:
     gateway = ScriptedGateway(claims)
     queue = CommandQueueProcessor(
         cast("CommandGateway", gateway),
-        cast("Publisher", NoLink()),
+        cast("Sender", NoLink()),
         QueueOptions(poll_interval=0.001),
     )
     running = asyncio.create_task(queue.run())

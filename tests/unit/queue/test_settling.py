@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from mqtt_service.adapters.supabase.commands import Claim, CommandGateway, Settled, Settlement
-from mqtt_service.publisher import Publisher
+from mqtt_service.publisher import Sender
 from mqtt_service.queue import settling
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueOptions
 
@@ -109,11 +109,11 @@ async def test_however_many_are_refused_each_gets_its_turn(monkeypatch: pytest.M
         await until(lambda: one.held == [])
 
 
-async def test_six_hundred_refused_commands_stop_no_claim() -> None:
-    database, settlements = Database(), [sent() for _ in range(600)]
+async def test_thousands_of_refused_commands_stop_no_claim() -> None:
+    database, settlements = Database(), [sent() for _ in range(2600)]
     database.results = {each.command_id: "refused" for each in settlements}
     queue = CommandQueueProcessor(
-        cast("CommandGateway", database), cast("Publisher", Broker()), QueueOptions(poll_interval=0.01)
+        cast("CommandGateway", database), cast("Sender", Broker()), QueueOptions(poll_interval=0.01)
     )
     for each in settlements:
         queue._settler.settle(each)
@@ -127,4 +127,4 @@ async def test_six_hundred_refused_commands_stop_no_claim() -> None:
     await task
     settler_task.cancel()
     await asyncio.gather(settler_task, return_exceptions=True)
-    assert database.claims[0] == (200, {each.command_id for each in settlements})
+    assert database.claims[0] == (100, {each.command_id for each in settlements})

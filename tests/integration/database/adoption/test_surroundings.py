@@ -3,6 +3,7 @@
 import pytest
 
 from mqtt_service.adoption.findings import Level
+from mqtt_service.adoption.services import MAY_RING
 from tests.integration.database.adoption.conftest import FILES, Owner
 
 NOTHING = "create function note() returns trigger language plpgsql as $$ begin return new; end $$"
@@ -248,6 +249,44 @@ def test_a_publication_of_deletes_alone_is_to_be_looked_at(node_owner: Owner) ->
 def test_a_project_without_the_publication_will_get_it(node_owner: Owner) -> None:
     node_owner.run("drop publication supabase_realtime")
     assert node_owner.find("publication_missing").level is Level.NOTE
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        "drop function realtime.send",
+        "drop schema realtime cascade",
+        "drop table realtime.messages",
+        "create role plain bypassrls; grant usage on schema realtime to plain",  # may not insert
+        # row-level security holds back who may insert
+        "create role plain; grant usage on schema realtime to plain; grant all on realtime.messages to plain",
+    ],
+)
+def test_where_the_owner_cannot_ring_the_rows_are_said_to_be_heard(node_owner: Owner, without: str) -> None:
+    assert node_owner.find_all("no_ring") == []
+    with node_owner.connection.transaction(force_rollback=True):
+        node_owner.run(without)
+        if "role plain" in without:
+            node_owner.run("set local role plain")
+        assert node_owner.connection.execute(MAY_RING.encode()).fetchone() == (False,)
+
+
+def test_a_project_without_broadcasts_hears_of_each_row(node_owner: Owner) -> None:
+    node_owner.run("drop function realtime.send")
+    assert node_owner.find("no_ring").level is Level.NOTE
+
+
+def test_a_policy_that_lets_people_into_every_topic_is_to_be_looked_at(node_owner: Owner) -> None:
+    node_owner.run(
+        "create policy rooms on realtime.messages for select to authenticated"
+        " using (realtime.topic() like 'room:%')",
+        "create policy mine on realtime.messages for insert to authenticated with check (true)",
+        "create policy hidden on realtime.messages for select to service_role using (true)",
+        "create policy everything on realtime.messages for select to authenticated using (true)",
+    )
+    finding = node_owner.find("open_topics")
+    assert finding.level is Level.LOOK
+    assert finding.subject == "policy everything on realtime.messages"
 
 
 def test_a_bucket_that_takes_no_pictures_must_be_changed(node_owner: Owner) -> None:

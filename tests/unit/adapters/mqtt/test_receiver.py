@@ -25,7 +25,7 @@ async def test_a_repeat_is_known_for_as_long_as_its_acknowledgement_can_be_lost(
     receiver = Receiver(handle, 10, asyncio.sleep, remember_for=remember_for)
     first = InboundMessage("device/a/ack", b"{}", 1, duplicate=False)
     for message in (first, replace(first, duplicate=True)):
-        assert receiver.receive(message, 1, AckOrder(sent.append))
+        assert receiver.receive(message, 1, AckOrder(sent.extend, lambda call: call()))
         await receiver.drained(5)
     assert (len(seen), sent) == (handled, [1, 1])
 
@@ -41,8 +41,57 @@ async def test_a_message_that_is_not_handled_shows_for_how_long() -> None:
         message = InboundMessage(
             "device/a/ack", b"{}", 0, duplicate=False, received_at=time.monotonic() - age
         )
-        assert receiver.receive(message, 0, AckOrder(lambda _: None))
+        assert receiver.receive(message, 0, AckOrder(lambda _: None, lambda call: call()))
     assert 5 <= receiver.longest_wait < 60
     release.set()
     await receiver.drained(5)
     assert receiver.longest_wait == 0.0
+
+
+async def test_what_needs_no_waiting_is_done_while_every_handler_waits() -> None:
+    """A lane of its own: thousands of messages that are handled at once neither wait nor take a place."""
+    release, begun, kept = asyncio.Event(), list[str](), list[bytes]()
+
+    async def handle(message: InboundMessage) -> None:
+        begun.append(message.topic)
+        await release.wait()
+
+    def at_once(message: InboundMessage) -> bool:
+        if not message.topic.endswith("/data"):
+            return False
+        kept.append(message.payload)
+        return True
+
+    sent: list[int] = []
+    order = AckOrder(sent.extend, lambda call: call())
+    receiver = Receiver(handle, 2, asyncio.sleep, remember_for=60.0, at_once=at_once)
+
+    def receive(topic: str, mid: int) -> None:
+        assert receiver.receive(InboundMessage(topic, b"{}", 1, duplicate=False), mid, order)
+
+    receive("device/a/status", 1)
+    for mid in range(2, 2_000):
+        receive("device/b/data", mid)
+    receive("device/c/status", 2_000)
+    await asyncio.sleep(0)
+    assert (begun, len(kept)) == (["device/a/status", "device/c/status"], 1_998)
+    assert sent == []  # in the order of arrival: the first message is not handled yet
+    release.set()
+    await receiver.drained(5)
+    assert sent == list(range(1, 2_001))
+
+
+async def test_a_fault_at_once_leaves_the_message_to_the_handler() -> None:
+    handled: list[InboundMessage] = []
+
+    async def handle(message: InboundMessage) -> None:
+        handled.append(message)
+
+    def at_once(_: InboundMessage) -> bool:
+        raise ZeroDivisionError
+
+    receiver = Receiver(handle, 2, asyncio.sleep, remember_for=60.0, at_once=at_once)
+    message = InboundMessage("device/a/data", b"{}", 1, duplicate=False)
+    assert receiver.receive(message, 1, AckOrder(lambda _: None, lambda call: call()))
+    await receiver.drained(5)
+    assert handled == [message]

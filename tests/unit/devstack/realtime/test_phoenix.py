@@ -17,6 +17,13 @@ anything = st.recursive(
 )
 
 
+def text_of(message: Message) -> str:
+    """The text frame of version 2.0.0."""
+    frame = phoenix.encode(message, V2)
+    assert isinstance(frame, str)
+    return frame
+
+
 def test_version_1_reads_an_object() -> None:
     text = '{"topic": "t", "event": "e", "payload": {"a": 1}, "ref": 7, "join_ref": "3"}'
     assert phoenix.decode(text, V1) == Message("t", "e", {"a": 1}, "7", "3")
@@ -28,12 +35,12 @@ def test_version_2_reads_an_array() -> None:
 
 def test_what_is_written_in_version_2_is_read_back() -> None:
     message = Message("t", "e", {"ü": [1]}, "1", "2")
-    assert phoenix.decode(phoenix.encode(message, V2), V2) == message
+    assert phoenix.decode(text_of(message), V2) == message
 
 
 def test_half_a_surrogate_pair_from_a_client_can_be_sent_back() -> None:
     message = phoenix.decode(r'["1", "1", "\ud800", "e", {}]', V2)
-    assert phoenix.encode(phoenix.reply(message, {}), V2).encode()
+    assert text_of(phoenix.reply(message, {})).encode()
 
 
 def test_version_1_writes_no_join_ref() -> None:
@@ -43,6 +50,29 @@ def test_version_1_writes_no_join_ref() -> None:
         "payload": {},
         "ref": "1",
     }
+
+
+def test_a_broadcast_is_an_object_in_version_1() -> None:
+    message = phoenix.broadcast("realtime:room", "due", {"a": 1}, "the id")
+    assert json.loads(phoenix.encode(message, V1)) == {
+        "topic": "realtime:room",
+        "event": "broadcast",
+        "payload": {"type": "broadcast", "event": "due", "payload": {"a": 1}, "meta": {"id": "the id"}},
+        "ref": None,
+    }
+
+
+def test_a_broadcast_is_binary_in_version_2_with_the_lengths_in_bytes() -> None:
+    frame = phoenix.encode(phoenix.broadcast("realtime:zoö", "fällig", {"a": "ü"}, "7"), V2)
+    assert frame == (
+        bytes([4, 13, 7, 10, 1]) + "realtime:zoöfällig".encode() + b'{"id":"7"}' + b'{"a":"\\u00fc"}'
+    )
+
+
+@pytest.mark.parametrize(("topic", "event"), [("realtime:" + "x" * 247, "due"), ("realtime:x", "ü" * 128)])
+def test_a_broadcast_of_a_name_beyond_255_bytes_cannot_be_written(topic: str, event: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        phoenix.encode(phoenix.broadcast(topic, event, {}, "7"), V2)
 
 
 def test_a_reply_repeats_the_references_of_its_request() -> None:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from mqtt_service.adapters.mqtt import message_identity
+from mqtt_service.adapters.mqtt.message_identity import MessageRefs, delivery_id
 from mqtt_service.adapters.mqtt.messages import InboundMessage
-from mqtt_service.queue import message_identity
-from mqtt_service.queue.message_identity import MessageRefs, delivery_id
 
 FIRST = InboundMessage("device/a/ack", b"{}", 1, duplicate=False, packet_id=7, received_at=100.0)
 REPEAT = replace(FIRST, duplicate=True, received_at=200.0)

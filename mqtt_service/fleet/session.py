@@ -1,0 +1,32 @@
+"""Opens the project for one verb."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from mqtt_service.adapters.supabase.fleet_commands import CommandTable
+from mqtt_service.adapters.supabase.fleet_devices import DeviceTable
+from mqtt_service.adapters.supabase.tables import Tables
+from mqtt_service.adapters.supabase.transport import connect
+from mqtt_service.config import ProjectSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The project's tables."""
+
+    commands: CommandTable
+    devices: DeviceTable
+
+
+@asynccontextmanager
+async def open_project(settings: ProjectSettings) -> AsyncIterator[Project]:
+    """The project that the settings name; nothing is asked of it yet."""
+    client = await connect(
+        settings.supabase_url, settings.supabase_secret_key.get_secret_value(), settings.supabase_timeout
+    )
+    try:
+        tables = Tables(client)
+        yield Project(CommandTable(tables), DeviceTable(tables))
+    finally:
+        await client.postgrest.aclose()

@@ -1,0 +1,88 @@
+"""One device's commands keep their order, also where claims overlap and one of them is given back."""
+
+from collections.abc import Callable
+from typing import cast
+from uuid import UUID
+
+from mqtt_service.adapters.supabase.commands import Settlement
+from mqtt_service.errors import BrokerUnavailableError
+from mqtt_service.protocol.commands import Command
+from mqtt_service.publisher import Done, PublishResult
+from mqtt_service.queue.publishing import CommandPublisher
+from mqtt_service.queue.settling import Settler
+
+HAS_IT = PublishResult(no_subscriber=False)
+
+
+class Link:
+    """Keeps what is sent; a test says when the broker has it."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.sent: list[Done] = []
+
+    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> None:
+        self.sent.append(done)
+
+
+class Settlements:
+    """What became of each command; a test says when the database has it."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[int, str]] = []
+        self.written: list[Callable[[], None]] = []
+
+    def settle(self, settlement: Settlement, _: Command, written: Callable[[], None]) -> None:
+        self.outcomes.append((settlement.command_id.int, settlement.outcome))
+        self.written.append(written)
+
+
+def command(number: int) -> Command:
+    return Command(
+        UUID(int=number),
+        UUID(int=99),
+        None,
+        None,
+        "AABBCCDDEEFF",
+        "device",
+        "AABBCCDDEEFF",
+        "reboot",
+        {},
+        1,
+        0,
+        900,
+    )
+
+
+def publisher(link: Link, settlements: Settlements) -> CommandPublisher:
+    return CommandPublisher(link, cast("Settler", settlements), 1e9, "12h")
+
+
+async def test_a_devices_next_command_follows_the_puback_of_the_last_whichever_claim_brought_it() -> None:
+    link, settlements = Link(), Settlements()
+    one = publisher(link, settlements)
+    assert one.take([command(1), command(2)], 1e12) == 2
+    assert one.take([command(3)], 1e12) == 1
+    for sent in range(3):
+        assert len(link.sent) == sent + 1
+        link.sent[sent](HAS_IT)
+    assert settlements.outcomes == [(1, "sent"), (2, "sent"), (3, "sent")]
+    assert one.in_hand == []
+
+
+async def test_once_one_is_given_back_so_is_what_a_claim_from_before_brings() -> None:
+    link, settlements = Link(), Settlements()
+    one = publisher(link, settlements)
+    one.take([command(1), command(2)], 1e12)
+    link.sent[0](BrokerUnavailableError("away"))
+    assert settlements.outcomes == [(1, "released"), (2, "released")]
+    assert one.take([command(3)], 1e12) == 0  # the database does not have that yet
+    for written in settlements.written:
+        written()
+    assert one.take([command(4)], 0.0) == 0  # claimed before the database had it
+    assert [outcome for _, outcome in settlements.outcomes] == ["released"] * 4
+    for written in settlements.written[3:]:
+        written()
+    assert one.take([command(1)], 1e12) == 1
+    assert len(link.sent) == 2
