@@ -1,4 +1,4 @@
-"""The steps of the trial that are about a picture: announced with its readings, and complete."""
+"""The steps of the trial that are about a picture, announced and complete, and about readings without one."""
 
 import secrets
 
@@ -6,6 +6,8 @@ from mqtt_service.adoption.flow import WORKER, Flow, RefusedError, change, first
 
 _NAME = f"{WORKER}.jpg"
 _CHUNKS, _BYTES = 3, 12_000
+_TIME = "2025-01-01T12:00:00Z"
+_READINGS = {"temperature": 21.5, "humidity": 50.0, "pressure": 1013.0, "gas_resistance": 15.0}
 
 
 def announce_picture(flow: Flow) -> None:
@@ -14,14 +16,11 @@ def announce_picture(flow: Flow) -> None:
         "ref": unique_ref(),
         "topic_id": flow.topic_id,
         "image_name": _NAME,
-        "captured_at": "2025-01-01T12:00:00Z",
+        "captured_at": _TIME,
         "image_size": _BYTES,
         "max_chunk_size": _BYTES // _CHUNKS,
         "total_chunks": _CHUNKS,
-        "temperature": 21.5,
-        "humidity": 50.0,
-        "pressure": 1013.0,
-        "gas_resistance": 15.0,
+        **_READINGS,
         "metadata": {},
     }
     answer = first(flow.call("fn_record_images", WORKER, [picture]))
@@ -50,3 +49,18 @@ def complete_picture(flow: Flow) -> None:
             "device_images", "image_id", flow.image_id, "status = 'complete', received_at = now()"
         )
         raise RefusedError(words(answer), stored)
+
+
+def hear_readings_alone(flow: Flow) -> None:
+    """The device says what it measured, without a picture."""
+    said = {
+        "ref": unique_ref(),
+        "topic_id": flow.topic_id,
+        "captured_at": _TIME,
+        **_READINGS,
+        "metadata": {},
+    }
+    answer = first(flow.call("fn_record_lone_readings", WORKER, [said]))
+    if answer.get("result") != "recorded":
+        flow.remarks.append(f"device_telemetry refuses readings without a picture: {words(answer)}")
+    flow.remarks.extend(str(warning) for warning in answer.get("warnings") or ())

@@ -36,7 +36,7 @@ from mqtt_service.adoption.device_steps import (
 )
 from mqtt_service.adoption.failure import Failure, explain
 from mqtt_service.adoption.flow import Act, Flow, NoDeviceError, RefusedError
-from mqtt_service.adoption.picture_steps import announce_picture, complete_picture
+from mqtt_service.adoption.picture_steps import announce_picture, complete_picture, hear_readings_alone
 from mqtt_service.adoption.project import Project
 from mqtt_service.adoption.raised import Raised
 from mqtt_service.migrations import Migration
@@ -52,6 +52,7 @@ STEPS: Sequence[tuple[str, Act]] = (
     ("a known device says HELLO", hear_known_device),
     ("a picture is announced, with readings", announce_picture),
     ("the picture is complete", complete_picture),
+    ("readings come without a picture", hear_readings_alone),
 )
 
 _APPLY = "the migrations are applied"
@@ -213,7 +214,8 @@ class _Run:
         flow.remarks.clear()
         went_on = self._try(name, lambda: self._as_request(act, flow))
         why = f": {'; '.join(self._said)}" if self._said else ""
-        self._remarks += [f"{remark}{why}" for remark in flow.remarks]
+        remarks = (f"{remark}{why}" for remark in flow.remarks)
+        self._remarks += [remark for remark in remarks if remark not in self._remarks]
         return went_on
 
     def _as_request(self, act: Act, flow: Flow) -> str | None:

@@ -167,7 +167,9 @@ def _require_sure_bytes(reading: Reading) -> None:
         raise RemoteProtocolError(
             "the chunk's message is cut off or unreadable in part; the chunk is dropped"
         )
-    doubled = reading.conflicts & {"chunk_id", "payload", "image_name"}
+    if "nul" in reading.repairs:
+        raise RemoteProtocolError("the chunk's message has a NUL within; the chunk is dropped")
+    doubled = reading.conflicts & {"chunk_id", "payload"}
     if doubled:
         raise RemoteProtocolError(
             f"the chunk has {' and '.join(sorted(doubled))} twice; the chunk is dropped"
@@ -251,6 +253,8 @@ def _name(reading: Reading) -> str:
     name = reading.document.get("image_name")
     if not isinstance(name, str) or not name:
         raise RemoteProtocolError("the message has no image_name; it is dropped")
+    if "image_name" in reading.conflicts:
+        raise RemoteProtocolError("the message has image_name twice, and not the same; it is dropped")
     if _UNUSABLE_IN_NAMES.search(name):
         raise RemoteProtocolError(
             f"image_name {name!r:.60} contains control characters; the message is dropped"

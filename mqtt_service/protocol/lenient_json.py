@@ -17,6 +17,7 @@ Repair = Literal[
     "trailing_bytes",  # something stands behind the object
     "wrapped",  # the object is the first item of an array, or the text of a JSON string
     "control_character",  # one between two tokens, or raw in a text
+    "nul",  # one between two tokens, or within a text: what was written may end there, and older bytes follow
     "quotes",  # 'single quotes'
     "escape",  # a backslash before what needs none
     "unquoted_key",
@@ -105,6 +106,7 @@ class _Reader:
         self._text = text
         self._place = 0
         self._found: re.Match[str] | None = None
+        self._began = False
         self.repairs: set[Repair] = set()
         self.conflicts: set[str] = set()
         self.stopped = False
@@ -119,7 +121,7 @@ class _Reader:
         if self._found is None:
             between = _BETWEEN.match(self._text, self._place)
             if between is not None and between[0].strip(JSON_BLANKS):
-                self.repairs.add("control_character")
+                self.repairs.add("nul" if self._began and "\0" in between[0] else "control_character")
             self._place = between.end() if between is not None else self._place
             self._found = _TOKEN.match(self._text, self._place)
         if self._found is None:
@@ -132,7 +134,7 @@ class _Reader:
         found, self._found = self._found, None
         if found is None:
             return ""
-        self._place = found.end()
+        self._place, self._began = found.end(), True
         return found[0]
 
     def take_text(self) -> str:
@@ -142,19 +144,24 @@ class _Reader:
             self.repairs.add("quotes")
         body = quoted[1:-1]
         if _CONTROL.search(body):
-            self.repairs.add("control_character")
+            self.repairs.add("nul" if "\0" in body.rstrip("\0") else "control_character")
         elif "\\" not in body and '"' not in body:
             return body
         unescaped: str = _TEXT.decode(f'"{_ESCAPE.sub(self._mend_escape, body)}"')
         return unescaped
 
     def take_object(self, depth: int) -> dict[str, Any]:
-        """The object that begins here."""
+        """The object that begins here; a value behind which something stands that is no key is left out."""
         document: dict[str, Any] = {}
-        for _ in self._items("}"):
-            key = self._key()
-            value = _NOTHING if self.stopped else self._value_of_key(depth - 1)
-            if key is None or value is _NOTHING:
+        key = None
+        for is_apart in self._items("}"):
+            key, previous = self._key(), key
+            if key is None:
+                if not is_apart and previous is not None:  # it may not have ended where it seems to
+                    document.pop(previous, None)
+                break
+            value = self._value_of_key(depth - 1)
+            if value is _NOTHING:
                 break
             if key in document:
                 self.repairs.add("duplicate_key")
@@ -172,8 +179,11 @@ class _Reader:
             items.append(value)
         return items
 
-    def _items(self, closing: str) -> Iterator[None]:
-        """Stop at the beginning of each item of the object or array that begins here."""
+    def _items(self, closing: str) -> Iterator[bool]:
+        """Stop at the beginning of each item of the object or array that begins here.
+
+        Yields whether it stands apart from the item before: by a comma, or since nothing comes.
+        """
         self.take()
         after_comma, is_first = False, True
         while not self.stopped:
@@ -191,8 +201,9 @@ class _Reader:
                 continue
             if not after_comma and not is_first and kind in {"text", "bare", "{", "["}:
                 self.repairs.add("missing_comma")
+            is_apart = after_comma or is_first or not kind
             after_comma = is_first = False
-            yield
+            yield is_apart
 
     def _key(self) -> str | None:
         """The key that comes next, and its colon."""

@@ -38,7 +38,7 @@ _MOST_PENDING = 10_000
 _MOST_NAMES = 10
 _ALIVE = {"alive", "online", "awake", "true"}
 _OFFLINE = "offline"
-_AROUND_A_WORD = " \t\r\n\0\"'"
+_AROUND_A_WORD = " \t\r\n\0\"'\ufeff"
 _LONGEST_WORD = 64
 # A name with U+FFFD is not the one that the device has: it was changed when it was read.
 _UNUSABLE_IN_NAMES = re.compile("[\x00-\x1f\x7f\ufffd]")
@@ -108,6 +108,8 @@ def parse_ack(topic: Topic, payload: bytes) -> Acknowledgement | ServiceMessage:
     if "command_ack" in document:
         return _acknowledgement(topic, document, reading)
     name = short_text(document.get("image_name"), _LONGEST_NAME)
+    if reading.repairs:
+        raise RemoteProtocolError("the message has no command_ack, and what services say is strict JSON")
     if "ACK_OK" in document:
         return ServiceMessage(topic.root, topic.device, "ACK_OK", name)
     if "missing_chunks" in document:
@@ -214,13 +216,15 @@ def _require_sure_meaning(reading: Reading, command_id: str | None, *parts: dict
     """
     if "unreadable_rest" in reading.repairs:
         raise RemoteProtocolError("the answer cannot be read to its end, so what it means is not certain")
+    if "nul" in reading.repairs:
+        raise RemoteProtocolError("the answer has a NUL within, so what is behind it may be another's")
     doubled = reading.conflicts & _MEANING
     if doubled:
         raise RemoteProtocolError(f"the answer has {' and '.join(sorted(doubled))} twice, and not the same")
     if command_id is None and (
         "cut_off" in reading.repairs
         or "command_id" in reading.rest.partition("\0")[0]
-        or any(_UNUSABLE_IN_NAMES.search(key) for part in parts for key in part)
+        or any(_UNUSABLE_IN_NAMES.search(key) or "\\" in key for part in parts for key in part)
         or (reading.repairs & {"missing_value", "number"} and any("command_id" in part for part in parts))
     ):
         raise RemoteProtocolError("the answer may have lost its command_id, so its command is not certain")

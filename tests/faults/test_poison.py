@@ -49,9 +49,14 @@ DEVICES = {
 TEN_MB = b'{"command_ack": "ok", "x": "' + b"y" * 10_000_000 + b'"}'
 MESSAGES = {
     "10 MB": (TEN_MB, r"the message is 100000\d\d bytes, the limit is 65536"),
-    "no JSON": (b"\xff\xfe\x00", "the message is not JSON"),
-    "a NUL": (b'{"command_ack": "ok\x00"}', "the message is not JSON"),
-    "2,000 deep": (b'{"command_ack": ' + DEEP.encode() + b"}", "the message is nested deeper than 32"),
+    "no JSON": (b"\xff\xfe\x00", "the message is not a JSON object"),
+    "cut off": (b'{"command_ack": "ok"', "may have lost its command_id"),
+    "a NUL": (b'{"command_ack": "fai\x00ok"}', "has a NUL within"),
+    # Python's parser gives up at a depth that differs by version; ours reads no deeper than 32.
+    "2,000 deep": (
+        b'{"command_ack": ' + DEEP.encode() + b"}",
+        "the message is nested deeper than 32|cannot be read to its end",
+    ),
     "no answer": (b'{"command_ack": "perhaps"}', "means neither done nor failed"),
 }
 
@@ -164,7 +169,7 @@ async def test_messages_that_cannot_be_read_are_dropped_and_the_rest_are_heard(b
         await bench.database.becomes(command, "sent")
         for what, (payload, line) in MESSAGES.items():
             fleet.say(f"{topic}/ack", payload)
-            await worker.says(rf"Dropped .*{line}")
+            await worker.says(rf"Dropped .*(?:{line})")
             report(message=what, line=worker.said(line)[-1][:200])
         fleet.say(f"{topic}/data", TEN_MB)
         fleet.say(f"{topic}/status", TEN_MB)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # read once, below
+import yaml
 from prometheus_client import generate_latest
 
 from mqtt_service.metrics import REGISTRY

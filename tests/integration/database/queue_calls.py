@@ -172,6 +172,14 @@ class Queue:
         [answer] = self.settle_images({"image_id": image_id, "outcome": outcome, **fields}, worker=worker)
         return answer
 
+    def readings(self, *readings: Row, worker: str = "w1", **parameters: object) -> list[Row]:
+        """Record readings without a picture; what one leaves out is 20 degrees at no known time."""
+        full = [{"ref": str(uuid4()), "temperature": 20.0, "metadata": {}, **said} for said in readings]
+        answer: list[Row] = self.call(
+            "fn_record_lone_readings", p_worker=worker, p_readings=json.dumps(full), **parameters
+        )
+        return answer
+
     def device(self, mac: str, *, active: bool = True) -> UUID:
         return self.insert(
             "devices", "device_id", device_mac=mac, device_code=f"CODE-{mac}", is_active=active,

@@ -521,11 +521,30 @@ def test_what_surely_holds_the_bytes_is_read(payload: str) -> None:
     assert chunk(payload).data == JPEG
 
 
-@pytest.mark.parametrize("written", [JPEG.hex(), JPEG.hex().upper(), JPEG.hex(" ")])
+@pytest.mark.parametrize(
+    "written",
+    [
+        JPEG.hex(),
+        JPEG.hex().upper(),
+        JPEG.hex(" "),
+        JPEG.hex("-"),
+        JPEG.hex("/"),
+        f"0x{JPEG.hex()}",
+        f"\n{JPEG.hex()}",
+    ],
+)
 def test_hex_is_refused_as_hex(written: str) -> None:
     """Hex digits are base64 as well (RFC 4648, sections 4 and 8), but no JPEG begins as they would there."""
     with pytest.raises(RemoteProtocolError, match="hex text"):
         chunk(written)
+
+
+@pytest.mark.parametrize("amiss", ["\x1c", "\x85", "\u2003", "\0"])
+def test_a_character_within_base64_that_no_encoder_writes_is_not_passed_over(amiss: str) -> None:
+    """RFC 4648, section 3.3: such a character may stand for others that were lost."""
+    text = base64.b64encode(JPEG).decode()
+    with pytest.raises(RemoteProtocolError, match="not base64"):
+        chunk(f"{text[:8]}{amiss}{text[8:]}")
 
 
 def test_a_later_chunk_in_hex_is_told_by_the_size_that_the_device_names() -> None:
@@ -572,6 +591,10 @@ def test_a_chunk_is_repaired_in_its_form(payload: bytes) -> None:
         (ARRAY.replace(b"216,", b"216"), "may lack a byte"),
         (CHUNK.replace(b"4AAQ", b"4\xffAQ"), "not base64"),
         (CHUNK.replace(b"a.jpg", b"\xfc.jpg"), "not UTF-8"),
+        (CHUNK.replace(b"1,", b"1,\0"), "NUL within"),
+        (CHUNK.replace(b'"/9j', b'"\0/9j'), "NUL within"),
+        (CHUNK.replace(b"==", b"\0"), "not base64"),
+        (CHUNK.replace(b"}", b', "image_name": "b.jpg"}'), "image_name twice"),
     ],
 )
 def test_a_chunk_that_may_have_lost_a_byte_is_refused(payload: bytes, fault: str) -> None:
@@ -584,3 +607,19 @@ def test_metadata_that_was_cut_off_behind_its_total_is_used() -> None:
     assert isinstance(answer, ImageMetadata)
     assert (answer.total_chunks, answer.readings) == (3, Readings())
     assert set(answer.repairs) == {"cut_off"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "fault"),
+    [
+        (b"{'total_chunks_count': 3, 'image_name': 'bob's.jpg'}", "no image_name"),
+        (b"{total_chunks_count: 3, image_name: 14:30.jpg}", "no image_name"),
+        (b"{total_chunks_count: 3, image_name: image 1.jpg}", "no image_name"),
+        (b'{"total_chunks_count": 3, "image_name": "a.jpg", "image_name": "b.jpg"}', "image_name twice"),
+        (b'{"image_name": "a.jpg", "total_chunks_count": 3', "neither a chunk_id nor"),
+    ],
+)
+def test_metadata_whose_name_or_total_is_not_certain_announces_no_picture(payload: bytes, fault: str) -> None:
+    """A picture under half a name would be asked for in vain, and its own would not be known."""
+    with pytest.raises(RemoteProtocolError, match=fault):
+        parse_data(DATA, payload, now=NOW)

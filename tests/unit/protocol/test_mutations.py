@@ -1,6 +1,7 @@
 """Real messages with random damage, through the functions by which the service reads them.
 
-Some thousand in each run; MQTT_SERVICE_LONG_DRILLS=1 tries 200,000.
+Some thousand in each run, always the same ones; MQTT_SERVICE_LONG_DRILLS=1 tries 200,000. A failure names
+the seed by which it comes again.
 """
 
 import base64
@@ -9,16 +10,15 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
+from random import Random
 from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mqtt_service.errors import RemoteProtocolError
 from mqtt_service.protocol import lenient_json
-from mqtt_service.protocol.images import parse_data
+from mqtt_service.protocol.images import ImageChunk, parse_data
 from mqtt_service.protocol.messages import Acknowledgement, Heartbeat, parse_ack, parse_heartbeat
 from mqtt_service.protocol.topics import Topic
 from mqtt_service.protocol.wire_json import LARGEST_MESSAGE, read_message
@@ -54,58 +54,65 @@ def written(documents: list[dict[str, Any]]) -> list[bytes]:
 
 
 ALL = [*written(HELLOS), *written(FAILED), *written(DATA)]
-BYTES = st.binary(max_size=4) | st.sampled_from(
-    [b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\0", b"\n", b"nan", b'\\"', b'":"', b'","']
-)
+PUT_IN = [b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\0", b"\n", b"nan", b'\\"', b'":"', b'","']
 
 
-@st.composite
-def damaged(draw: st.DrawFn, messages: list[bytes]) -> bytes:
+def damaged(seed: int, messages: list[bytes]) -> bytes:
     """One of these, with a few bytes changed, cut out, put in or taken from another one."""
-    message = draw(st.sampled_from(messages))
-    for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(message)))
-        end = draw(st.integers(start, min(len(message), start + 12)) | st.just(len(message)))
-        other = draw(st.sampled_from(messages))
-        place = draw(st.integers(0, len(other)))
-        put_in = draw(st.just(b"") | BYTES | st.just(other[place : place + 30]))
+    random = Random(seed)
+    message = random.choice(messages)
+    for _ in range(random.randint(1, 3)):
+        start = random.randint(0, len(message))
+        end = random.choice([start, start + 1, start + random.randint(0, 12), len(message)])
+        other = random.choice(messages)
+        place = random.randint(0, len(other))
+        put_in = random.choice(
+            [b"", random.choice(PUT_IN), random.randbytes(random.randint(1, 4)), other[place : place + 30]]
+        )
         message = message[:start] + put_in + message[end:]
     return message
 
 
-def tries(share: float) -> settings:
-    return settings(
-        max_examples=round(EXAMPLES * share), deadline=None, suppress_health_check=list(HealthCheck)
-    )
+def seeds(share: float) -> range:
+    return range(round(EXAMPLES * share))
 
 
-@tries(0.4)
-@given(damaged(ALL))
-def test_a_hello_is_always_answered_and_nothing_else_is_raised(payload: bytes) -> None:
-    said = parse_heartbeat(Topic("device", DEVICE, "status"), payload)
-    assert isinstance(said, Heartbeat) or not payload or LAST_WILL.search(payload)
+def test_a_hello_is_always_answered_and_nothing_else_is_raised() -> None:
+    topic = Topic("device", DEVICE, "status")
+    for seed in seeds(0.4):
+        payload = damaged(seed, ALL)
+        said = parse_heartbeat(topic, payload)
+        assert isinstance(said, Heartbeat) or not payload or LAST_WILL.search(payload), (seed, payload)
 
 
-@tries(0.3)
-@given(damaged(written(FAILED)))
-def test_no_failure_becomes_a_success(payload: bytes) -> None:
-    try:
-        answer = parse_ack(Topic("device", DEVICE, "ack"), payload)
-    except RemoteProtocolError:
-        return
-    if isinstance(answer, Acknowledgement) and answer.outcome == "success":
-        assert SUCCESS.search(payload)
-    if isinstance(answer, Acknowledgement):
-        json.dumps(dict(answer.response), allow_nan=False, ensure_ascii=False).encode()
+def test_no_failure_becomes_a_success() -> None:
+    topic, failed = Topic("device", DEVICE, "ack"), written(FAILED)
+    read = 0
+    for seed in seeds(0.3):
+        payload = damaged(seed, failed)
+        try:
+            answer = parse_ack(topic, payload)
+        except RemoteProtocolError:
+            continue
+        if isinstance(answer, Acknowledgement):
+            read += 1
+            assert answer.outcome != "success" or SUCCESS.search(payload), (seed, payload)
+            json.dumps(dict(answer.response), allow_nan=False, ensure_ascii=False).encode()
+    assert read > len(seeds(0.3)) / 20
 
 
-@tries(0.3)
-@given(damaged(ALL))
-def test_data_is_read_or_a_remote_fault(payload: bytes) -> None:
-    try:
-        parse_data(Topic("device", DEVICE, "data"), payload, now=NOW)
-    except RemoteProtocolError:
-        return
+def test_data_is_read_or_a_remote_fault() -> None:
+    topic, data = Topic("device", DEVICE, "data"), written(DATA)
+    repaired = 0
+    for seed in seeds(0.3):
+        payload = damaged(seed, data)
+        try:
+            said = parse_data(topic, payload, now=NOW)
+        except RemoteProtocolError:
+            continue
+        repaired += isinstance(said, ImageChunk) and bool(said.repairs)
+        assert not isinstance(said, ImageChunk) or said.data
+    assert repaired
 
 
 class CountingPattern:

@@ -297,6 +297,7 @@ def test_where_no_device_can_register_itself_one_of_the_project_does_the_rest(no
         "a known device says HELLO": "done",
         "a picture is announced, with readings": "done",
         "the picture is complete": "done",
+        "readings come without a picture": "done",
     }
     [failure] = trial.failures
     assert (failure.sqlstate, failure.column) == ("23502", "serial_number")
@@ -330,7 +331,19 @@ def test_readings_and_events_that_are_refused_are_said_and_cost_nothing_else(nod
     trial = tried(node_owner)
     assert trial.failures == ()
     assert any(remark.startswith("device_history refuses the event") for remark in trial.remarks)
-    assert any("public.device_telemetry does not take temperature" in remark for remark in trial.remarks)
+    said = [remark for remark in trial.remarks if "public.device_telemetry does not take temp" in remark]
+    assert len(said) == 1
+    assert outcomes(trial)["readings come without a picture"] == "done"
+
+
+def test_a_table_that_demands_a_picture_with_its_readings_refuses_readings_alone(node_owner: Owner) -> None:
+    node_owner.run(
+        "create table device_telemetry (device_id uuid, image_id uuid not null, temperature numeric)"
+    )
+    trial = tried(node_owner)
+    assert trial.failures == ()
+    [said] = [remark for remark in trial.remarks if "readings without a picture" in remark]
+    assert "image_id" in said
 
 
 def test_commands_of_the_project_that_cannot_be_claimed_are_said(node_owner: Owner) -> None:
