@@ -27,6 +27,8 @@ from mqtt_service.pasted import fault_of_secret, meant_by_url, project_url, spli
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+# 0: for ever
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
@@ -73,9 +75,11 @@ class ProjectSettings(BaseSettings):
         tidied = {name: value for name, value in tidied.items() if value != ""}
         return _with_port_of_host(tidied)
 
-    @field_validator("supabase_secret_key")
+    @field_validator("supabase_secret_key", "http_token", "alert_secret", check_fields=False)
     @classmethod
-    def _is_a_key(cls, value: SecretStr) -> SecretStr:
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         key = value.get_secret_value().strip()  # a pasted key often ends with a line break
         if not re.fullmatch(r"[!-~]+", key):
             raise ValueError("must be the key alone: printable ASCII without spaces")
@@ -139,6 +143,16 @@ class Settings(ProjectSettings):
     edge_buffer: Count = 1_000
     edge_timeout: Seconds = 10.0
 
+    retention_commands: Days = 90.0
+    retention_history: Days = 90.0
+    retention_telemetry: Days = 0.0
+    retention_images: Days = 0.0
+
+    alert_url: SecretStr | None = None
+    alert_secret: SecretStr | None = None
+    sentry_dsn: SecretStr | None = None
+
+    http_token: SecretStr | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
@@ -155,6 +169,8 @@ class Settings(ProjectSettings):
     def _has_a_user_for_the_password(self) -> Self:
         if self.mqtt_password is not None and self.mqtt_username is None:
             raise ValueError("MQTT_USERNAME is not set, but MQTT_PASSWORD is")
+        if self.alert_secret is not None and self.alert_url is None:
+            raise ValueError("ALERT_URL is not set, but ALERT_SECRET is")
         return self
 
     @field_validator("log_level", mode="before")
@@ -168,6 +184,17 @@ class Settings(ProjectSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("alert_url")
+    @classmethod
+    def _is_a_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            url = None if value is None else httpx.URL(value.get_secret_value())
+        except httpx.InvalidURL:
+            url = httpx.URL("")
+        if url is not None and (url.scheme not in {"http", "https"} or not url.host):
+            raise ValueError("must be a URL that takes a POST, like https://hooks.example/…")
+        return value
 
     @field_validator("mqtt_host")
     @classmethod

@@ -1,22 +1,11 @@
-"""/health, /ready and /metrics over a snapshot of the worker.
+"""What /health says, out of a snapshot of the worker: the Node service's document with what this one adds."""
 
-/health is the Node service's document with what this service adds. Status 503 means that the worker cannot do
-its work, so that a load balancer or a probe need not read the document.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
 from mqtt_service import __version__
-from mqtt_service.metrics import REGISTRY
 
 Verdict = Literal["healthy", "degraded", "unhealthy"]
 
@@ -104,18 +93,13 @@ def health_document(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def health_app(take_snapshot: Callable[[], Snapshot]) -> Starlette:
-    """The worker's HTTP endpoints; none shows a secret, all are GET."""
-
-    async def health(_: Request) -> Response:
-        snapshot = take_snapshot()
-        return JSONResponse(health_document(snapshot), 503 if snapshot.verdict == "unhealthy" else 200)
-
-    async def ready(_: Request) -> Response:
-        is_ready = take_snapshot().ready
-        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
-
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
-
-    return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])
+def plain_document(snapshot: Snapshot) -> dict[str, object]:
+    """The same for anybody: no host, no error, no id."""
+    return {
+        "status": snapshot.verdict,
+        "mqtt": {"connected": snapshot.mqtt_connected},
+        "supabase": {"connected": snapshot.polling},
+        "realtime": {"connected": snapshot.realtime_connected},
+        "commandQueue": {"running": snapshot.queue_running},
+        "uptime": int(snapshot.uptime),
+    }

@@ -12,26 +12,36 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from starlette.applications import Starlette
 from supabase import AsyncClient
 
 from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
-from mqtt_service.adapters.supabase.acknowledgements import AcknowledgementGateway
+from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.command_bell import RingGateway
-from mqtt_service.adapters.supabase.commands import CommandGateway, RetryPolicy
-from mqtt_service.adapters.supabase.devices import HeartbeatGateway, ProvisioningGateway
+from mqtt_service.adapters.supabase.commands import RetryPolicy
+from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.adapters.supabase.examination import ExaminationGateway
 from mqtt_service.adapters.supabase.images import ImageGateway
+from mqtt_service.adapters.supabase.measured import (
+    MeasuredAcknowledgementGateway,
+    MeasuredCommandGateway,
+    MeasuredHeartbeatGateway,
+)
 from mqtt_service.adapters.supabase.project import ProjectGateway
+from mqtt_service.adapters.supabase.queue_measures import QueueGauge
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
+from mqtt_service.adapters.supabase.retention import RetentionGateway
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.telemetry import TelemetryGateway
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
 from mqtt_service.adapters.supabase.workers import WorkerGateway
+from mqtt_service.alerts.watch import AlertWatch
+from mqtt_service.alerts.webhook import Webhook
 from mqtt_service.config import Settings
 from mqtt_service.devices.giving_up import GiveUpPolicy
 from mqtt_service.devices.handover import Handover
@@ -42,14 +52,24 @@ from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.telemetry import TelemetryHandler
 from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
+from mqtt_service.endpoints import http_app
 from mqtt_service.health import Snapshot
 from mqtt_service.inbound import InboundRouter
+from mqtt_service.loop_lag import measure_loop_lag
+from mqtt_service.metrics import (
+    BROKER_CONNECTED,
+    IN_FLIGHT,
+    REALTIME_CONNECTED,
+    REFUSED_COMMANDS,
+    SUPABASE_CONNECTED,
+)
 from mqtt_service.migrations import read_migrations
 from mqtt_service.project_check import check_project, check_schema, set_wake_spread
 from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
+from mqtt_service.retention import Keep, Retention
 from mqtt_service.session_takeover import SessionTakeover
 from mqtt_service.supervision import Failures, Part, wait_until_stalled
 
@@ -105,11 +125,17 @@ class Worker:
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
+        self.alerts = _alerts(settings, AlertGateway(database, worker_id), worker_id, self.link)
+        self._queue_gauge = QueueGauge(database)
+        self.retention = Retention(
+            RetentionGateway(database, worker_id), PictureStore(client), _keep(settings)
+        )
 
     def _wire_queue(self, database: DatabaseFunctions) -> None:
         settings = self._settings
+        self._commands = MeasuredCommandGateway(database, self._worker_id, _retry_policy(settings))
         self.queue = CommandQueueProcessor(
-            CommandGateway(database, self._worker_id, _retry_policy(settings)),
+            self._commands,
             self.link,
             QueueOptions(settings.poll_interval, settings.lease_duration, settings.wake_format),
             QueueListeners(
@@ -142,7 +168,7 @@ class Worker:
             visits, self.link, self.pictures, self.replies, _visit_options(settings), self._poll_now
         )
         self.heartbeats = HeartbeatHandler(
-            HeartbeatGateway(database, worker_id, policy),
+            MeasuredHeartbeatGateway(database, worker_id, policy),
             self.visits,
             worker_id,
             shared=settings.mqtt_shared_group is not None,
@@ -151,7 +177,7 @@ class Worker:
 
     def _wire_inbound(self, database: DatabaseFunctions) -> None:
         self.acknowledgements = AcknowledgementHandler(
-            AcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
+            MeasuredAcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
             self.queue,
             AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
             self._worker_id,
@@ -192,11 +218,30 @@ class Worker:
             "acknowledgements": self.acknowledgements.run,
             **devices,
             "provisioning": self.provisioner.run,
+            **({} if self.alerts is None else {"alerts": self.alerts.run}),
+            # Beside another service, which may look after its rows itself, nothing is removed.
+            **({} if self._stands_by else {"retention": self.retention.run}),
+            "event loop's lag": measure_loop_lag,
             "look at the project": self._check_project,
             "presence": self._takeover.run,
             "MQTT link": self._run_link,
             "Realtime doorbell": self.doorbell.run,
         }
+
+    def http_app(self) -> Starlette:
+        """The worker's HTTP endpoints."""
+        token = self._settings.http_token
+        return http_app(self.snapshot, token.get_secret_value() if token else None, self._measure)
+
+    async def _measure(self) -> None:
+        """Bring the gauges up to date that are not kept as things happen."""
+        snapshot = self.snapshot()
+        IN_FLIGHT.set(self._commands.in_hand)
+        REFUSED_COMMANDS.set(snapshot.refused_count)
+        BROKER_CONNECTED.set(snapshot.mqtt_connected)
+        REALTIME_CONNECTED.set(snapshot.realtime_connected)
+        SUPABASE_CONNECTED.set(snapshot.polling)
+        await self._queue_gauge.refresh()
 
     async def stop(self) -> None:
         """Claim no more, finish what was begun, then disconnect from the broker; takes 8 s at most."""
@@ -339,6 +384,24 @@ def _limits(settings: Settings) -> Limits:
         per_device=settings.images_per_device,
         in_flight=settings.images_in_flight,
         buffered_bytes=settings.image_buffer_bytes,
+    )
+
+
+def _alerts(settings: Settings, gateway: AlertGateway, worker: str, link: MqttLink) -> AlertWatch | None:
+    if settings.alert_url is None:
+        return None
+    secret = settings.alert_secret.get_secret_value() if settings.alert_secret else None
+    webhook = Webhook(settings.alert_url.get_secret_value(), secret)
+    clock = asyncio.get_running_loop().time
+    return AlertWatch(gateway, webhook, worker, lambda: link.connected, clock=clock)
+
+
+def _keep(settings: Settings) -> Keep:
+    return Keep(
+        commands=settings.retention_commands,
+        history=settings.retention_history,
+        telemetry=settings.retention_telemetry,
+        images=settings.retention_images,
     )
 
 

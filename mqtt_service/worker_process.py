@@ -14,7 +14,7 @@ from uuid import uuid4
 from mqtt_service import __version__, http_server
 from mqtt_service.adapters.supabase.transport import connect
 from mqtt_service.config import Settings
-from mqtt_service.health import health_app
+from mqtt_service.error_reports import start_error_reports
 from mqtt_service.log import configure_logging
 from mqtt_service.service import Worker
 from mqtt_service.supervision import keep_running, wait_for_unhandled_error
@@ -36,6 +36,8 @@ def run_worker(settings: Settings) -> int:
     """
     worker_id = f"{settings.mqtt_client_id}:{uuid4().hex[:8]}"
     configure_logging(settings.log_level, settings.log_format, worker_id)
+    if settings.sentry_dsn is not None:
+        start_error_reports(settings.sentry_dsn.get_secret_value(), worker_id)
     return asyncio.run(_run(settings, worker_id))
 
 
@@ -95,7 +97,7 @@ async def _stop_when(asked: asyncio.Event, why: str) -> None:
 
 def _faults(worker: Worker, listener: socket.socket) -> Tasks:
     """Run the parts, and what watches over them: each ends with a fault, which is its task's name."""
-    parts = {**worker.parts(), "HTTP": lambda: http_server.serve(health_app(worker.snapshot), listener)}
+    parts = {**worker.parts(), "HTTP": lambda: http_server.serve(worker.http_app(), listener)}
     faults: dict[str, Coroutine[object, object, None]] = {
         f"the {name} ended": keep_running(name, part, worker.failures) for name, part in parts.items()
     }

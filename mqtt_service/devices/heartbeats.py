@@ -1,6 +1,7 @@
 """Heartbeats: a device that says HELLO is recorded, many in a call, and its visit begins."""
 
 import logging
+import time
 from itertools import count
 
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, HeartbeatRecorded, HeartbeatRow
@@ -9,7 +10,7 @@ from mqtt_service.devices.refusals import Refusals
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
-from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HEARTBEATS
+from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HEARTBEATS, HELLO_SECONDS
 from mqtt_service.protocol.messages import Heartbeat, LastWill, parse_heartbeat
 from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.repairs import Repairs
@@ -61,6 +62,7 @@ class HeartbeatHandler:
         self._repairs.report(heartbeat.device, heartbeat.repairs)
         if heartbeat.claimed_device is not None:
             FOREIGN_IDS.inc()
+        heard = time.monotonic()
         await self._visits.replace(heartbeat.device)
         try:
             recorded = await self._batcher.submit(self._row(heartbeat))
@@ -72,6 +74,7 @@ class HeartbeatHandler:
         _log_heartbeat(heartbeat, recorded)
         self._refusals.report(recorded.device_code or heartbeat.device, recorded.warnings)
         await self._visits.begin(heartbeat, recorded)
+        HELLO_SECONDS.observe(time.monotonic() - heard)
 
     def _row(self, heartbeat: Heartbeat) -> HeartbeatRow:
         return HeartbeatRow(

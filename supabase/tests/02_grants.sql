@@ -37,7 +37,7 @@ select is_empty(
 select is_empty(
   $$select name, role, privilege from unnest(array['anon', 'authenticated', 'service_role']) role,
       unnest(array['acknowledgements', 'visits', 'duplicate_images', 'replies', 'worker_instances',
-        'unknown_command_types']) name,
+        'unknown_command_types', 'turns', 'alerts']) name,
       unnest(array['select', 'insert', 'update', 'delete']) privilege
     where has_table_privilege(role, format('mqtt_private.%I', name), privilege) <> (role = 'service_role')$$,
   'the worker''s own tables are for service_role alone');
@@ -55,6 +55,8 @@ select set_has(
   $$values ('fn_claim_commands'), ('fn_settle_commands'), ('fn_acknowledge_commands'), ('fn_queue_welcome_commands'),
     ('fn_record_heartbeats'), ('fn_renew_visits'), ('fn_take_over_visits'), ('fn_end_visits'), ('fn_record_images'),
     ('fn_settle_images'), ('fn_record_replies'), ('fn_announce_worker'), ('fn_inspect_project'),
+    ('fn_remove_old_rows'), ('fn_list_old_images'), ('fn_remove_images'), ('fn_sweep_own_tables'),
+    ('fn_measure_queue'), ('fn_watch_for_alerts'), ('fn_note_alerts_told'),
     ('fn_ring_workers'), ('fn_record_lone_readings'), ('fn_set_wake_spread'), ('fn_fleet_overview'),
     ('fn_mqtt_service_schema'), ('fn_examine_project')$$,
   'service_role executes every call of the worker and of the command line');

@@ -30,6 +30,7 @@ from mqtt_service.adapters.mqtt.receiver import Receiver
 from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, reconnect_delay
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.log import RateLimitedWarning
+from mqtt_service.metrics import BROKER_CONNECTIONS
 from mqtt_service.publisher import Done, PublishResult, outcome_of
 
 log = logging.getLogger("mqtt_service.mqtt")
@@ -212,6 +213,7 @@ class MqttLink:
 
     def _came_up(self, connection: Connection) -> None:
         self._connections += 1
+        BROKER_CONNECTIONS.inc()
         self._last_error = None
         self._since = datetime.now(UTC)
         downgraded = "" if self._protocol.current == V5 else " (MQTT 3.1.1)"

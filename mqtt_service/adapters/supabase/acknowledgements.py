@@ -68,6 +68,7 @@ class Acknowledged:
     device_code: str | None = None
     status: str | None = None
     retry_count: int | None = None
+    seconds_since_sent: float | None = None
     error: str | None = None
 
 

@@ -84,6 +84,7 @@ class Claim:
     `rescued`: by worker, how many of the commands were leased to it before and not settled in time.
     `unknown_types`: types of commands that are left alone, since nobody listed them.
     `visits_due`: some device is awake and the lease of its visit has run out.
+    `waited`: by command_id, the seconds since each was to be sent (was inserted, or scheduled for).
     `newest_age`: the seconds since the newest of the commands that were never claimed before was inserted.
     """
 
@@ -100,6 +101,7 @@ class Claim:
     more: bool = False
     seconds_to_next_due: float | None = None
     newest_age: float | None = None
+    waited: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,7 @@ def _claim(document: dict[str, Any]) -> Claim:
         more=document.get("more") is True,
         seconds_to_next_due=validated(_SECONDS, document.get("seconds_to_next_due"), _CLAIM),
         newest_age=_newest_age(document),
+        waited=_waited(document),
     )
 
 
@@ -254,3 +257,13 @@ def _newest_age(document: dict[str, Any]) -> float | None:
     except (KeyError, TypeError, ValueError):
         return None
     return min(ages).total_seconds() if ages else None
+
+
+def _waited(document: dict[str, Any]) -> dict[str, float]:
+    """See `Claim`; empty where the migration that measures it is not applied yet: only metrics need it."""
+    rows = document.get("commands") or ()
+    return {
+        row["command_id"]: waited
+        for row in rows
+        if isinstance(waited := row.get("waited_seconds"), float | int)
+    }

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from mqtt_service.adapters.supabase.missed_events import MissedEvents
 from mqtt_service.adapters.supabase.realtime_session import Listeners, RealtimeLostError, RealtimeSession
 from mqtt_service.backoff import retry_forever
+from mqtt_service.metrics import REALTIME_CONNECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -104,4 +105,6 @@ class Doorbell:
 
     def _set(self, *, connected: bool, error: str | None = None) -> None:
         since = datetime.now(UTC) if connected != self._status.connected else self._status.since
+        if connected and not self._status.connected:
+            REALTIME_CONNECTIONS.inc()
         self._status = DoorbellStatus(connected, since, error)

@@ -6,7 +6,7 @@ overwritten with itself.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from mqtt_service.errors import (
     ServiceError,
     SupabaseUnavailableError,
 )
+from mqtt_service.metrics import IMAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class PictureStore:
         bucket = self._client.storage.from_(BUCKET)
         try:
             await bucket.upload(path, picture, {"content-type": "image/jpeg", "upsert": "true"})
+            IMAGE_BYTES.inc(len(picture))
         except httpx.HTTPError as error:
             raise api_errors.from_network_error(error, "the upload of a picture") from error
         except StorageApiError as error:
@@ -61,6 +63,21 @@ class PictureStore:
             await self._client.storage.from_(BUCKET).remove([path])
         except (httpx.HTTPError, StorageApiError, ServiceError) as error:
             log.warning("[IMAGE] %s is not needed and could not be removed: %s", path, error)
+
+    async def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove these files, in one request; one that is gone is no fault. Raises as `put` does."""
+        if paths:
+            await self._complete(self._remove_all(paths))
+
+    async def _remove_all(self, paths: Sequence[str]) -> None:
+        try:
+            await self._client.storage.from_(BUCKET).remove(list(paths))
+        except httpx.HTTPError as error:
+            raise api_errors.from_network_error(error, "the removal of old pictures") from error
+        except StorageApiError as error:
+            raise _from_storage_error(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SupabaseUnavailableError(f"the answer to a removal is not Storage's: {error!r}") from error
 
     async def _complete(self, call: Coroutine[Any, Any, None]) -> None:
         """Do not cancel the request with its caller: each cancelled one can cost the client a connection."""

@@ -5,6 +5,7 @@ One gateway module a subject builds on this: `commands`, `acknowledgements`, `de
 """
 
 import json
+import time
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from supabase import AsyncClient, AsyncClientOptions
 
 from mqtt_service.adapters.supabase import api_errors
 from mqtt_service.errors import PermanentError, ServiceError, SupabaseUnavailableError
+from mqtt_service.metrics import CALL_SECONDS, child
 
 T = TypeVar("T")
 
@@ -78,8 +80,10 @@ class DatabaseFunctions:
     async def _execute(self, query: Any, function: str, parameters: object) -> object:  # noqa: ANN401 - the builders share no base
         token = object()
         self._under_way[token] = None
+        started, outcome = time.perf_counter(), "failed"
         try:
             response = await query.execute()
+            outcome = "answered"
         except httpx.HTTPError as error:
             raise api_errors.from_network_error(error, function) from error
         except APIError as error:
@@ -88,6 +92,7 @@ class DatabaseFunctions:
             raise _not_json(function, parameters, error) from error
         finally:
             del self._under_way[token]
+            child(CALL_SECONDS, function, outcome).observe(time.perf_counter() - started)
         data: object = response.data
         return data
 

@@ -74,6 +74,7 @@ def test_what_is_handed_out_is_what_publishing_needs(queue: Queue) -> None:
     command = queue.command(device, "send_image", command_payload='{"image_name": "a.jpg"}')
     [handed] = queue.claim()["commands"]
     assert handed.pop("issued_at") is not None
+    assert 0 <= handed.pop("waited_seconds") < 10
     assert handed.pop("seconds_to_expiry") == pytest.approx(86400, abs=10)
     assert handed == {
         "command_id": str(command), "device_id": str(device), "device_code": "CODE-AA:BB:CC:DD:EE:FF",
