@@ -84,3 +84,39 @@ def test_a_spread_out_of_bounds_is_refused(database: psycopg.Connection, seconds
         database.execute("update public.sites set wake_spread_seconds = %s", (seconds,))
     with pytest.raises(psycopg.errors.CheckViolation), database.transaction():
         database.execute("select public.fn_set_wake_spread(%s)", (seconds,))
+
+
+@pytest.mark.parametrize("schedule", ["30 2 * * *", "*/20 * * * *", "15 1,3 29 3 *"])
+def test_a_schedule_that_is_worked_out_once_names_each_time_what_it_would_alone(
+    database: psycopg.Connection, schedule: str
+) -> None:
+    """In one transaction, forwards and back, over both changes of daylight saving."""
+    hours = [*range(-30, 30), *range(30, -30, -7)]
+    times = [
+        change + timedelta(minutes=20 * hour)
+        for change in (datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC))
+        for hour in hours
+    ]
+    with database.transaction():
+        found = [
+            value(database, "mqtt_private.fn_next_run(%s, %s, 'Europe/Berlin')", schedule, at) for at in times
+        ]
+    alone = [
+        value(database, "public.fn_calculate_next_wake(%s, %s, 'Europe/Berlin')", schedule, at)
+        for at in times
+    ]
+    assert found == alone
+
+
+def test_many_schedules_in_one_transaction_are_each_their_own(database: psycopg.Connection) -> None:
+    with database.transaction():
+        for minute in [*range(60), 0]:
+            at = value(database, "mqtt_private.fn_next_run(%s, %s, 'UTC')", f"{minute} 9 * * *", EIGHT)
+            assert at == EIGHT.replace(hour=9, minute=minute)
+
+
+def value(database: psycopg.Connection, expression: str, *parameters: object) -> datetime:
+    row = database.execute(f"select {expression}", parameters).fetchone()
+    assert row is not None
+    found: datetime = row[0]
+    return found
