@@ -1,6 +1,7 @@
 """Write-behind batches: callers submit one item each, and one task writes all that has gathered in one call.
 
-An idle batcher writes at once, a busy one writes many; so latency is one call and load is few calls.
+An idle batcher writes at once, a busy one writes many; so latency is one call and load is few calls. Where
+calls are so short that few items would gather in one, a pause after each makes them fewer.
 """
 
 import asyncio
@@ -43,7 +44,8 @@ class Batcher(Generic[T, R]):
     is repeated without end, since the items are facts that must reach it. Where a call meets one bad item or
     a locked row, each item of the batch is written alone, so that one does not hold up the others: any other
     PermanentError is raised to the item's caller, and an item whose row is locked waits, as do later ones
-    with the same `key`. `attempts` counts the calls.
+    with the same `key`. `attempts` counts the calls. After a call that left no whole batch behind, the next
+    begins `pause` seconds later at the earliest.
     """
 
     def __init__(
@@ -52,11 +54,14 @@ class Batcher(Generic[T, R]):
         write: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
         limit: int,
         key: Callable[[T], Hashable],
+        *,
+        pause: float = 0.0,
     ) -> None:
         self._name = name
         self._write = write
         self._limit = limit
         self._key = key
+        self._pause = pause
         self._waiting: deque[_Entry[T, R]] = deque()
         self._batch: list[_Entry[T, R]] = []
         # By key, when its items are tried again (the event loop's clock).
@@ -124,6 +129,8 @@ class Batcher(Generic[T, R]):
                 self._forget_finished()
                 self._batch = []
             self._note_if_empty()
+            if self._pause and len(self._waiting) < self._limit:
+                await asyncio.sleep(self._pause)
 
     def _forget_finished(self) -> None:
         """Take out what was written; only behind an item that stays does that need a look at all of them."""

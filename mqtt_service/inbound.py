@@ -69,9 +69,16 @@ class InboundRouter:
             DROPPED_MESSAGES.labels("malformed").inc()
             log.warning("[MQTT] Dropped a message on %r: %s", message.topic, error)
 
+    def is_bulk(self, message: InboundMessage) -> bool:
+        """Whether HELLOs and acknowledgements may overtake this message: it is of a picture.
+
+        Not where an edge function gets messages, since it is to have each device's in their order.
+        """
+        return message.topic.endswith("/data") and self.handover is None
+
     def handle_at_once(self, message: InboundMessage) -> bool:
         """Keep a picture's chunk, which needs memory alone; False where `handle` has to see to a message."""
-        if self.standby or self.handover is not None or not message.topic.endswith("/data"):
+        if self.standby:
             return False
         try:
             data = parse_data(parse_topic(message.topic), message.payload, now=self.pictures.now())
@@ -133,7 +140,7 @@ class InboundRouter:
     async def _metadata(self, metadata: ImageMetadata) -> None:
         for kind in metadata.unusable:
             UNUSABLE_VALUES.labels(kind).inc()
-        await self.visits.wait_for_end(metadata.device)
+        await self.visits.wait_for_beginning(metadata.device)
         recorded = await self._announce(metadata)
         if recorded is None:
             return

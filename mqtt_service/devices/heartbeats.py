@@ -62,6 +62,10 @@ class HeartbeatHandler:
         self._repairs.report(heartbeat.device, heartbeat.repairs)
         if heartbeat.claimed_device is not None:
             FOREIGN_IDS.inc()
+        with self._visits.recording_heartbeat(heartbeat.device):
+            await self._record(heartbeat)
+
+    async def _record(self, heartbeat: Heartbeat) -> None:
         heard = time.monotonic()
         await self._visits.replace(heartbeat.device)
         try:

@@ -23,6 +23,8 @@ from mqtt_service.protocol.topics import device_key
 TemperatureUnit = Literal["celsius", "fahrenheit"]
 
 _BATCH = 200
+# Seconds. Pictures of a site end one after the other, each a short call: so they are written some at a time.
+_PAUSE = 0.1
 
 
 class PictureRows:
@@ -40,7 +42,7 @@ class PictureRows:
             "IMAGE", gateway.record_images, _BATCH, key=lambda row: device_key(row.topic_id)
         )
         self._outcomes: Batcher[ImageOutcome, ImageSettled] = Batcher(
-            "IMAGE", gateway.settle_images, _BATCH, key=lambda outcome: outcome.image_id
+            "IMAGE", gateway.settle_images, _BATCH, key=lambda outcome: outcome.image_id, pause=_PAUSE
         )
 
     async def run(self) -> None:

@@ -7,8 +7,8 @@ database answers. Leases are renewed many in a call; one that lapses is taken ov
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from mqtt_service.adapters.supabase.devices import HeartbeatRecorded
 from mqtt_service.adapters.supabase.visits import VisitGateway, VisitRow
@@ -26,6 +26,9 @@ from mqtt_service.protocol.topics import command_topic, device_key
 from mqtt_service.publisher import Publisher
 
 log = logging.getLogger(__name__)
+
+# Seconds. A site's visits end one after the other, each with calls of its own: so some are seen to at a time.
+_PAUSE = 0.1
 
 
 class Visits:
@@ -50,6 +53,8 @@ class Visits:
         # Visits whose end is to be written, and by device_key, what is set when it has been.
         self._unwritten_ends: list[Visit] = []
         self._end_written: dict[str, asyncio.Event] = {}
+        # By device_key, what is set when the heartbeat that is being recorded has been.
+        self._heartbeats: dict[str, asyncio.Event] = {}
         self._rows_requested: set[Visit] = set()
         self._look_for_lapsed = True  # a worker may have left visits behind before this one started
         self._wanted = asyncio.Event()
@@ -62,6 +67,28 @@ class Visits:
         written = self._end_written.get(device_key(device))
         if written is not None:
             await written.wait()
+
+    async def wait_for_beginning(self, device: str) -> None:
+        """Return once what the device said before has its row: the end of its last visit, and its heartbeat.
+
+        A picture that comes right behind a heartbeat belongs to the visit that this begins. Written beside
+        it, both would also wait in the database for the device's row, each with a whole batch behind it.
+        """
+        while (recording := self._heartbeats.get(device_key(device))) is not None:
+            await recording.wait()
+        await self.wait_for_end(device)
+
+    @contextmanager
+    def recording_heartbeat(self, device: str) -> Iterator[None]:
+        """Within the block a heartbeat of the device is being recorded, and its visit begun."""
+        key, recorded = device_key(device), asyncio.Event()
+        self._heartbeats[key] = recorded
+        try:
+            yield
+        finally:
+            recorded.set()
+            if self._heartbeats.get(key) is recorded:
+                del self._heartbeats[key]
 
     async def replace(self, device: str) -> None:
         """A heartbeat came: the device's former visit is over, and must not end the one that begins now."""
@@ -142,6 +169,7 @@ class Visits:
             except PermanentError as error:
                 log.error("[VISIT] %s", error)  # noqa: TRY400 - one line
                 await asyncio.sleep(self._options.lease / 3)
+            await asyncio.sleep(_PAUSE)
 
     async def stop(self) -> None:
         """Answer no more; visits under way are given back, so that another worker goes on at once."""

@@ -52,3 +52,23 @@ async def test_a_hello_waits_until_each_end_of_a_former_visit_is_in_the_database
         await waiting
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_picture_right_behind_a_hello_waits_until_that_is_recorded() -> None:
+    """Fails without `recording_heartbeat`: both calls wait in the database for the device's row."""
+    async with bench() as parts:
+        visits = Visits(
+            cast("VisitGateway", Ends()),
+            parts.link,
+            parts.pictures,
+            parts.replies,
+            parts.options,
+            lambda: None,
+        )
+        with visits.recording_heartbeat(DEVICE):
+            picture = asyncio.create_task(visits.wait_for_beginning(DEVICE))
+            await visits.wait_for_beginning("another device")
+            await asyncio.sleep(0)
+            assert not picture.done()
+        await picture
+        await visits.wait_for_beginning(DEVICE)
