@@ -60,16 +60,17 @@ call mqtt_private.grant_execute('mqtt_private.fn_find_undeliverable_commands', '
 -- No device keeps the others out. One whose next command is locked is left before the limit is applied (up to 1000
 -- such devices), so a claim leases something whenever some device can go on. And the first 20 commands of each device
 -- go before the rest of any. So where what was read does not fill the claim without that rest, four times as much is
--- read, until nothing is left.
+-- read, without the devices that are not active, until nothing is left.
 create or replace function mqtt_private.fn_find_due_commands(
   p_claim mqtt_private.claim, p_devices int, p_commands int, out ids uuid[], out device_ids uuid[], out due_count int)
 language plpgsql volatile set search_path = public, extensions as $$
 declare
-  v_busy constant uuid[] := array( -- devices that another worker is sending to
+  v_left uuid[] := array( -- devices that another worker is sending to, and what turns out not to be active
     select device_id from public.device_commands
     where lease_until > p_claim.now and lease_worker <> p_claim.worker);
   v_window int := p_commands + 200; -- null: all
   v_first int; -- how many of those chosen are among the first 20 of their device
+  v_inactive uuid[];
 begin
   loop
     with listed as (
@@ -77,19 +78,19 @@ begin
        from public.device_commands
        where due_at is not null and lease_until is null and attempt = 0 and status = 'pending' and scheduled_for is null
          and due_at <= p_claim.due_before
-         and device_id not in (select unnest(v_busy)) and command_id not in (select unnest(p_claim.held))
+         and device_id not in (select unnest(v_left)) and command_id not in (select unnest(p_claim.held))
        order by priority desc, issued_at, issue_number limit v_window)
       union all
       (select command_id, device_id, priority, issued_at, issue_number
        from public.device_commands
        where due_at <= p_claim.due_before and lease_until is null
          and (attempt > 0 or status <> 'pending' or scheduled_for is not null)
-         and device_id not in (select unnest(v_busy)) and command_id not in (select unnest(p_claim.held)))
+         and device_id not in (select unnest(v_left)) and command_id not in (select unnest(p_claim.held)))
       union all
       (select command_id, device_id, priority, issued_at, issue_number
        from public.device_commands
        where lease_until <= p_claim.now and due_at <= p_claim.due_before
-         and device_id not in (select unnest(v_busy)) and command_id not in (select unnest(p_claim.held)))
+         and device_id not in (select unnest(v_left)) and command_id not in (select unnest(p_claim.held)))
     ), due as materialized (
       select l.*, row_number() over (
         partition by l.device_id order by l.priority desc, l.issued_at, l.issue_number) as turn
@@ -114,9 +115,11 @@ begin
     )
     select array(select command_id from chosen order by turn > 20, priority desc, issued_at, issue_number),
       array(select device_id from chosen order by turn > 20, priority desc, issued_at, issue_number),
-      (select count(*) from due), (select count(*) from chosen where turn <= 20)
-    into ids, device_ids, due_count, v_first;
+      (select count(*) from due), (select count(*) from chosen where turn <= 20),
+      array(select distinct device_id from due where device_id not in (select device_id from active))
+    into ids, device_ids, due_count, v_first, v_inactive;
     exit when v_window is null or due_count < v_window or v_first >= p_commands;
+    v_left := v_left || v_inactive;
     v_window := least(v_window * 4::bigint, 2147483647);
   end loop;
 end
