@@ -1,7 +1,7 @@
 """Write-behind batches: callers submit one item each, and one task writes all that has gathered in one call.
 
-An idle batcher writes at once, a busy one writes many; so latency is one call and load is few calls. Where
-calls are so short that few items would gather in one, a pause after each makes them fewer.
+An idle batcher writes at once, a busy one writes many; so latency is one call and load is few calls. A busy
+one can also pause between its calls, so that those carry more.
 """
 
 import asyncio
@@ -44,8 +44,9 @@ class Batcher(Generic[T, R]):
     is repeated without end, since the items are facts that must reach it. Where a call meets one bad item or
     a locked row, each item of the batch is written alone, so that one does not hold up the others: any other
     PermanentError is raised to the item's caller, and an item whose row is locked waits, as do later ones
-    with the same `key`. `attempts` counts the calls. After a call that left no whole batch behind, the next
-    begins `pause` seconds later at the earliest.
+    with the same `key`. `attempts` counts the calls.
+
+    `pause`: after a call with several items the next one begins so many seconds later, or with `limit` items.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Batcher(Generic[T, R]):
         self._limit = limit
         self._key = key
         self._pause = pause
+        self._full = asyncio.Event()
         self._waiting: deque[_Entry[T, R]] = deque()
         self._batch: list[_Entry[T, R]] = []
         # By key, when its items are tried again (the event loop's clock).
@@ -105,6 +107,8 @@ class Batcher(Generic[T, R]):
         self._waiting.append(entry)
         self._empty.clear()
         self._arrived.set()
+        if len(self._waiting) >= self._limit:
+            self._full.set()
 
     @property
     def longest_wait(self) -> float:
@@ -123,14 +127,24 @@ class Batcher(Generic[T, R]):
             if not self._batch:
                 await self._wait_for_items()
                 continue
+            several = len(self._batch) > 1
             try:
                 await self._write_batch(self._batch)
             finally:
                 self._forget_finished()
                 self._batch = []
             self._note_if_empty()
-            if self._pause and len(self._waiting) < self._limit:
-                await asyncio.sleep(self._pause)
+            if several and self._pause:
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Let items come together for the length of the pause, unless they fill a call before."""
+        self._full.clear()
+        if len(self._waiting) >= self._limit:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause):
+                await self._full.wait()
 
     def _forget_finished(self) -> None:
         """Take out what was written; only behind an item that stays does that need a look at all of them."""

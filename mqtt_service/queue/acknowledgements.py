@@ -6,7 +6,8 @@ answer that the broker accepted is in its row, or is delivered again.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mqtt_service.adapters.mqtt.message_identity import MessageRefs, delivery_id
@@ -24,6 +25,7 @@ from mqtt_service.protocol.messages import Acknowledgement, ServiceMessage, pars
 from mqtt_service.protocol.replies import is_reply_id
 from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.queue.command_queue import CommandQueueProcessor
+from mqtt_service.queue.settling import PAUSE, SMALL_BATCH
 from mqtt_service.repairs import Repairs
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class AcknowledgementHandler:
         standby: bool = False,
         session_started_at: Callable[[], float | None] = lambda: None,
     ) -> None:
+        self._gateway = gateway
         self._queue = queue
         self._listeners = listeners
         self._worker = worker
@@ -73,7 +76,7 @@ class AcknowledgementHandler:
         self._refs = MessageRefs(worker, session_started_at)
         self._repairs = Repairs("ack")
         self._batcher: Batcher[AcknowledgementRow, Acknowledged] = Batcher(
-            "ACK", gateway.acknowledge, _BATCH, key=lambda row: device_key(row.topic_id)
+            "ACK", self._write_batch, _BATCH, key=lambda row: device_key(row.topic_id), pause=PAUSE
         )
 
     async def run(self) -> None:
@@ -116,10 +119,8 @@ class AcknowledgementHandler:
             DROPPED_MESSAGES.labels("refused").inc()
             log.warning("[ACK] Dropped: %s", error, extra=context(device=answer.device))
             return
-        ACKNOWLEDGEMENTS.labels(result.result).inc()
         if result.result != "reply":
             self._listeners.on_answer(answer.device, result.command_type)
-        _log_result(answer, result)
 
     async def _write(self, answer: Acknowledgement, ref: str, message: InboundMessage) -> Acknowledged:
         if answer.command_id is None:
@@ -130,6 +131,20 @@ class AcknowledgementHandler:
             await asyncio.sleep(_PAUSE_WHEN_EARLY)
             result = await self._batcher.submit(row)
         return result
+
+    async def _write_batch(self, rows: Sequence[AcknowledgementRow]) -> list[Acknowledged]:
+        results = await self._gateway.acknowledge(rows)
+        few = len(rows) <= SMALL_BATCH
+        counts: Counter[str] = Counter()
+        for row, result in zip(rows, results, strict=True):
+            if result.result != "early":
+                counts[result.result] += 1
+                _log_result(row, result, few=few)
+        for word, number in counts.items():
+            ACKNOWLEDGEMENTS.labels(word).inc(number)
+        if counts["acknowledged"] and not few:
+            log.info("[CommandQueue] ✅ %d command(s) acknowledged by devices", counts["acknowledged"])
+        return results
 
     def _row(self, answer: Acknowledgement, ref: str, message: InboundMessage) -> AcknowledgementRow:
         return AcknowledgementRow(
@@ -160,18 +175,22 @@ _WHY_UNUSED = {
 }
 
 
-def _log_result(answer: Acknowledgement, result: Acknowledged) -> None:
-    extra = context(
-        command=result.command_id or answer.command_id, device=result.device_code or answer.device
-    )
+def _log_result(row: AcknowledgementRow, result: Acknowledged, *, few: bool) -> None:
+    """One line for each answer; of many, those that say that it is done at debug level."""
+    level = logging.INFO if few else logging.DEBUG
+    if result.result == "acknowledged" and not log.isEnabledFor(level):
+        return
+    extra = context(command=result.command_id or row.command_id, device=result.device_code or row.topic_id)
     if result.result == "acknowledged":
-        log.info("[CommandQueue] ✅ Command %s acknowledged by device", result.command_type, extra=extra)
+        log.log(
+            level, "[CommandQueue] ✅ Command %s acknowledged by device", result.command_type, extra=extra
+        )
     elif result.result in {"failed", "rejected"}:
         log.warning(
             "[CommandQueue] ❌ Command %s %s by device: %s",
             result.command_type,
             result.result,
-            answer.message or "no reason given",
+            row.message or "no reason given",
             extra=extra,
         )
     elif result.result == "reply":

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from mqtt_service.protocol.commands import Command
 log = logging.getLogger(__name__)
 
 _LIMIT = 500
+# Between two calls, in seconds, while there is much to write: each costs the worker milliseconds.
+PAUSE = 0.02
 # Writing takes longer only where a row is locked, or Supabase is away: nothing can be claimed then either.
 _MAX_WAIT = 15.0
 # What the database refuses is tried again after so many seconds, so many at once: the cause may be mended.
@@ -43,7 +46,7 @@ class Settler:
     def __init__(self, gateway: CommandGateway) -> None:
         self._gateway = gateway
         self._batcher: Batcher[Settlement, Settled] = Batcher(
-            "CommandQueue", self._write, _LIMIT, key=lambda settlement: settlement.command_id
+            "CommandQueue", self._write, _LIMIT, key=lambda settlement: settlement.command_id, pause=PAUSE
         )
         self._unsettled: dict[UUID, _Unsettled] = {}
         self._progress = asyncio.Event()
@@ -53,7 +56,7 @@ class Settler:
     @property
     def held(self) -> list[UUID]:
         """Commands whose outcome is not in the database yet: a claim must not hand them out again."""
-        return [*self._unsettled, *self._refused]
+        return list(self._unsettled | self._refused)
 
     @property
     def unsettled(self) -> int:
@@ -105,15 +108,17 @@ class Settler:
     async def _write(self, settlements: Sequence[Settlement]) -> list[Settled]:
         results = await self._gateway.settle(settlements)
         few = len(settlements) <= SMALL_BATCH
-        sent = 0
+        outcomes: Counter[str] = Counter()
         for settlement, settled in zip(settlements, results, strict=True):
             if settled.result == "refused":
                 continue
             unsettled = self._unsettled.get(settlement.command_id)
             _log_outcome(settlement, settled, unsettled.command if unsettled else None, few=few)
-            sent += settlement.outcome == "sent" and settled.result == "settled"
-        if sent and not few:
-            log.info("[CommandQueue] ✅ Sent %d command(s)", sent)
+            outcomes[settlement.outcome] += settled.result == "settled"
+        for outcome, number in outcomes.items():
+            COMMANDS.labels(outcome).inc(number)
+        if outcomes["sent"] and not few:
+            log.info("[CommandQueue] ✅ Sent %d command(s)", outcomes["sent"])
         return results
 
     def _settled(self, unsettled: _Unsettled, result: Settled | PermanentError) -> None:
@@ -177,11 +182,9 @@ def _log_refused(settlement: Settlement, error: str) -> None:
 
 def _log_outcome(settlement: Settlement, settled: Settled, command: Command | None, *, few: bool) -> None:
     """One line for each attempt, once the database knows of it; of many, those sent at debug level."""
-    if settled.result == "settled":
-        COMMANDS.labels(settlement.outcome).inc()
-        debugging = log.isEnabledFor(logging.DEBUG)
-        if settlement.outcome == "sent" and settlement.notice is None and not few and not debugging:
-            return
+    plain = settled.result == "settled" and settlement.outcome == "sent" and settlement.notice is None
+    if plain and not few and not log.isEnabledFor(logging.DEBUG):
+        return
     name = (command.device_code or command.topic_id) if command else None
     kind = command.command_type if command else "command"
     extra = context(command=settlement.command_id, device=name)

@@ -19,8 +19,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(write: Write, limit: int = 100) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher("TEST", write, limit, key=lambda item: item % 10)
+async def running(write: Write, limit: int = 100, pause: float = 0.0) -> AsyncIterator[Batcher[int, int]]:
+    batcher = Batcher("TEST", write, limit, key=lambda item: item % 10, pause=pause)
     task = asyncio.create_task(batcher.run())
     try:
         async with asyncio.timeout(5):
@@ -48,6 +48,35 @@ async def test_what_gathers_during_a_call_is_written_by_the_next_one_in_order() 
         go.set()
         assert await asyncio.gather(*submissions) == [10, 20, 30, 40]
     assert calls == [[1], [2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "is_written"),
+    [
+        ([1], [2], True),  # one by one: nothing waits
+        ([1, 2], [3], False),  # busy: what comes gathers for an hour
+        ([1, 2], [3, 4, 5], True),  # but a full call goes out
+    ],
+)
+async def test_only_a_busy_batcher_pauses_and_only_until_a_call_is_full(
+    first: list[int], then: list[int], is_written: bool
+) -> None:
+    calls: list[list[int]] = []
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        calls.append(list(items))
+        return items
+
+    async with running(write, limit=3, pause=3600) as batcher:
+        await asyncio.gather(*(batcher.submit(item) for item in first))
+        later = asyncio.gather(*(batcher.submit(item) for item in then))
+        if is_written:
+            await later
+        else:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            later.cancel()
+    assert calls == ([first, then] if is_written else [first])
 
 
 async def test_a_call_is_never_larger_than_the_limit() -> None:

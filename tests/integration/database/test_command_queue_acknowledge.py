@@ -274,3 +274,23 @@ def test_a_device_that_was_just_heard_is_not_written_again(queue: Queue) -> None
     queue.acknowledge({"topic_id": MAC})
     [after] = queue.rows("select * from devices")
     assert about(after["last_seen_at"], queue.now())
+
+
+def test_answers_that_name_their_commands_are_used_together_and_the_others_alone(queue: Queue) -> None:
+    named, unnamed = queue.device("d1"), queue.device("d2")
+    commands = [queue.command(named) for _ in range(3)]
+    queue.command(unnamed)
+    queue.settle(queue.claim()["commands"])
+    acks: list[Row] = [
+        {"topic_id": "d1", "command_id": command, "outcome": outcome, "message": "worn out"}
+        for command, outcome in zip(commands, ("success", "failed", "rejected"), strict=True)
+    ]
+    results = queue.acknowledge({"topic_id": "d2"}, *acks)
+    assert [r["result"] for r in results] == ["acknowledged", "acknowledged", "failed", "rejected"]
+    assert [r["command_id"] for r in results[1:]] == [str(command) for command in commands]
+    assert [queue.row(command)["last_error"] for command in commands] == [
+        None,
+        "the device reports failure: worn out",
+        "the device refuses: worn out",
+    ]
+    assert [r["result"] for r in queue.acknowledge(*acks)] == ["duplicate"] * 3
