@@ -92,26 +92,6 @@ async def test_a_call_is_never_larger_than_the_limit() -> None:
     assert max(sizes) == 3
 
 
-async def test_with_a_pause_what_comes_soon_after_a_call_goes_with_the_next() -> None:
-    calls: list[list[int]] = []
-
-    async def write(items: Sequence[int]) -> Sequence[int]:
-        calls.append(list(items))
-        return items
-
-    batcher = Batcher[int, int]("TEST", write, 3, key=lambda item: item, pause=0.05)
-    task = asyncio.create_task(batcher.run())
-    await batcher.submit(1)
-    first = asyncio.create_task(batcher.submit(2))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert await batcher.submit(3) == 3
-    await first
-    assert calls == [[1], [2, 3]]
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_an_unavailable_database_is_tried_until_it_answers() -> None:
     failures = [SupabaseUnavailableError("away")] * 3
 
