@@ -30,6 +30,7 @@ LEAVES = {
         LEAVING + "the command queue has stalled",
     ),
     "a_task_raises": (r"Task exception was never retrieved", LEAVING + "a callback, task or thread failed"),
+    "the_settling_raises": (r"ZeroDivisionError: a fault of ours", LEAVING + "the settling ended"),
     "a_callback_raises": (r"Exception in callback", LEAVING + "a callback, task or thread failed"),
     "a_thread_raises": (r"The thread some thread failed", LEAVING + "a callback, task or thread failed"),
     "a_part_keeps_failing": (r"The provisioning keeps failing", LEAVING + "the provisioning ended"),

@@ -68,7 +68,19 @@ def the_queue_hangs() -> None:
 
 
 def a_task_raises() -> None:
-    """A settlement's task, which nobody awaits."""
+    """A task that nobody awaits."""
+
+    async def raise_soon() -> None:
+        fail()
+
+    def start(_: CommandQueueProcessor) -> None:
+        asyncio.get_running_loop().create_task(raise_soon())
+
+    at_some_poll(start)
+
+
+def the_settling_raises() -> None:
+    """What follows the writing of a command's outcome."""
     settling._log_outcome = fail
     at_some_poll(lambda queue: queue._settler.settle(Settlement(uuid4(), 1, "released", "none")))
 
