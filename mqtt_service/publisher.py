@@ -15,6 +15,7 @@ class PublishResult:
 
 
 Done = Callable[[PublishResult | ServiceError], None]
+Withdraw = Callable[[], bool]
 
 
 class Publisher(Protocol):
@@ -39,8 +40,10 @@ class Sender(Protocol):
     def connected(self) -> bool:
         """Whether a publish can be tried now."""
 
-    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> None:
+    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> Withdraw:
         """Publish at QoS 1; `done` is called once, later, on the event loop: with the result or the error.
 
         The errors are those of `Publisher.publish`. Those that are known at once are raised instead.
+        Returns a call that takes the message back: True where it was not sent yet; then it never is, and
+        `done` is not called. The one who gives up waiting calls it.
         """
