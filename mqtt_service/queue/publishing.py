@@ -54,6 +54,7 @@ class _Claimed:
     claimed_at: float
     give_up_at: float = 0.0
     withdraw: Withdraw = lambda: False
+    notice: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +188,10 @@ class CommandPublisher:
         claimed.give_up_at = min(claimed.claimed_at + _USABLE_LEASE * self._lease, expires_at)
         try:
             topic = command_topic(command.topic_root, command.topic_id)
-            payload = encode_command(command, now=datetime.now(UTC), wake_format=self._wake_format)
+            now = datetime.now(UTC)
+            payload = encode_command(command, now=now, wake_format=self._wake_format)
+            # Here, where a fault is one command's alone: after the PUBACK it would be the connection's.
+            claimed.notice = delivery_notice(command, now=now, wake_format=self._wake_format)
             claimed.withdraw = self._sender.send(
                 topic,
                 payload,
@@ -220,8 +224,7 @@ class CommandPublisher:
         lane.sending = None
         self._sending.pop(claimed.command.command_id, None)
         if isinstance(outcome, PublishResult):
-            notice = delivery_notice(claimed.command, now=datetime.now(UTC), wake_format=self._wake_format)
-            sent = Settlement(*key, "sent", no_listener=outcome.no_subscriber, notice=notice)
+            sent = Settlement(*key, "sent", no_listener=outcome.no_subscriber, notice=claimed.notice)
             self._settle(lane, claimed, sent)
         elif isinstance(outcome, PermanentError):
             self._settle(lane, claimed, Settlement(*key, "failed", str(outcome)))

@@ -11,6 +11,7 @@ from mqtt_service.adapters.supabase.commands import Settlement
 from mqtt_service.errors import BrokerUnavailableError
 from mqtt_service.protocol.commands import Command
 from mqtt_service.publisher import Done, PublishResult, Withdraw
+from mqtt_service.queue import publishing
 from mqtt_service.queue.publishing import CommandPublisher
 from mqtt_service.queue.settling import Settler
 from tests.unit.devices.visit_fakes import until
@@ -119,4 +120,22 @@ async def test_what_is_released_while_it_waits_for_its_turn_is_taken_back_from_t
     looking.cancel()
     assert link.withdrawals == 1
     assert settlements.outcomes == [(1, "released")]
+    assert one.in_hand == []
+
+
+async def test_a_fault_in_what_is_said_of_a_command_fails_it_alone_and_before_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the PUBACK it would end the connection, and the command would stay in hand for ever."""
+
+    def notice(of: Command, **_: object) -> None:
+        if of.command_id.int == 1:
+            raise OverflowError
+
+    monkeypatch.setattr(publishing, "delivery_notice", notice)
+    link, settlements = Link(), Settlements()
+    one = publisher(link, settlements)
+    one.take([command(1), command(2)], 1e12)
+    link.sent[0](HAS_IT)
+    assert settlements.outcomes == [(1, "failed"), (2, "sent")]
     assert one.in_hand == []
