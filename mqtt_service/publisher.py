@@ -16,6 +16,7 @@ class PublishResult:
 
 
 Done = Callable[[PublishResult | ServiceError], None]
+Withdraw = Callable[[], bool]
 
 
 class Publisher(Protocol):
@@ -40,15 +41,20 @@ class Sender(Protocol):
     def connected(self) -> bool:
         """Whether a publish can be tried now."""
 
-    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> None:
+    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> Withdraw:
         """Publish at QoS 1; `done` is called once, later, on the event loop: with the result or the error.
 
         The errors are those of `Publisher.publish`. Those that are known at once are raised instead.
+        Returns a call that takes the message back: True where it was not sent yet; then it never is, and
+        `done` is not called. The one who gives up waiting calls it.
         """
 
 
-async def outcome_of(send: Callable[[Done], None]) -> PublishResult:
-    """Send one message and return when the broker has it; raises why it has not."""
+async def outcome_of(send: Callable[[Done], Withdraw]) -> PublishResult:
+    """Send one message and return when the broker has it; raises why it has not.
+
+    One whose caller is cancelled before its turn is withdrawn.
+    """
     outcome: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
 
     def done(result: PublishResult | ServiceError) -> None:
@@ -59,5 +65,9 @@ async def outcome_of(send: Callable[[Done], None]) -> PublishResult:
         else:
             outcome.set_result(result)
 
-    send(done)
-    return await outcome
+    withdraw = send(done)
+    try:
+        return await outcome
+    except asyncio.CancelledError:
+        withdraw()
+        raise

@@ -239,7 +239,8 @@ class Pictures:
         """Give a picture up for now: the row says why, memory is freed, the device keeps its copy.
 
         Returns what the database says where the picture is given up for good and the device is to delete its
-        copy; None where it keeps it.
+        copy; None where it keeps it, and where it began another picture of that name meanwhile: an answer
+        names the picture alone, and it would delete that one.
         """
         return await self._fail(key, self._buffer.get(*key), recorded, failure, requests)
 
@@ -252,8 +253,9 @@ class Pictures:
         requests: int = 0,
     ) -> ImageSettled | None:
         settled = await self._failures.record(recorded, assembly, failure, requests)
+        is_same = self._buffer.get(*key) is assembly
         self._failed(key, assembly, recorded, f"{failure.reason}; {describe(settled)}")
-        return settled if is_device_to_delete(settled) else None
+        return settled if is_same and is_device_to_delete(settled) else None
 
     def _failed(
         self, key: PictureKey, assembly: Assembly | None, recorded: ImageRecorded, reason: str
@@ -273,7 +275,7 @@ class Pictures:
         """A bound was hit: the row, which is returned, says which; chunks that still come are dropped.
 
         None where it was refused before, and not announced again since. `given_up` is the picture's name
-        where the device is to delete its copy.
+        where the device is to delete its copy, and began no other of that name meanwhile.
         """
         key = (device_key(device), name)
         if key in self._finished:
@@ -286,7 +288,12 @@ class Pictures:
         settled = await self._failures.record(recorded, None, refused_failure(error))
         if settled is not None and settled.given_up is not None:
             log.warning("[IMAGE] %s: %s", name, describe(settled), extra=context(device=device))
-        return replace(recorded, given_up=name) if is_device_to_delete(settled) else recorded
+        began_another = self._buffer.get(*key) is not None
+        return (
+            replace(recorded, given_up=name)
+            if is_device_to_delete(settled) and not began_another
+            else recorded
+        )
 
     # What memory is freed -----------------------------------------------------------------------------------
 

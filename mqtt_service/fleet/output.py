@@ -1,14 +1,19 @@
 """What a verb prints: for a person, or JSON on standard output and the rest on standard error."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from uuid import UUID
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 # Where the output goes into a file or a pipe, nothing is cut off to fit a screen.
 _WIDE = 200
+# C0 without the line feed, DEL and C1 (ECMA-48): a device's words could move the cursor or set the title.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class Output:
@@ -61,6 +66,19 @@ def plain(value: object) -> object:
     return value
 
 
+class _Console(Console):
+    """Prints what rows say without the control characters in it; rich takes out only some of them."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of a view; every view within it, and every text, comes by here."""
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control is None and _CONTROLS.search(text):
+                yield Segment(_CONTROLS.sub("", text), segment.style)
+            else:
+                yield segment
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=_WIDE)
+    console = _Console(stderr=stderr)
+    return console if console.is_terminal else _Console(stderr=stderr, width=_WIDE)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,7 @@ async def _send(
         devices = {device.device_id: device for device in chosen.devices}
         commands = commands_for(order, chosen.devices, uuid4)
         queued = await queue(project.commands, commands)
-        _say_queued(queued, devices, output)
+        say_queued(queued, devices, output)
         rows: dict[UUID, CommandRow] = {}
         if request.wait and queued.commands:
             ids = [command.command_id for command in queued.commands]
@@ -106,9 +106,16 @@ def _agrees(request: SendRequest) -> bool:
     return request.ask("Queue it?")
 
 
-def _say_queued(queued: Queued, devices: dict[UUID, DeviceRow], output: Output) -> None:
+def say_queued(queued: Queued, devices: Mapping[UUID, DeviceRow], output: Output) -> None:
+    """Say what was queued, what was not, and of what that is not known."""
     if len(queued.commands) == 1 and not queued.refused:
         output.say(f"Queued: {queued.commands[0].command_id}")
+    elif len(queued.unknown) == 1 and not queued.commands:
+        command_id = queued.unknown[0].command_id
+        output.note(
+            f"Perhaps queued, as {command_id}: {queued.error}. Before sending again: mqtt-service show"
+        )
+        return
     else:
         output.say(f"Queued: {len(queued.commands)}")
     for command, reason in queued.refused:

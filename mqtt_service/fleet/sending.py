@@ -56,11 +56,14 @@ async def queue(table: CommandTable, commands: Sequence[NewCommand]) -> Queued:
     """Queue commands of one order.
 
     The first goes alone: what is refused of it is refused of all, and then nothing has been queued (raises
-    PermanentError). Later, a row that is refused harms no other. Where the API goes away in between, the rest
-    is `unknown`.
+    PermanentError). Later, a row that is refused harms no other. Where the API goes away, what is left is
+    `unknown`, also the first: its answer may be lost, and who sends anew would have two.
     """
     queued = Queued()
-    await table.queue(commands[:1])
+    try:
+        await table.queue(commands[:1])
+    except RetryableError as error:
+        return Queued(unknown=list(commands), error=str(error))
     queued.commands += commands[:1]
     for batch in _batches(commands[1:]):
         if queued.error is None:

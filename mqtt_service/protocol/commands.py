@@ -101,7 +101,8 @@ def delivery_notice(command: Command, *, now: datetime, wake_format: WakeFormat 
     """
     if command.next_wake_at is None:
         return None
-    ahead = _whole_minute(command.next_wake_at.astimezone(UTC)) - now
+    utc = command.next_wake_at.astimezone(UTC)
+    ahead = (utc if wake_format == "iso" else _whole_minute(utc)) - now
     if timedelta(0) < ahead <= _DAY or (ahead > _DAY and wake_format == "iso"):
         return None
     when = "more than a day ahead" if ahead > _DAY else "past"

@@ -20,10 +20,16 @@ from functools import partial
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.commands import Settlement
-from mqtt_service.errors import LocalProtocolError, OutcomeUnknownError, PermanentError, ServiceError
+from mqtt_service.errors import (
+    BrokerUnavailableError,
+    LocalProtocolError,
+    OutcomeUnknownError,
+    PermanentError,
+    ServiceError,
+)
 from mqtt_service.protocol.commands import Command, WakeFormat, delivery_notice, encode_command
 from mqtt_service.protocol.topics import command_topic, device_key
-from mqtt_service.publisher import PublishResult, Sender
+from mqtt_service.publisher import PublishResult, Sender, Withdraw
 from mqtt_service.queue.settling import Settler
 
 log = logging.getLogger(__name__)
@@ -39,11 +45,16 @@ _LOOK_EVERY = 0.25
 
 @dataclass(slots=True, eq=False)
 class _Claimed:
-    """A command in hand; the event loop's times. `give_up_at`: without a PUBACK by then it is released."""
+    """A command in hand; the event loop's times.
+
+    `give_up_at`: without a PUBACK by then it is released; `withdraw` takes it back if it was not sent yet.
+    """
 
     command: Command
     claimed_at: float
     give_up_at: float = 0.0
+    withdraw: Withdraw = lambda: False
+    notice: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +138,7 @@ class CommandPublisher:
             stopped = self._stop_at is not None and self._stop_at <= now
             overdue = [each for each in self._sending.values() if stopped or each[1].give_up_at <= now]
             for lane, claimed in overdue:
-                self._done(lane, claimed, OutcomeUnknownError("the broker did not acknowledge in time"))
+                self._done(lane, claimed, _too_late(claimed))
 
     async def wait_until_sent_is_recorded(self, device: str) -> None:
         """Wait until the database knows what was sent to this device.
@@ -177,8 +188,11 @@ class CommandPublisher:
         claimed.give_up_at = min(claimed.claimed_at + _USABLE_LEASE * self._lease, expires_at)
         try:
             topic = command_topic(command.topic_root, command.topic_id)
-            payload = encode_command(command, now=datetime.now(UTC), wake_format=self._wake_format)
-            self._sender.send(
+            now = datetime.now(UTC)
+            payload = encode_command(command, now=now, wake_format=self._wake_format)
+            # Here, where a fault is one command's alone: after the PUBACK it would be the connection's.
+            claimed.notice = delivery_notice(command, now=now, wake_format=self._wake_format)
+            claimed.withdraw = self._sender.send(
                 topic,
                 payload,
                 expiry_seconds=int(expires_at - asyncio.get_running_loop().time()),
@@ -210,8 +224,7 @@ class CommandPublisher:
         lane.sending = None
         self._sending.pop(claimed.command.command_id, None)
         if isinstance(outcome, PublishResult):
-            notice = delivery_notice(claimed.command, now=datetime.now(UTC), wake_format=self._wake_format)
-            sent = Settlement(*key, "sent", no_listener=outcome.no_subscriber, notice=notice)
+            sent = Settlement(*key, "sent", no_listener=outcome.no_subscriber, notice=claimed.notice)
             self._settle(lane, claimed, sent)
         elif isinstance(outcome, PermanentError):
             self._settle(lane, claimed, Settlement(*key, "failed", str(outcome)))
@@ -275,6 +288,13 @@ class CommandPublisher:
             )
         self._released.clear()
         self._outcome_unknown.clear()
+
+
+def _too_late(claimed: _Claimed) -> ServiceError:
+    """Why a command is released that has no PUBACK yet; from here on it is not sent any more."""
+    if claimed.withdraw():
+        return BrokerUnavailableError("the broker did not take what was sent before it in time")
+    return OutcomeUnknownError("the broker did not acknowledge in time")
 
 
 _NO_TIME_LEFT = "it expires before it can be sent"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
@@ -29,7 +29,7 @@ from mqtt_service.errors import (
     PermanentError,
     ServiceError,
 )
-from mqtt_service.publisher import Done, PublishResult
+from mqtt_service.publisher import Done, PublishResult, Withdraw
 
 _NO_MATCHING_SUBSCRIBERS = 0x10
 _MAX_EXPIRY = 0xFFFF_FFFF
@@ -95,12 +95,14 @@ class Connection:
         """Connect; then either `ready` or `ended` is set."""
         self._client.loop_start()
 
-    def send(self, topic: str, payload: bytes, expiry_seconds: int | None, done: Done) -> None:
+    def send(self, topic: str, payload: bytes, expiry_seconds: int | None, done: Done) -> Withdraw:
         """Publish at QoS 1, never retained; see `Sender.send`."""
         self._check_size(topic, payload)
-        self._in_flight.add(Outgoing(topic, payload, expiry_seconds, done))
+        message = Outgoing(topic, payload, expiry_seconds, done)
+        self._in_flight.add(message)
         if self._puback_watch is None:
             self._watch_pubacks()
+        return partial(self._in_flight.withdraw, message)
 
     async def leave_groups(self, timeout: float) -> None:  # noqa: ASYNC109 - it does not cancel, it gives up waiting
         """End shared subscriptions: Mosquitto goes on giving messages to members that are away."""

@@ -49,6 +49,14 @@ class InFlight:
         else:
             self._send_now(message)
 
+    def withdraw(self, message: Outgoing) -> bool:
+        """Take back a message that waits its turn; False where it does not: it was sent, or has ended."""
+        try:
+            self._waiting.remove(message)
+        except ValueError:
+            return False
+        return True
+
     def acknowledged(self, mid: int) -> Outgoing | None:
         """The message whose PUBACK came, if it is one of ours; the next one takes its place."""
         message = self._by_mid.pop(mid, None)

@@ -31,7 +31,7 @@ from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, r
 from mqtt_service.errors import BrokerUnavailableError, PermanentError, ServiceError
 from mqtt_service.log import RateLimitedWarning
 from mqtt_service.metrics import BROKER_CONNECTIONS
-from mqtt_service.publisher import Done, PublishResult, outcome_of
+from mqtt_service.publisher import Done, PublishResult, Withdraw, outcome_of
 
 log = logging.getLogger("mqtt_service.mqtt")
 
@@ -116,21 +116,24 @@ class MqttLink:
         options = self._options
         return LinkStatus(options.host, options.port, self.connected, self._protocol.name, error, self._since)
 
-    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> None:
+    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> Withdraw:
         """Publish at QoS 1, never retained; `done` is called once the broker has it, or does not take it.
 
         The broker drops it if no device has fetched it within `expiry_seconds` (MQTT 5). The error is a
         BrokerUnavailableError when not connected, an OutcomeUnknownError when the connection ended before the
         PUBACK, a PermanentError when the broker refuses the message; the one that is known at once is raised
-        instead. Never published later or twice by itself.
+        instead. Never published later or twice by itself; see `Sender.send` for what it returns.
         """
         connection = self._connection
         if connection is None or not connection.usable:
             raise BrokerUnavailableError(f"not connected: {self._last_error or 'the link is starting'}")
-        connection.send(topic, payload, expiry_seconds, done)
+        return connection.send(topic, payload, expiry_seconds, done)
 
     async def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None) -> PublishResult:
-        """The same for one message: returns when the broker has it, or raises why it has not."""
+        """The same for one message: returns when the broker has it, or raises why it has not.
+
+        One whose caller is cancelled before its turn is not sent.
+        """
         return await outcome_of(
             lambda done: self.send(topic, payload, expiry_seconds=expiry_seconds, done=done)
         )

@@ -82,6 +82,7 @@ class Receiver:
             return True
         if self._handled_at_once(message):
             if message.qos:
+                self._handled.pop(mid, None)
                 order.handled(order.enter(mid))
             return True
         if len(self._waiting) >= _WAITING_PER_HANDLED * self._limit:

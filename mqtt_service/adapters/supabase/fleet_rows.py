@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from mqtt_service.adapters.supabase.tables import Flag, Moment, Number, Word
+from mqtt_service.adapters.supabase.tables import Flag, Moment, Number, SomeTime, Word
 
 PlaceKind = Literal["site", "program", "company"]
 
@@ -24,7 +24,7 @@ class CommandRow:
     command_payload: Any
     status: Word
     priority: Number
-    issued_at: Moment
+    issued_at: SomeTime
     scheduled_for: Moment | None
     expires_at: Moment | None
     delivered_at: Moment | None
@@ -97,7 +97,7 @@ class EventRow:
     """A row of `device_history`."""
 
     history_id: UUID
-    created_at: Moment
+    created_at: SomeTime
     event_type: Word
     severity: Word
     description: Word
@@ -110,9 +110,9 @@ class ImageRow:
     image_id: UUID
     image_name: Word
     status: Word
-    created_at: Moment
+    created_at: SomeTime
     completed_at: Moment | None
-    updated_at: Moment
+    updated_at: SomeTime
     last_error: str | None
 
 

@@ -36,6 +36,10 @@ def _finite(value: object) -> object:
     return infinities.get(value, value) if isinstance(value, str) else value
 
 
+def _some_time(value: object) -> object:
+    return START_OF_TIME if value is None else _finite(value)
+
+
 def _aware(moment: datetime) -> datetime:
     # A table that was there before may hold times without a zone: Supabase's databases run in UTC.
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -43,6 +47,8 @@ def _aware(moment: datetime) -> datetime:
 
 # A table that was there before may allow null where ours do not.
 Moment = Annotated[datetime, BeforeValidator(_finite), AfterValidator(_aware)]
+# Of null here, nobody knows when it was: before all that is known.
+SomeTime = Annotated[datetime, BeforeValidator(_some_time), AfterValidator(_aware)]
 Number = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value)]
 Flag = Annotated[bool, BeforeValidator(lambda value: False if value is None else value)]
 Word = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
@@ -113,7 +119,7 @@ class Tables:
             size = min(PAGE, limit - len(found))
 
             def page(offset: int = offset, size: int = size) -> Query:
-                query = make().order(time, desc=True).order(key, desc=True)
+                query = make().order(time, desc=True, nullsfirst=False).order(key, desc=True)
                 return query.range(offset, offset + size - 1)
 
             more = await self.run(page, what, rows)

@@ -8,6 +8,7 @@ import pytest
 from mqtt_service import backoff
 from mqtt_service.adapters.supabase.images import ImageRecorded
 from mqtt_service.devices import finished_pictures, picture_uploads
+from mqtt_service.devices.giving_up import Failure
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
 from mqtt_service.protocol.assembly import ImageRefusedError, Limits
 from tests.unit.devices.visit_fakes import (
@@ -137,6 +138,29 @@ async def test_a_failure_leaves_a_picture_that_the_device_began_under_the_same_n
         assert await storing is None
         (left,) = parts.pictures.unfinished(DEVICE)
         assert (left.metadata, left.received) == (another, 1)
+
+
+@pytest.mark.parametrize("began_another", [False, True])
+@pytest.mark.parametrize("refused", [False, True])
+async def test_one_given_up_is_not_deleted_by_name_where_another_of_that_name_comes(
+    refused: bool, began_another: bool
+) -> None:
+    async with bench() as parts:
+        parts.gateway.end = {"given_up": "discard", "failed_visits": 3}
+        recorded = await whole(parts)
+        error = ImageRefusedError("max_bytes", "too large")
+        giving_up = asyncio.create_task(
+            parts.pictures.refuse(*KEY, error)
+            if refused
+            else parts.pictures.fail(KEY, recorded, Failure("cut off", "cut_off"))
+        )
+        await asyncio.sleep(0)  # it has begun, and waits for the database
+        if began_another:
+            await parts.pictures.announce(metadata(captured_at=CAPTURED + timedelta(hours=1)))
+        answer = await giving_up
+        is_to_delete = answer.given_up is not None if answer is not None else False
+        assert is_to_delete is not began_another
+        assert len(parts.pictures.unfinished(DEVICE)) == began_another
 
 
 async def test_a_picture_replaced_while_it_is_stored_is_not_confirmed_by_name() -> None:

@@ -8,6 +8,8 @@ import pytest
 from mqtt_service.adapters.supabase.fleet_commands import CommandTable
 from mqtt_service.adapters.supabase.fleet_rows import NewCommand
 from mqtt_service.errors import PermanentError, SupabaseUnavailableError
+from mqtt_service.fleet.output import Output
+from mqtt_service.fleet.send import say_queued
 from mqtt_service.fleet.sending import Order, commands_for, queue
 from tests.unit.fleet.rows import device
 
@@ -66,3 +68,20 @@ async def test_a_device_that_is_refused_harms_no_other() -> None:
 async def test_what_may_not_be_queued_is_told_apart_when_the_api_goes_away() -> None:
     queued = await queue(Table(calls=2), commands(1201))
     assert (len(queued.commands), len(queued.unknown), queued.error) == (501, 700, "away")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_of_one_whose_answer_was_lost_the_id_is_told(
+    count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = commands(count)
+    queued = await queue(Table(calls=0), sent)
+    assert (queued.commands, queued.unknown, queued.error) == ([], sent, "away")
+    say_queued(queued, {}, Output(as_json=False))
+    said = capsys.readouterr()
+    if count == 1:
+        assert said.out == ""
+        assert f"Perhaps queued, as {sent[0].command_id}: away" in said.err
+    else:
+        assert said.out == "Queued: 0\n"
+        assert "The rest (3) may not be queued: away" in said.err

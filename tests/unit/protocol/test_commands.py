@@ -211,7 +211,7 @@ def test_a_configuration_comes_back_as_it_was_sent(payload: dict[str, Any]) -> N
     ("ahead", "in_12h", "in_iso"),
     [
         (timedelta(minutes=1), None, None),
-        (timedelta(seconds=-20), None, None),  # said as the minute that comes
+        (timedelta(seconds=-20), None, "past"),  # in 12 hours, said as the minute that comes
         (timedelta(hours=23, minutes=59), None, None),
         (timedelta(hours=24), "more than a day ahead", None),  # said as a minute that comes at once
         (timedelta(hours=24, minutes=1), "more than a day ahead", None),
@@ -231,6 +231,13 @@ def test_a_wake_that_cannot_be_said_has_a_notice(
         notice = delivery_notice(row, now=now, wake_format=wake_format)
         assert (notice is None) == (words is None)
         assert (words or "") in (notice or "")
+
+
+def test_a_wake_at_the_end_of_time_that_can_be_said_has_no_notice_and_no_fault() -> None:
+    end = datetime.max.replace(tzinfo=UTC)
+    row = command("set_wake_schedule", next_wake_at=end)
+    assert b"9999-12-31T23:59:59Z" in encode_command(row, "iso")
+    assert delivery_notice(row, now=NOW, wake_format="iso") is None
 
 
 def test_a_command_without_a_wake_has_no_notice() -> None:

@@ -1,15 +1,20 @@
 """One device's commands keep their order, also where claims overlap and one of them is given back."""
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 from uuid import UUID
 
+import pytest
+
 from mqtt_service.adapters.supabase.commands import Settlement
 from mqtt_service.errors import BrokerUnavailableError
 from mqtt_service.protocol.commands import Command
-from mqtt_service.publisher import Done, PublishResult
+from mqtt_service.publisher import Done, PublishResult, Withdraw
+from mqtt_service.queue import publishing
 from mqtt_service.queue.publishing import CommandPublisher
 from mqtt_service.queue.settling import Settler
+from tests.unit.devices.visit_fakes import until
 
 HAS_IT = PublishResult(no_subscriber=False)
 
@@ -21,9 +26,16 @@ class Link:
 
     def __init__(self) -> None:
         self.sent: list[Done] = []
+        self.withdrawals = 0
+        self.waits = False  # whether what was sent last is still here
 
-    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> None:
+    def send(self, topic: str, payload: bytes, *, expiry_seconds: int | None, done: Done) -> Withdraw:
         self.sent.append(done)
+        return self._withdraw
+
+    def _withdraw(self) -> bool:
+        self.withdrawals += 1
+        return self.waits
 
 
 class Settlements:
@@ -86,3 +98,44 @@ async def test_once_one_is_given_back_so_is_what_a_claim_from_before_brings() ->
         written()
     assert one.take([command(1)], 1e12) == 1
     assert len(link.sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("waits", "said"),
+    [
+        (True, "the broker did not take what was sent before it in time"),
+        (False, "the broker did not acknowledge in time; 1 of them may have arrived"),
+    ],
+)
+async def test_what_is_released_while_it_waits_for_its_turn_is_taken_back_from_the_link(
+    waits: bool, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    link, settlements = Link(), Settlements()
+    link.waits = waits
+    one = publisher(link, settlements)
+    one.take([command(1)], 1e12)
+    one.stop(0.0)
+    looking = asyncio.create_task(one.run())
+    await until(lambda: said in caplog.text)
+    looking.cancel()
+    assert link.withdrawals == 1
+    assert settlements.outcomes == [(1, "released")]
+    assert one.in_hand == []
+
+
+async def test_a_fault_in_what_is_said_of_a_command_fails_it_alone_and_before_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the PUBACK it would end the connection, and the command would stay in hand for ever."""
+
+    def notice(of: Command, **_: object) -> None:
+        if of.command_id.int == 1:
+            raise OverflowError
+
+    monkeypatch.setattr(publishing, "delivery_notice", notice)
+    link, settlements = Link(), Settlements()
+    one = publisher(link, settlements)
+    one.take([command(1), command(2)], 1e12)
+    link.sent[0](HAS_IT)
+    assert settlements.outcomes == [(1, "failed"), (2, "sent")]
+    assert one.in_hand == []

@@ -30,6 +30,24 @@ async def test_a_repeat_is_known_for_as_long_as_its_acknowledgement_can_be_lost(
     assert (len(seen), sent) == (handled, [1, 1])
 
 
+async def test_a_packet_id_that_a_chunk_had_meanwhile_no_longer_names_the_message_from_before() -> None:
+    seen: list[str] = []
+
+    async def handle(message: InboundMessage) -> None:
+        seen.append(message.topic)
+
+    receiver = Receiver(
+        handle, 10, asyncio.sleep, remember_for=60.0, at_once=lambda message: message.topic.endswith("/data")
+    )
+    order = AckOrder(lambda _: None, lambda call: call())
+    hello = InboundMessage("device/a/status", b"{}", 1, duplicate=False)
+    chunk = InboundMessage("device/a/data", b"{}", 1, duplicate=False)
+    for message in (hello, chunk, replace(hello, duplicate=True)):
+        assert receiver.receive(message, 1, order)
+        await receiver.drained(5)
+    assert seen == ["device/a/status", "device/a/status"]
+
+
 async def test_a_message_that_is_not_handled_shows_for_how_long() -> None:
     release = asyncio.Event()
 
