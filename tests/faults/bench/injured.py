@@ -68,15 +68,13 @@ def the_queue_hangs() -> None:
 
 
 def a_task_raises() -> None:
-    """A task that nobody awaits."""
+    """A task that nobody awaits, in the worker's own code."""
 
-    async def raise_soon() -> None:
-        fail()
+    def injure(queue: CommandQueueProcessor) -> None:
+        nobody: Any = None
+        asyncio.get_running_loop().create_task(queue.wait_until_sent_is_recorded(nobody))
 
-    def start(_: CommandQueueProcessor) -> None:
-        asyncio.get_running_loop().create_task(raise_soon())
-
-    at_some_poll(start)
+    at_some_poll(injure)
 
 
 def the_settling_raises() -> None:
@@ -90,7 +88,7 @@ def a_callback_raises() -> None:
 
     def injure(queue: CommandQueueProcessor) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_soon(queue._publisher._receiver._finish, loop.create_future())  # type: ignore[attr-defined]
+        loop.call_soon(queue._sender._receiver._finish, loop.create_future())  # type: ignore[attr-defined]
 
     at_some_poll(injure)
 
@@ -104,7 +102,7 @@ def pahos_thread_raises() -> None:
     """The MQTT client's own thread, at the next message, over the connection that is there."""
 
     def injure(queue: CommandQueueProcessor) -> None:
-        queue._publisher._connection._client.on_message = fail  # type: ignore[attr-defined]
+        queue._sender._connection._client.on_message = fail  # type: ignore[attr-defined]
 
     at_some_poll(injure)
 
