@@ -109,7 +109,7 @@ async def _cast(bench: Bench) -> Cast:
 
 
 async def _play(bench: Bench, worker: WorkerProcess, cast: Cast, fleet: Fleet) -> None:
-    """Have every call made: a mapping, commands, answers, readings, a HELLO that finds a command, a picture."""
+    """Have every call made: a mapping, commands, answers, readings, a HELLO that finds one, a picture."""
     database = bench.database
     fleet.say(f"device/{cast.measures}/data", {"temperature": 21.5})
     await database.all(
