@@ -69,16 +69,9 @@ class InboundRouter:
             DROPPED_MESSAGES.labels("malformed").inc()
             log.warning("[MQTT] Dropped a message on %r: %s", message.topic, error)
 
-    def is_bulk(self, message: InboundMessage) -> bool:
-        """Whether HELLOs and acknowledgements may overtake this message: it is of a picture.
-
-        Not where an edge function gets messages, since it is to have each device's in their order.
-        """
-        return message.topic.endswith("/data") and self.handover is None
-
     def handle_at_once(self, message: InboundMessage) -> bool:
         """Keep a picture's chunk, which needs memory alone; False where `handle` has to see to a message."""
-        if self.standby:
+        if self.standby or self.handover is not None or not message.topic.endswith("/data"):
             return False
         try:
             data = parse_data(parse_topic(message.topic), message.payload, now=self.pictures.now())

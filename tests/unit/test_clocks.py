@@ -5,14 +5,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_service"
 
-# The verbs of the fleet are no part of the worker: they read "2h" by the machine on which they run.
-OUTSIDE = ("devstack", "simulator", "demo", "bench", "fleet")
+# The verbs of the fleet are no part of the worker: they read "2h" by the machine on which they run. Doctor looks
+# whether that machine's clock is right.
+OUTSIDE = ("devstack", "simulator", "demo", "bench", "fleet", "doctor")
 # What they do with it: show it (/health), send it (ping), or judge whether a device's own clock can be right,
 # within days.
 READERS = {
     "service.py": "when the last poll was, for /health",
     "adapters/mqtt/link.py": "since when the link is up or down, for people",
     "adapters/supabase/realtime.py": "since when the doorbell works or not, for people",
+    "alerts/watch.py": "since when something is wrong, for people",
+    "alerts/webhook.py": "when an alert was signed, for its receiver",
     "queue/publishing.py": "when a ping is sent, for its device",
     "devices/pictures.py": "whether the time on a picture is years or days away from now",
 }

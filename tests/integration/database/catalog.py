@@ -50,6 +50,10 @@ from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 where p.pronamespace in (select oid from pg_namespace where nspname in ('public', 'mqtt_private'))
 """
 
+_VIEWS = (
+    "select oid::regclass::text from pg_class where relkind = 'v' and relnamespace = 'public'::regnamespace"
+)
+
 
 def structure(connection: psycopg.Connection) -> Facts:
     """Tables, columns, constraints (of checks the name alone), indexes, policies, triggers, functions."""
@@ -80,3 +84,9 @@ def columns_of(connection: psycopg.Connection) -> dict[str, list[str]]:
     ):
         found.setdefault(table, []).append(column)
     return found
+
+
+def drop_views(connection: psycopg.Connection) -> None:
+    """As docs/commands.md says before a column of a table changes its type."""
+    for (view,) in connection.execute(_VIEWS).fetchall():
+        connection.execute(f"drop view {view}")

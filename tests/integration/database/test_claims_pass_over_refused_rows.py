@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.integration.database.catalog import drop_views
 from tests.integration.database.queue_calls import Queue, Row, copied, emptied, ids
 
 PAST = "2020-01-01"
@@ -70,6 +71,7 @@ def test_a_command_that_may_not_expire_keeps_no_other_from_expiring_or_being_sen
 
 
 def test_a_reason_that_is_too_long_for_an_older_column_stops_no_claim(database: psycopg.Connection) -> None:
+    drop_views(database)
     database.execute("alter table public.device_commands alter column last_error type varchar(255)")
     queue = Queue(database)
     device = queue.device("d1")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
+from tests.integration.database.catalog import drop_views
 from tests.integration.database.queue_calls import copied, reseeded
 from tests.integration.database.test_row_level_security import DEVICE_A, OPERATOR_A, acting_as
 
@@ -192,4 +193,5 @@ def test_an_owner_who_may_not_write_messages_rings_nobody_and_fails_no_statement
 
 def test_a_project_can_still_change_the_types_of_its_own_columns(bell: Bell) -> None:
     with bell.connection.transaction(force_rollback=True):
+        drop_views(bell.connection)
         bell.connection.execute("alter table device_commands alter column command_type type varchar(40)")

@@ -95,6 +95,21 @@ def test_an_echo_of_a_visit_that_has_ended_begins_none(queue: Queue, device: UUI
     assert one(queue.hold("d1", worker="w2"))["ended"] is True
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_hello_is_no_echo_of_a_visit_that_a_picture_began(
+    queue: Queue, device: UUID, *, ended: bool
+) -> None:
+    """Else a device that uploaded to a worker that is gone gets no answer to its HELLO."""
+    queue.image("d1", "w1", image_name="image_1.jpg")
+    if ended:
+        queue.end(device, worker="w1")
+    missed = queue.command(device)
+    answer = queue.hello("d1", "w2")
+    assert (answer["holds_lease"], answer["commands"]) == (True, 1)
+    assert queue.claim_ids("w2") == [missed]
+    assert queue.hello("d1", "w1")["holds_lease"] is False
+
+
 @pytest.mark.usefixtures("device")
 def test_the_lease_is_as_long_as_asked(queue: Queue) -> None:
     queue.hellos({"topic_id": "d1"}, p_lease_seconds=33)

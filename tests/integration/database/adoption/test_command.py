@@ -9,6 +9,7 @@ import pytest
 
 from mqtt_service import cli
 from mqtt_service.adoption.check import run_check
+from mqtt_service.cli import extras
 from tests.integration.database.adoption.conftest import FILES, Owner
 
 
@@ -90,7 +91,7 @@ def test_a_wrong_password_is_one_line_and_status_2(
 def test_without_the_extra_the_one_to_install_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert run_command(monkeypatch) == 2
     assert "pip install '.[database]'" in capsys.readouterr().err
 
