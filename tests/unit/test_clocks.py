@@ -5,8 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_service"
 
-# The verbs of the fleet are no part of the worker: they read "2h" by the machine on which they run. Doctor looks
-# whether that machine's clock is right.
+# The verbs of the fleet are no part of the worker: they read "2h" by the machine on which they run. Doctor
+# looks whether that machine's clock is right.
 OUTSIDE = ("devstack", "simulator", "demo", "bench", "fleet", "doctor")
 # What they do with it: show it (/health), send it (ping), or judge whether a device's own clock can be right,
 # within days.

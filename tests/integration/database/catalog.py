@@ -89,4 +89,4 @@ def columns_of(connection: psycopg.Connection) -> dict[str, list[str]]:
 def drop_views(connection: psycopg.Connection) -> None:
     """As docs/commands.md says before a column of a table changes its type."""
     for (view,) in connection.execute(_VIEWS).fetchall():
-        connection.execute(f"drop view {view}")
+        connection.execute(f"drop view if exists {view} cascade")
