@@ -221,8 +221,9 @@ async def test_an_event_whose_handling_raises(
 
         worker.queue.poll_now = poll_now  # type: ignore[method-assign]
         (device,) = await database.add_active_devices(1)
-        for _ in range(2):
-            command = await database.queue(device["device_id"], "reboot")
+        await database.queue(device["device_id"], "reboot")
+        fault = "An event could not be handled; the poll will find what it announced"
+        await eventually(lambda: lines(fault), "the event whose handling raises")
+        command = await database.queue(device["device_id"], "reboot")
         await database.becomes(command, "sent")
         assert worker.doorbell.status.since == subscribed
-        assert lines("An event could not be handled; the poll will find what it announced")
