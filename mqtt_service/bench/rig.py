@@ -34,6 +34,13 @@ Verb = Literal["publish", "publish-each", "exchange"]
 
 _HERD_SECONDS = 300.0
 
+# Locked first: a worker that still writes takes rows in another order.
+_EMPTY = """
+do $$ begin
+  lock table public.device_commands in exclusive mode;
+  delete from public.device_commands;
+end $$
+"""
 _ADD_DEVICES = """
 insert into public.devices
     (device_mac, device_code, provisioning_status, is_active, company_id, program_id, site_id)
@@ -168,7 +175,7 @@ class Rig:
 
     async def clear(self) -> None:
         """Leave no row that a next measurement would notice."""
-        await self.all("delete from public.device_commands")
+        await self.all(_EMPTY)
         await self.all("vacuum (analyze) public.device_commands")
 
     @asynccontextmanager
