@@ -12,6 +12,7 @@ from psycopg import sql
 
 from mqtt_service.devstack.migrations import apply_migrations, apply_seed
 from mqtt_service.devstack.postgres import EmbeddedPostgres
+from tests.integration.database.queue_calls import Queue, copied, emptied
 
 SUPABASE = Path(__file__).parents[3] / "supabase"
 
@@ -98,3 +99,16 @@ def seeded(seeded_url: str) -> Iterator[psycopg.Connection]:
     """A superuser's connection to seeded_url that commits at once."""
     with psycopg.connect(seeded_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture(scope="module")
+def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
+    """A connection to a migrated database that the tests of one file share, and empty."""
+    with copied(server_url, migrated_template) as connection:
+        yield connection
+
+
+@pytest.fixture
+def queue(shared: psycopg.Connection) -> Queue:
+    """The worker's calls on `shared`, without rows."""
+    return Queue(emptied(shared))

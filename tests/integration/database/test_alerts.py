@@ -1,24 +1,11 @@
 """Which alerts the database finds, and that each is told once, and its recovery too."""
 
 import json
-from collections.abc import Iterator
 
-import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied
+from tests.integration.database.queue_calls import Queue, Row
 from tests.integration.database.test_views import overdue
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def watch(queue: Queue, worker: str = "w1", *found: str) -> list[tuple[str, str]]:

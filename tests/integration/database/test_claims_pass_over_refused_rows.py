@@ -9,15 +9,9 @@ import pytest
 from psycopg import sql
 
 from tests.integration.database.catalog import drop_views
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied, ids
+from tests.integration.database.queue_calls import Queue, Row, emptied, ids
 
 PAST = "2020-01-01"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 @pytest.fixture

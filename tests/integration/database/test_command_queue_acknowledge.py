@@ -1,26 +1,13 @@
 """Devices' answers: which command they mean, and what they may still change."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
-import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, about, copied, emptied
+from tests.integration.database.queue_calls import Queue, Row, about
 
 MAC = "AA:BB:CC:DD:EE:FF"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def sent(queue: Queue, device: UUID, command_type: str = "reboot") -> UUID:

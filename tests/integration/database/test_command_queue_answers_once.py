@@ -1,25 +1,13 @@
 """An answer is used once: whether its call is repeated, or two workers hear it."""
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied, locked_devices
+from tests.integration.database.queue_calls import Queue, Row, locked_devices
 
 MAC = "AA:BB:CC:DD:EE:FF"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def sent(queue: Queue, count: int) -> list[UUID]:

@@ -1,26 +1,14 @@
 """What a claim hands out, in what order, and what it leaves, fails and expires."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, about, copied, emptied, ids, reseeded
+from tests.integration.database.queue_calls import Queue, about, ids, reseeded
 
 NOT_ACTIVE = "device CODE-d1 is not active: map it to a site"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def test_commands_of_a_device_come_in_the_order_of_issue(queue: Queue) -> None:

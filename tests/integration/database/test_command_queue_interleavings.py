@@ -2,21 +2,9 @@
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, copied, emptied, ids, waiting
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
+from tests.integration.database.queue_calls import Queue, ids, waiting
 
 
 @pytest.fixture

@@ -15,13 +15,11 @@ gone.
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -34,7 +32,7 @@ from hypothesis.stateful import (
 )
 
 from tests.integration.database.command_model import DELAY, LEASE, TTL, Model
-from tests.integration.database.queue_calls import Queue, copied, emptied
+from tests.integration.database.queue_calls import Queue, emptied
 
 LONG = os.environ.get("MQTT_SERVICE_LONG_DRILLS") == "1"
 EXAMPLES, STEPS = (2000, 100) if LONG else (100, 50)
@@ -74,12 +72,6 @@ rarely = st.sampled_from([False, False, False, True])
 parts = st.sampled_from([slice(None), slice(None), slice(1), slice(1, None)])
 limits = st.sampled_from([200, 200, 200, 2, 1, 0])
 retry_limits = st.sampled_from([RETRIES, RETRIES, RETRIES, 1])
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 class Worker:

@@ -1,23 +1,11 @@
 """What becomes of claimed commands: sent, failed and tried again, or given back; and only by their holder."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, about, copied, emptied, locked_devices
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
+from tests.integration.database.queue_calls import Queue, about, locked_devices
 
 
 def test_a_sent_command_has_its_time_of_delivery_and_no_lease(queue: Queue) -> None:

@@ -1,23 +1,10 @@
 """No command waits for ever, and none is sent before its time."""
 
-from collections.abc import Iterator
 from uuid import UUID
 
-import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, copied, emptied, ids
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
+from tests.integration.database.queue_calls import Queue, ids
 
 
 @pytest.fixture

@@ -1,22 +1,14 @@
 """What the database says of itself to doctor, and the version of its schema."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
 from mqtt_service.doctor.database import functions_of, triggers_of
 from mqtt_service.migrations import read_migrations
-from tests.integration.database.queue_calls import Queue, Row, copied, reseeded
+from tests.integration.database.queue_calls import Queue, Row, reseeded
 
 FILES = read_migrations()
 FUNCTIONS, TRIGGERS = list(functions_of(FILES)), list(triggers_of(FILES))
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 @pytest.fixture

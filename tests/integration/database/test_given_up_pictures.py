@@ -1,21 +1,14 @@
 """Pictures that fail for the same reason in visit after visit: counted, and given up as one chose."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied
+from tests.integration.database.queue_calls import Queue, Row, emptied
 
 MORNING = "2025-08-29T08:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from tests.integration.database.queue_calls import (
     Queue,
     Row,
     about,
-    copied,
     emptied,
     locked_devices,
     reseeded,
@@ -23,17 +22,6 @@ from tests.integration.database.queue_calls import (
 )
 
 MAPPED = "a0000000-0000-4000-8000-000000000031"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from tests.integration.database.queue_calls import (
     Queue,
     Row,
     about,
-    copied,
-    emptied,
     locked_devices,
     reseeded,
     waiting,
@@ -27,17 +25,6 @@ MAPPED = UUID("a0000000-0000-4000-8000-000000000031")
 NORTH = UUID("a0000000-0000-4000-8000-000000000021")
 SOUTH = UUID("a0000000-0000-4000-8000-000000000022")
 MORNING, EVENING = "2025-08-29T08:00:00Z", "2025-08-29T23:30:00-05:00"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 @pytest.fixture

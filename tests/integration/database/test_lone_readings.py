@@ -17,12 +17,6 @@ SAID = {"topic_id": MAC, "temperature": 20.0, "metadata": {"temperature": 20.0}}
 TIMED = {**SAID, "captured_at": NOON, "metadata": {"temperature": 20.0, "timestamp": NOON}}
 
 
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
 @pytest.fixture
 def queue(shared: psycopg.Connection) -> Queue:
     made = Queue(emptied(shared))

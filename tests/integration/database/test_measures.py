@@ -1,23 +1,7 @@
 """What the database tells for the metrics: how long commands waited, and how many wait."""
 
-from collections.abc import Iterator
-
-import psycopg
-import pytest
-
-from tests.integration.database.queue_calls import Queue, copied, emptied
+from tests.integration.database.queue_calls import Queue
 from tests.integration.database.test_retention import buffers, finished
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def test_a_claim_tells_how_long_a_command_has_waited_since_it_was_to_be_sent(queue: Queue) -> None:

@@ -3,23 +3,16 @@
 All but the last three fail without fn_find_redelivered_acknowledgement.
 """
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied
+from tests.integration.database.queue_calls import Queue, Row, emptied
 
 MAC = "AA:BB:CC:DD:EE:FF"
 FIRST = {"topic_id": MAC, "delivery": "one#900#abc", "ref": "one:a:1"}
 AGAIN = {**FIRST, "ref": "one:b:1", "redelivered": True}
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied, ids, waiting
+from tests.integration.database.queue_calls import Queue, Row, emptied, ids, waiting
 
 PAYLOADS = {
     "capture_image": "{}",
@@ -23,12 +23,6 @@ PAYLOADS = {
 # The project lists water_plants and set_lamp.
 REPEATABLE = ["send_image", "set_wake_schedule", "update_config", "set_lamp"]
 ONCE = ["capture_image", "reboot", "update_firmware", "ping", "water_plants"]
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -1,21 +1,14 @@
 """An answer without an id is for what the device was sent last, be it a command or a reply without a row."""
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied
+from tests.integration.database.queue_calls import Queue, Row, emptied
 
 MAC = "AA:BB:CC:DD:EE:FF"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
 
 
 @pytest.fixture

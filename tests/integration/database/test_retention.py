@@ -1,7 +1,6 @@
 """What is old is removed: final commands, history, readings, pictures; and nothing else."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -9,23 +8,12 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied, ids
+from tests.integration.database.queue_calls import Queue, Row, ids
 from tests.integration.database.test_adoption import OLD_PROJECT
 from tests.integration.database.test_migrations import apply
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 OLD = "2020-01-01T00:00:00+00:00"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def remove(queue: Queue, kind: str, worker: str = "w1", **parameters: object) -> Row:

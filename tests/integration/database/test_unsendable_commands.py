@@ -1,12 +1,11 @@
 """What must not be in a claim's answer: payloads that no worker can take out of it, and what has expired."""
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, copied, emptied
+from tests.integration.database.queue_calls import Queue
 
 DEEP = '{"a":' * 33 + "1" + "}" * 33
 PROBLEMS = {
@@ -17,17 +16,6 @@ PROBLEMS = {
     '{"n": "%s"}' % ("x" * 131072): "command_payload has 131081 bytes, more than 131072",
 }
 HARMLESS = [DEEP[5:-1], '{"n": 1e308, "m": [-1e308, 0.1, "2e309"]}', '{"n": "%s"}' % ("7" * 5000)]
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def smuggle(queue: Queue, command: UUID, payload: str) -> None:

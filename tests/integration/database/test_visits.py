@@ -1,7 +1,6 @@
 """Who speaks to a device that is awake: leases, echoes, takeovers, ends."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from uuid import UUID
@@ -9,18 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied, locked_devices, waiting
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
+from tests.integration.database.queue_calls import Queue, Row, locked_devices, waiting
 
 
 @pytest.fixture

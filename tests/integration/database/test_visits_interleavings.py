@@ -8,23 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from uuid import UUID
 
-import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, Row, copied, emptied, waiting
+from tests.integration.database.queue_calls import Queue, Row, waiting
 
 MORNING = "2025-08-29T08:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 @pytest.fixture

@@ -2,32 +2,18 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-import pytest_asyncio
 
 from mqtt_service.devstack.faults import RealtimeFaults
-from mqtt_service.devstack.stack import Stack, running_stack
-from tests.integration.worker.harness import SITE, Rows, eventually, rows, running_worker, wire
+from mqtt_service.devstack.stack import Stack
+from tests.integration.worker.harness import SITE, Rows, eventually, running_worker, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack(data_dir=None) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def database(stack: Stack) -> AsyncIterator[Rows]:
-    async with rows(stack) as view:
-        yield view
 
 
 ON_THE_WIRE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

@@ -1,17 +1,15 @@
 """Pictures of inexact firmware, and pictures that can never succeed: with the real worker and stack."""
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from mqtt_service.devstack.stack import Stack, running_stack
+from mqtt_service.devstack.stack import Stack
 from mqtt_service.service import Worker
-from tests.integration.worker.harness import Rows, Wire, eventually, rows, running_worker, wire
+from tests.integration.worker.harness import Rows, Wire, eventually, running_worker, wire
 from tests.unit.protocol.jpeg_samples import WITH_THUMBNAIL
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,18 +19,6 @@ SIZE = 128
 PADDED = WITH_THUMBNAIL + bytes(1000)
 EVEN = WITH_THUMBNAIL + bytes(-len(WITH_THUMBNAIL) % SIZE)
 CUT = WITH_THUMBNAIL[:-50]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack(data_dir=None) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def database(stack: Stack) -> AsyncIterator[Rows]:
-    async with rows(stack) as view:
-        yield view
 
 
 def new_id() -> str:

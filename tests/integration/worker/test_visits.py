@@ -2,35 +2,21 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from mqtt_service.devstack.stack import Stack, running_stack
+from mqtt_service.devstack.stack import Stack
 from mqtt_service.metrics import REGISTRY
-from tests.integration.worker.harness import Rows, Wire, eventually, rows, running_worker, wire
+from tests.integration.worker.harness import Rows, Wire, eventually, running_worker, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOPICS = ("device/+/cmd", "ESP32CAM/+/cmd", "device/+/ack", "ESP32CAM/+/ack")
 PICTURE = b"\xff\xd8" + bytes(range(256)) * 12 + b"\xff\xd9"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack(data_dir=None) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def database(stack: Stack) -> AsyncIterator[Rows]:
-    async with rows(stack) as view:
-        yield view
 
 
 def new_id() -> str:

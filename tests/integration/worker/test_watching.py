@@ -1,36 +1,22 @@
 """A worker on the embedded stack: metrics after a command, what is removed when old, an alert of its own."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from mqtt_service.adapters.supabase.retention import RetentionGateway
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions, connect
-from mqtt_service.devstack.stack import Stack, running_stack
+from mqtt_service.devstack.stack import Stack
 from mqtt_service.retention import Keep, Retention
 from mqtt_service.service import Worker
-from tests.integration.worker.harness import Rows, eventually, rows, running_worker, settings, wire
+from tests.integration.worker.harness import Rows, eventually, running_worker, settings, wire
 from tests.integration.worker.test_alerts import receiving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack(data_dir=None) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def database(stack: Stack) -> AsyncIterator[Rows]:
-    async with rows(stack) as view:
-        yield view
 
 
 async def series(worker: Worker, *, password: str) -> dict[str, float]:
