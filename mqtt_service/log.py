@@ -8,12 +8,14 @@ import json
 import logging
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
 CONTEXT = ("command", "device", "worker")
 _PERIOD = 60.0
+_MOST_REMEMBERED = 1_000
 
 
 def context(**fields: object) -> dict[str, object]:
@@ -41,6 +43,23 @@ class RateLimitedWarning:
         if self._next is None or now >= self._next:
             self._log.warning("%s (%d time(s) since the last such line)", text, self._times)
             self._next, self._times = now + _PERIOD, 0
+
+
+class SaidBefore:
+    """Remembers what was said of whom, so that it is said once; of these, the most recent 1,000."""
+
+    def __init__(self) -> None:
+        self._said: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def note(self, about: str, what: str) -> bool:
+        """Whether this was said before; from now on it was."""
+        if (about, what) in self._said:
+            self._said.move_to_end((about, what))
+            return True
+        self._said[about, what] = None
+        if len(self._said) > _MOST_REMEMBERED:
+            self._said.popitem(last=False)
+        return False
 
 
 class TextFormatter(logging.Formatter):

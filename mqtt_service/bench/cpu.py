@@ -9,7 +9,7 @@ measures that one: it hardly changes with what else runs.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mqtt_service.bench.bare_paho import COMMANDS, Message
 from mqtt_service.bench.commands import all_are, all_heard
@@ -54,27 +54,23 @@ async def measure_cpu(rig: Rig, commands: int, pictures: int, chunks: int, round
     ]
 
 
-async def _dispatch(rig: Rig, worker: WorkerProcess, commands: int) -> _Work:
-    """From the insert until all rows say `sent`."""
+async def _dispatch(
+    rig: Rig, worker: WorkerProcess, commands: int, status: Literal["sent", "acknowledged"] = "sent"
+) -> _Work:
+    """From the insert until all rows say `status`."""
     await rig.clear()
     with rig.listener(*COMMANDS) as listener:
         before = worker.usage.cpu()
         await rig.queue_backlog(commands)
         await all_heard(listener, commands)
-        await all_are(rig, "sent", commands)
+        await all_are(rig, status, commands)
         return _Work(listener.messages(), worker.usage.cpu() - before)
 
 
 async def _cycle(rig: Rig, worker: WorkerProcess, commands: int) -> _Work:
-    """From the insert until all rows say `acknowledged`."""
-    await rig.clear()
+    """The same until all rows say `acknowledged`."""
     async with rig.devices_that_answer():
-        with rig.listener(*COMMANDS) as listener:
-            before = worker.usage.cpu()
-            await rig.queue_backlog(commands)
-            await all_heard(listener, commands)
-            await all_are(rig, "acknowledged", commands)
-            return _Work(listener.messages(), worker.usage.cpu() - before)
+        return await _dispatch(rig, worker, commands, "acknowledged")
 
 
 async def _upload(rig: Rig, worker: WorkerProcess, upload: Upload) -> _Work:

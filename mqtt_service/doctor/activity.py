@@ -60,44 +60,40 @@ def _clash(worker: WorkerSeen) -> Finding:
 
 def commands(queue: QueueSeen) -> Iterator[Finding]:
     """What waits longer than it should, and what to look at first."""
-    if queue.overdue:
-        oldest = (queue.oldest_overdue or 0.0) / 60
-        yield Finding(
-            "queue",
-            "warning",
-            f"{_count(queue.overdue)} commands wait to be sent, the oldest for {oldest:.0f} min",
-            "see that a worker runs (above), and the log for [CommandQueue]",
-        )
-    else:
-        yield Finding("queue", "ok", "no command waits for longer than two minutes")
-    if queue.unanswered:
-        yield Finding(
-            "answers",
-            "warning",
-            f"{_count(queue.unanswered)} commands were sent more than an hour ago and not answered",
-            "see whether the device wakes (devices.last_seen_at) and publishes on device/<id>/ack",
-        )
-    else:
-        yield Finding("answers", "ok", "no command waits for its answer for longer than an hour")
-    if queue.given_up:
-        yield Finding(
-            "retries",
-            "warning",
-            f"{_count(queue.given_up)} commands of the last day failed for good",
-            "last_error of the command says why; if it names the broker, see above",
-        )
-    else:
-        yield Finding("retries", "ok", "none within a day")
-    if queue.welcomes_due:
-        yield Finding(
-            "welcomes",
-            "warning",
-            f"{_count(queue.welcomes_due)} mapped devices wait for their welcome",
-            "see that a worker runs and hears Realtime (above), and the log for [PROVISIONING]",
-        )
-    else:
-        yield Finding("welcomes", "ok", "no mapped device waits for its welcome")
+    oldest = (queue.oldest_overdue or 0.0) / 60
+    yield _waiting(
+        "queue",
+        queue.overdue,
+        f"commands wait to be sent, the oldest for {oldest:.0f} min",
+        "see that a worker runs (above), and the log for [CommandQueue]",
+        otherwise="no command waits for longer than two minutes",
+    )
+    yield _waiting(
+        "answers",
+        queue.unanswered,
+        "commands were sent more than an hour ago and not answered",
+        "see whether the device wakes (devices.last_seen_at) and publishes on device/<id>/ack",
+        otherwise="no command waits for its answer for longer than an hour",
+    )
+    yield _waiting(
+        "retries",
+        queue.given_up,
+        "commands of the last day failed for good",
+        "last_error of the command says why; if it names the broker, see above",
+        otherwise="none within a day",
+    )
+    yield _waiting(
+        "welcomes",
+        queue.welcomes_due,
+        "mapped devices wait for their welcome",
+        "see that a worker runs and hears Realtime (above), and the log for [PROVISIONING]",
+        otherwise="no mapped device waits for its welcome",
+    )
 
 
-def _count(number: int) -> str:
-    return f"{number} or more" if number >= _ENOUGH else str(number)
+def _waiting(check: str, number: int, seen: str, cure: str, *, otherwise: str) -> Finding:
+    """A warning with this cure where there are any."""
+    if not number:
+        return Finding(check, "ok", otherwise)
+    count = f"{number} or more" if number >= _ENOUGH else str(number)
+    return Finding(check, "warning", f"{count} {seen}", cure)

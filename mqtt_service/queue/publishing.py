@@ -71,7 +71,7 @@ class _Lane:
     unwritten: int = 0
     closed_by: str | None = None
     reopened_at: float = 0.0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event | None = None  # there is one while somebody waits for it
 
 
 class CommandPublisher:
@@ -153,6 +153,7 @@ class CommandPublisher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_MAX_WAIT_FOR_PUBACK):
                     while sending is not None and lane.sending is sending:
+                        lane.changed = lane.changed or asyncio.Event()
                         await lane.changed.wait()
             if lane.unwritten:
                 await self._settler.wait_until_written()
@@ -270,8 +271,9 @@ class CommandPublisher:
                 del self._lanes[device_id]
 
     def _note_change(self, lane: _Lane) -> None:
-        lane.changed.set()
-        lane.changed = asyncio.Event()
+        if lane.changed is not None:
+            lane.changed.set()
+            lane.changed = None
         self._changed.set()
 
     def _log_released(self) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from mqtt_service import repairs
+from mqtt_service import log
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.repairs import Repairs
 
@@ -43,7 +43,7 @@ def test_a_kind_is_logged_once_a_device(caplog: pytest.LogCaptureFixture) -> Non
 def test_those_that_were_heard_from_longest_ago_are_forgotten(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repairs, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(log, "_MOST_REMEMBERED", 2)
     told = Repairs("data")
     for device in ("d1", "d2", "d1", "d3"):
         told.report(device, {"quotes"})
@@ -58,4 +58,4 @@ def test_devices_without_end_take_no_memory_without_end() -> None:
     told = Repairs("data")
     for number in range(3_000):
         told.report(f"d{number}", {"quotes", "encoding"})
-    assert len(told._said) == repairs._MOST_REMEMBERED
+    assert len(told._said._said) == log._MOST_REMEMBERED
