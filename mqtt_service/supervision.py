@@ -13,7 +13,7 @@ a process that was stopped for a while (a suspended machine, say) has done nothi
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any
@@ -47,10 +47,12 @@ class Failures:
         return {part: error for part, (error, when) in self._failed.items() if when > oldest}
 
 
-async def keep_running(name: str, part: Part, failures: Failures) -> None:
+async def keep_running(
+    name: str, part: Part, failures: Failures, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
     """Run a part for ever, starting it again when it fails; raise once it failed five times in a row.
 
-    A part that returns is finished.
+    A part that returns is finished. `sleep` waits the seconds of the backoff.
     """
     loop = asyncio.get_running_loop()
     in_a_row = 0
@@ -66,7 +68,7 @@ async def keep_running(name: str, part: Part, failures: Failures) -> None:
                 raise
             delay = 2.0 ** (in_a_row - 1)
             log.exception("[SERVICE] The %s failed, next start in %.0f s", name, delay)
-            await asyncio.sleep(delay)
+            await sleep(delay)
         else:
             log.info("[SERVICE] The %s ended", name)
             return

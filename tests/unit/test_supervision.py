@@ -58,13 +58,12 @@ async def test_what_a_library_or_the_service_on_purpose_leaves_behind_is_a_line_
     assert "never retrieved" in caplog.text
 
 
-async def test_a_part_that_fails_is_started_again_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_that_fails_is_started_again_and_named() -> None:
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
     starts = 0
 
     async def part() -> None:
@@ -74,22 +73,20 @@ async def test_a_part_that_fails_is_started_again_and_named(monkeypatch: pytest.
             raise KeyError("a secret")
 
     failures = Failures()
-    await keep_running("part", part, failures)
+    await keep_running("part", part, failures, sleep)
     assert (starts, pauses) == (4, [1.0, 2.0, 4.0])
     assert failures.recent() == {"part": "KeyError; see the log"}
 
 
-async def test_a_part_that_keeps_failing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_that_keeps_failing_is_given_up() -> None:
     async def sleep(_: float) -> None:
         return
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
 
     async def part() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        await keep_running("part", part, Failures())
+        await keep_running("part", part, Failures(), sleep)
 
 
 async def test_work_that_goes_on_is_no_standstill() -> None:
