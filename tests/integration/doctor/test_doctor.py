@@ -23,7 +23,7 @@ from mqtt_service.doctor.findings import CHECKS, Finding
 from mqtt_service.doctor.run import examine
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.migrations import read_migrations
-from mqtt_service.service import mqtt_options
+from mqtt_service.part_options import mqtt_options
 from tests.integration.worker.harness import Rows, eventually, rows, running_worker, settings
 from tests.integration.worker.mosquitto import Mosquitto, free_port
 from tests.integration.worker.test_mqtt_refusals import make_certificates, run_program
