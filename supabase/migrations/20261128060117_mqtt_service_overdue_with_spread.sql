@@ -1,7 +1,7 @@
 -- devices_overdue reckons with the spread of wakes: by_two_wakes said so too early for a device whose schedule is moved.
 
--- The spread of sites without one of their own, in seconds. A member of a company, whom the view above serves, may not read
--- the table.
+-- The spread of sites without one of their own, in seconds. Security definer, since a member of a company, whom the view
+-- below serves, may not read the table.
 create or replace function mqtt_private.fn_default_wake_spread() returns int
 language sql stable security definer set search_path = '' as $$
   select seconds from mqtt_private.wake_spread
