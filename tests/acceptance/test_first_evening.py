@@ -159,6 +159,8 @@ def test_doctor_names_what_is_wrong_in_the_settings(evening: Evening, tmp_path: 
         others = diagnosis.wrong().keys() - {name}
         # The certificate of a test ends soon.
         assert others == ({"certificate"} if name == "subscribe" else set())
+    assert seen[0].found["schema"]["seen"] == "not looked at: Key: key is broken"
+    assert seen[4].wrong()["certificate"] == "renew the broker's certificate"
     assert "is a publishable key" in seen[1].found["key"]["seen"]
     assert "sb_publishable_0123456789" not in str(seen[1].found)
     assert f"nothing listens on 127.0.0.1:{gone}" in seen[2].found["broker_answers"]["seen"]
