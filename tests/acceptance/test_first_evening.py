@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import httpx
@@ -39,7 +38,6 @@ from tests.integration.worker.test_mqtt_refusals import make_certificates, run_p
 MEADOW = ["02:00:00:00:0F:01", "02:00:00:00:0F:02", "02:00:00:00:0F:03"]
 CAMERA = "02:00:00:00:0F:09"
 OLD_DEVICES = 2500
-HEALTHY_WITHIN = 10.0
 
 # As they stood before there were triggers: mapped, and never made active.
 _ADD_OLD_DEVICES = """
@@ -170,14 +168,14 @@ def test_doctor_names_what_the_database_lacks_and_its_cures_cure(evening: Evenin
     for function in ("fn_examine_project(text[], text[])", "fn_mqtt_service_schema()"):
         evening.database.execute(f"drop function public.{function}")
     older = evening.doctor("--no-broker")
-    assert (older.status, older.wrong().keys()) == (1, {"schema"})
+    assert (older.status, set(older.wrong())) == (1, {"schema"})
     assert older.found["schema"]["seen"].endswith(f"up to {read_migrations()[-1].file}")
     assert older.wrong()["schema"].startswith("apply them: mqtt-service migrations")
     evening.database.execute(evening.type("migrations").stdout.encode())
 
     evening.database.execute("alter publication supabase_realtime drop table public.devices")
     unpublished = evening.doctor("--no-broker")
-    assert (unpublished.status, unpublished.wrong().keys()) == (1, {"publication", "row_events"})
+    assert (unpublished.status, set(unpublished.wrong())) == (1, {"publication", "row_events"})
     evening.database.execute(unpublished.wrong()["publication"].removeprefix("run: ").encode())
     cured = evening.doctor("--no-broker")
     assert (cured.status, cured.wrong()) == (0, {})
@@ -188,7 +186,7 @@ def test_doctor_names_a_second_worker_with_the_same_id(evening: Evening) -> None
     with twice as first, worker(evening.stack, evening.directory, MQTT_CLIENT_ID="twice"):
         assert first.process.popen.wait(20) == 0  # it leaves the session to the newer one
         both = evening.doctor("--no-broker", MQTT_CLIENT_ID="twice")
-    assert (both.status, both.wrong().keys()) == (0, {"client_id"})
+    assert (both.status, set(both.wrong())) == (0, {"client_id"})
     assert "two workers used MQTT_CLIENT_ID twice" in both.found["client_id"]["seen"]
     assert both.wrong()["client_id"].startswith("give each running copy a MQTT_CLIENT_ID of its own")
 
@@ -283,7 +281,7 @@ def with_a_terminal(evening: Evening, *words: str) -> tuple["subprocess.Complete
 
 
 def test_what_fails_is_alerted_of_cancelled_tried_again_and_over(evening: Evening) -> None:
-    """The alerts come from the Procfile's line, which is healthy in time and ends as hosts expect."""
+    """The alerts come from the Procfile's line, which becomes healthy and ends as hosts expect."""
     add_device(evening.database, CAMERA, "CAMERA")
     assert evening.type("map", CAMERA, "Alder North").returncode == 0
     with camera(evening) as answers, receiver() as told:
@@ -395,11 +393,11 @@ def receiver() -> Iterator[Told]:
 
 @contextmanager
 def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
-    """The Procfile's line as a host starts it: on its port, healthy within 10 s, and ended by SIGTERM."""
+    """The Procfile's line as a host starts it, on a port, and ends it, by SIGTERM; in time: test_deploy.py."""
     kind, _, line = (ROOT / "Procfile").read_text(encoding="utf-8").strip().partition(": ")
     program, *words = shlex.split(line)
     assert (kind, program) == ("web", "python")
-    port, began = free_port(), monotonic()
+    port = free_port()
     settings = {"PORT": str(port), "DYNO": "web.1", "MQTT_CLIENT_ID": "", "ALERT_URL": alert_url}
     with subprocess.Popen(
         [sys.executable, *words], env=evening.environment(settings), cwd=evening.directory,
@@ -407,8 +405,7 @@ def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
     ) as process:  # fmt: skip
         try:
             eventually(lambda: healthy(port) or process.poll() is not None, "a healthy worker")
-            assert monotonic() - began < HEALTHY_WITHIN * 3  # this machine may do much else
-            yield
+                yield
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=30)
         finally:

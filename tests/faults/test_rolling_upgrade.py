@@ -21,6 +21,7 @@ from mqtt_service.devstack.stack import running_stack
 from mqtt_service.migrations import supabase_folder
 from tests.faults.bench.drills import drill, report
 from tests.faults.bench.given_back import given_back
+from tests.faults.bench.processes import ROOT
 from tests.faults.bench.rig import Bench, running_bench
 from tests.faults.test_rolling_deploy import load, under_way
 from tests.integration.database.test_migrations import FIRST_SET
@@ -29,7 +30,7 @@ from tests.requirements import require
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MORE = drill(short=100, long=2000)
-OLD_CODE = os.environ.get("MQTT_SERVICE_OLD_CODE")
+OLD_CODE = os.environ.get("MQTT_SERVICE_OLD_CODE", str(ROOT))
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -50,8 +51,7 @@ async def older(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_migrations_are_applied_beneath_a_worker_and_the_next_takes_over(older: Bench) -> None:
     """Fails where a new function takes the place of an old one without a default for what is new."""
     bench = older
-    code = {} if OLD_CODE is None else {"PYTHONPATH": OLD_CODE}
-    async with bench.devices() as fleet, bench.worker("old", **code) as old, load(bench) as end:
+    async with bench.devices() as fleet, bench.worker("old", PYTHONPATH=OLD_CODE) as old, load(bench) as end:
         await under_way(fleet, MORE)
         applied = await apply_migrations(bench.stack.db_url, supabase_folder() / "migrations")
         assert len(applied) > 10
