@@ -393,7 +393,7 @@ def receiver() -> Iterator[Told]:
 
 @contextmanager
 def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
-    """The Procfile's line as a host starts it, on a port, and ends it, by SIGTERM; in time: test_deploy.py."""
+    """The Procfile's line as a host starts it, on a port, and ends it; in time: test_deploy.py."""
     kind, _, line = (ROOT / "Procfile").read_text(encoding="utf-8").strip().partition(": ")
     program, *words = shlex.split(line)
     assert (kind, program) == ("web", "python")
@@ -405,7 +405,7 @@ def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
     ) as process:  # fmt: skip
         try:
             eventually(lambda: healthy(port) or process.poll() is not None, "a healthy worker")
-                yield
+            yield
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=30)
         finally:
