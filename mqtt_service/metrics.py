@@ -172,7 +172,7 @@ REFUSED_COMMANDS = Gauge(
 )
 HELLO_SECONDS = Histogram(
     "mqtt_service_hello_seconds",
-    "From a HELLO until it is recorded and its visit begins.",
+    "From a HELLO until the broker had the first reply to it; not of devices that commands waited for.",
     buckets=_FAST,
     registry=REGISTRY,
 )

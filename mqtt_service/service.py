@@ -15,14 +15,12 @@ from datetime import UTC, datetime, timedelta
 from starlette.applications import Starlette
 from supabase import AsyncClient
 
+from mqtt_service import part_options
 from mqtt_service.adapters.mqtt.link import MqttLink
 from mqtt_service.adapters.mqtt.messages import InboundMessage
-from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.command_bell import RingGateway
-from mqtt_service.adapters.supabase.commands import RetryPolicy
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
-from mqtt_service.adapters.supabase.edge_function import EdgeFunction
 from mqtt_service.adapters.supabase.examination import ExaminationGateway
 from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.measured import (
@@ -38,19 +36,14 @@ from mqtt_service.adapters.supabase.retention import RetentionGateway
 from mqtt_service.adapters.supabase.storage import PictureStore
 from mqtt_service.adapters.supabase.telemetry import TelemetryGateway
 from mqtt_service.adapters.supabase.transport import DatabaseFunctions
-from mqtt_service.adapters.supabase.visits import VisitGateway, VisitPolicy
+from mqtt_service.adapters.supabase.visits import VisitGateway
 from mqtt_service.adapters.supabase.workers import WorkerGateway
-from mqtt_service.alerts.watch import AlertWatch
-from mqtt_service.alerts.webhook import Webhook
 from mqtt_service.config import Settings
-from mqtt_service.devices.giving_up import GiveUpPolicy
-from mqtt_service.devices.handover import Handover
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.provisioning import Provisioner
 from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.telemetry import TelemetryHandler
-from mqtt_service.devices.visit import VisitOptions
 from mqtt_service.devices.visits import Visits
 from mqtt_service.endpoints import http_app
 from mqtt_service.health import Snapshot
@@ -65,11 +58,10 @@ from mqtt_service.metrics import (
 )
 from mqtt_service.migrations import read_migrations
 from mqtt_service.project_check import check_project, check_schema, set_wake_spread
-from mqtt_service.protocol.assembly import Limits
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
-from mqtt_service.retention import Keep, Retention
+from mqtt_service.retention import Retention
 from mqtt_service.session_takeover import SessionTakeover
 from mqtt_service.supervision import Failures, Part, wait_until_stalled
 
@@ -106,7 +98,7 @@ class Worker:
             WorkerGateway(database, worker_id), settings.mqtt_client_id, worker_id
         )
         self.link = MqttLink(
-            mqtt_options(settings),
+            part_options.mqtt_options(settings),
             subscriptions=subscriptions(settings.mqtt_shared_group),
             handler=self._handle,
             at_once=self._handle_at_once,
@@ -125,15 +117,17 @@ class Worker:
         self._wire_queue(database)
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
-        self.alerts = _alerts(settings, AlertGateway(database, worker_id), worker_id, self.link)
+        self.alerts = part_options.alerts(settings, AlertGateway(database, worker_id), worker_id, self.link)
         self._queue_gauge = QueueGauge(database)
         self.retention = Retention(
-            RetentionGateway(database, worker_id), PictureStore(client), _keep(settings)
+            RetentionGateway(database, worker_id), PictureStore(client), part_options.keep(settings)
         )
 
     def _wire_queue(self, database: DatabaseFunctions) -> None:
         settings = self._settings
-        self._commands = MeasuredCommandGateway(database, self._worker_id, _retry_policy(settings))
+        self._commands = MeasuredCommandGateway(
+            database, self._worker_id, part_options.retry_policy(settings)
+        )
         self.queue = CommandQueueProcessor(
             self._commands,
             self.link,
@@ -147,15 +141,15 @@ class Worker:
 
     def _wire_devices(self, database: DatabaseFunctions, client: AsyncClient, visit_lease: float) -> None:
         settings, worker_id = self._settings, self._worker_id
-        policy = _visit_policy(settings, visit_lease)
+        policy = part_options.visit_policy(settings, visit_lease)
         visits = VisitGateway(database, worker_id, policy)
         self.pictures = Pictures(
             ImageGateway(database, worker_id, policy, settings.supabase_url),
             PictureStore(client),
-            _limits(settings),
+            part_options.limits(settings),
             worker_id,
             temperature_unit=settings.temperature_unit,
-            give_up=GiveUpPolicy(settings.image_give_up, settings.image_give_up_after),
+            give_up=part_options.give_up_policy(settings),
         )
         self.telemetry = TelemetryHandler(
             TelemetryGateway(database, worker_id, policy),
@@ -165,7 +159,12 @@ class Worker:
         )
         self.replies = ReplyLog(visits)
         self.visits = Visits(
-            visits, self.link, self.pictures, self.replies, _visit_options(settings), self._poll_now
+            visits,
+            self.link,
+            self.pictures,
+            self.replies,
+            part_options.visit_options(settings),
+            self._poll_now,
         )
         self.heartbeats = HeartbeatHandler(
             MeasuredHeartbeatGateway(database, worker_id, policy),
@@ -173,11 +172,13 @@ class Worker:
             worker_id,
             shared=settings.mqtt_shared_group is not None,
         )
-        self.handover = _handover(settings)
+        self.handover = part_options.handover(settings)
 
     def _wire_inbound(self, database: DatabaseFunctions) -> None:
         self.acknowledgements = AcknowledgementHandler(
-            MeasuredAcknowledgementGateway(database, self._worker_id, _retry_policy(self._settings)),
+            MeasuredAcknowledgementGateway(
+                database, self._worker_id, part_options.retry_policy(self._settings)
+            ),
             self.queue,
             AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
             self._worker_id,
@@ -346,68 +347,3 @@ async def _within(seconds: float, work: Awaitable[None]) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await work
-
-
-def mqtt_options(settings: Settings) -> MqttOptions:
-    """How a worker with these settings uses the broker."""
-    return MqttOptions(
-        host=settings.mqtt_host,
-        port=settings.mqtt_port,
-        tls=settings.mqtt_tls,
-        ca_file=settings.mqtt_ca_file,
-        username=settings.mqtt_username,
-        password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
-        client_id=settings.mqtt_client_id,
-    )
-
-
-def _retry_policy(settings: Settings) -> RetryPolicy:
-    return RetryPolicy(settings.max_retries, settings.retry_delay, settings.command_ttl, settings.standby)
-
-
-def _visit_policy(settings: Settings, lease: float) -> VisitPolicy:
-    return VisitPolicy(
-        settings.register_devices, settings.registrations_per_minute, settings.redelivery_limit, lease
-    )
-
-
-def _visit_options(settings: Settings) -> VisitOptions:
-    return VisitOptions(
-        silence=settings.image_silence, longest=settings.visit_max_age, wake_format=settings.wake_format
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_bytes=settings.image_max_bytes,
-        max_chunks=settings.image_max_chunks,
-        per_device=settings.images_per_device,
-        in_flight=settings.images_in_flight,
-        buffered_bytes=settings.image_buffer_bytes,
-    )
-
-
-def _alerts(settings: Settings, gateway: AlertGateway, worker: str, link: MqttLink) -> AlertWatch | None:
-    if settings.alert_url is None:
-        return None
-    secret = settings.alert_secret.get_secret_value() if settings.alert_secret else None
-    webhook = Webhook(settings.alert_url.get_secret_value(), secret)
-    clock = asyncio.get_running_loop().time
-    return AlertWatch(gateway, webhook, worker, lambda: link.connected, clock=clock)
-
-
-def _keep(settings: Settings) -> Keep:
-    return Keep(
-        commands=settings.retention_commands,
-        history=settings.retention_history,
-        telemetry=settings.retention_telemetry,
-        images=settings.retention_images,
-    )
-
-
-def _handover(settings: Settings) -> Handover | None:
-    if settings.edge_handover == "off":
-        return None
-    key = settings.supabase_secret_key.get_secret_value()
-    function = EdgeFunction(settings.supabase_url, key, settings.edge_function, timeout=settings.edge_timeout)
-    return Handover(function, mode=settings.edge_handover, limit=settings.edge_buffer)

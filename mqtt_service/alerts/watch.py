@@ -1,7 +1,8 @@
 """Looks each minute for what a person should be told, and tells it once.
 
-The database decides what is new and what is over, and which worker tells it. Only while the database itself
-is away, each worker tells that by itself.
+The database decides what is new and what is over, and which worker tells it. While the database itself is
+away nothing can decide that: the worker that looked last tells it, and the others only when that lasts, since
+they cannot know whether it did.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 _EVERY = 60.0
 # What is away for less than this comes back by itself.
 _AWAY = 180.0
+# Before that, the worker that looked last has told it, if it runs and has not lost its network alone.
+_AWAY_FOR_OTHERS = 900.0
 
 
 class Gateway(Protocol):
@@ -60,12 +63,14 @@ class AlertWatch:
         self._broker_away = _Outage(clock)
         self._database_away = _Outage(clock)
         self._told_of_database: Alert | None = None
+        # Whether this worker is the one that looks; one that never reached the database knows of no other.
+        self._looks = True
 
     async def run(self) -> None:
-        """Look each minute."""
+        """Look at once, so that what was found before a restart waits for nobody, and then each minute."""
         while True:
-            await asyncio.sleep(self._every)
             await self.look()
+            await asyncio.sleep(self._every)
 
     async def look(self) -> None:
         """Look once, and tell what is to be told; what cannot be told now is told at a later look."""
@@ -81,6 +86,7 @@ class AlertWatch:
             await self._tell_of_database(error)
             return
         self._database_away.note(away=False)
+        self._looks = watched.held
         await self._tell_that_database_is_back()
         if watched.alerts and await self._tell(watched.alerts):
             try:
@@ -89,7 +95,7 @@ class AlertWatch:
                 log.warning("[ALERT] Told, and may be told again: %s", error)
 
     async def _tell_of_database(self, error: ServiceError) -> None:
-        minutes = self._database_away.minutes()
+        minutes = self._database_away.minutes(_AWAY if self._looks else _AWAY_FOR_OTHERS)
         if minutes is None or self._told_of_database is not None:
             return
         text = f"{self._worker}: Supabase has not answered for {minutes} minutes ({type(error).__name__})"
@@ -129,7 +135,7 @@ class _Outage:
         elif self._since is None:
             self._since = self._clock()
 
-    def minutes(self) -> int | None:
-        """For how many minutes; None where it is there, or not away for long."""
+    def minutes(self, at_least: float = _AWAY) -> int | None:
+        """For how many minutes; None where it is there, or not away for so many seconds."""
         seconds = 0.0 if self._since is None else self._clock() - self._since
-        return round(seconds / 60) if seconds >= _AWAY else None
+        return round(seconds / 60) if seconds >= at_least else None

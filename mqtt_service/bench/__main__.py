@@ -12,6 +12,7 @@ Ratios are what counts; what stands beside them are this machine's own figures.
     far        the worker against an API that is 40 ms away
     peers      procrastinate and a polling service on the same server and broker
     scale      more workers, and more devices
+    endurance  many commands through one worker: what they leave in its memory and the tables
     claims     a claim beside a million finished rows, and a hundred thousand for later
 """
 
@@ -33,6 +34,7 @@ from mqtt_service.bench.claims import measure_claims
 from mqtt_service.bench.commands import measure_cycle, measure_dispatch
 from mqtt_service.bench.costs import measure_costs
 from mqtt_service.bench.cpu import measure_cpu
+from mqtt_service.bench.endurance import measure_endurance
 from mqtt_service.bench.far import measure_far
 from mqtt_service.bench.herd import measure_herd
 from mqtt_service.bench.latency import measure_latency
@@ -66,6 +68,7 @@ class Part(StrEnum):
     FAR = "far"
     PEERS = "peers"
     SCALE = "scale"
+    ENDURANCE = "endurance"
     CLAIMS = "claims"
 
 
@@ -99,6 +102,8 @@ class Sizes:
     workers: Sequence[int]
     fleets: Sequence[int]
     herd: int
+    endurance_commands: int
+    endurance_rounds: int
 
     def full(self) -> "Sizes":
         """The large sizes of what lasts: memory and scale."""
@@ -109,6 +114,7 @@ class Sizes:
             lasting_pictures=1_000,
             workers=(1, 2, 4),
             fleets=(10, 1_000, 100_000),
+            endurance_commands=1_000_000,
         )
 
     @property
@@ -127,7 +133,8 @@ def main(  # noqa: PLR0913 - each is an option
         bool,
         typer.Option(
             "--full",
-            help="Memory after 100,000 commands and 1,000 pictures; 4 workers; 100,000 devices.",
+            help="Memory after 100,000 commands and 1,000 pictures; 4 workers; 100,000 devices; "
+            "1,000,000 commands of endurance.",
         ),
     ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of dispatch, cycle and chunks.")] = 3,
@@ -154,6 +161,8 @@ def main(  # noqa: PLR0913 - each is an option
     ] = 5.0,
     workers: Annotated[list[int] | None, typer.Option(min=1, help="Workers side by side; 1 and 2.")] = None,
     fleets: Annotated[list[int] | None, typer.Option(min=1, help="Devices; 10 and 1,000.")] = None,
+    endurance_commands: Annotated[int, typer.Option(min=2, help="Commands of endurance.")] = 50_000,
+    endurance_rounds: Annotated[int, typer.Option(min=2, help="Rounds that they come in.")] = 5,
 ) -> None:
     """Measure, and print a table. Exit status 0 unless something could not be measured."""
     sizes = Sizes(
@@ -175,6 +184,8 @@ def main(  # noqa: PLR0913 - each is an option
         workers=workers or (1, 2),
         fleets=fleets or (10, 1_000),
         herd=devices or _HERD_DEVICES,
+        endurance_commands=endurance_commands,
+        endurance_rounds=endurance_rounds,
     )
     chosen = [part for part in Part if part in (parts or Part)]
     output = Output.JSON if as_json else Output.MARKDOWN if as_markdown else Output.TABLE
@@ -266,6 +277,10 @@ async def _scale(rig: Rig, sizes: Sizes) -> list[Measure]:
     return await measure_scale(rig, sizes.commands, sizes.workers, sizes.fleets)
 
 
+async def _endurance(rig: Rig, sizes: Sizes) -> list[Measure]:
+    return await measure_endurance(rig, sizes.endurance_commands, sizes.endurance_rounds)
+
+
 _PARTS: dict[Part, Callable[[Rig, Sizes], Awaitable[list[Measure]]]] = {
     Part.DISPATCH: _dispatch,
     Part.CYCLE: _cycle,
@@ -277,6 +292,7 @@ _PARTS: dict[Part, Callable[[Rig, Sizes], Awaitable[list[Measure]]]] = {
     Part.FAR: _far,
     Part.PEERS: _peers,
     Part.SCALE: _scale,
+    Part.ENDURANCE: _endurance,
 }
 
 if __name__ == "__main__":

@@ -78,6 +78,9 @@ def migrations(
 
 
 @app.command()
-def version() -> None:
+def version(
+    *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, with the schema's.")] = False
+) -> None:
     """Print the version."""
-    typer.echo(__version__)
+    document = {"version": __version__, "schema": read_migrations()[-1].version}
+    typer.echo(json.dumps(document) if as_json else __version__)

@@ -1,7 +1,7 @@
 """Heartbeats: a device that says HELLO is recorded, many in a call, and its visit begins."""
 
+import asyncio
 import logging
-import time
 from itertools import count
 
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, HeartbeatRecorded, HeartbeatRow
@@ -10,7 +10,7 @@ from mqtt_service.devices.refusals import Refusals
 from mqtt_service.devices.visits import Visits
 from mqtt_service.errors import PermanentError
 from mqtt_service.log import context
-from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HEARTBEATS, HELLO_SECONDS
+from mqtt_service.metrics import DROPPED_MESSAGES, FOREIGN_IDS, HEARTBEATS
 from mqtt_service.protocol.messages import Heartbeat, LastWill, parse_heartbeat
 from mqtt_service.protocol.topics import Topic, device_key
 from mqtt_service.repairs import Repairs
@@ -66,7 +66,7 @@ class HeartbeatHandler:
             await self._record(heartbeat)
 
     async def _record(self, heartbeat: Heartbeat) -> None:
-        heard = time.monotonic()
+        heard = asyncio.get_running_loop().time()
         await self._visits.replace(heartbeat.device)
         try:
             recorded = await self._batcher.submit(self._row(heartbeat))
@@ -77,8 +77,7 @@ class HeartbeatHandler:
         HEARTBEATS.labels(recorded.result).inc()
         _log_heartbeat(heartbeat, recorded)
         self._refusals.report(recorded.device_code or heartbeat.device, recorded.warnings)
-        await self._visits.begin(heartbeat, recorded)
-        HELLO_SECONDS.observe(time.monotonic() - heard)
+        await self._visits.begin(heartbeat, recorded, heard)
 
     def _row(self, heartbeat: Heartbeat) -> HeartbeatRow:
         return HeartbeatRow(

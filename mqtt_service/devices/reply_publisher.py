@@ -16,6 +16,7 @@ from mqtt_service.devices.reply_log import ReplyLog
 from mqtt_service.devices.visit_state import VisitState
 from mqtt_service.devices.visit_steps import AckOk, CaptureImage, MissingChunks, NextWake, Reply, SendImage
 from mqtt_service.errors import BrokerUnavailableError, PermanentError
+from mqtt_service.metrics import HELLO_SECONDS
 from mqtt_service.protocol.commands import WakeFormat
 from mqtt_service.protocol.replies import (
     encode_ack_ok,
@@ -43,7 +44,10 @@ class LeaseLostError(Exception):
 
 
 class ReplyPublisher:
-    """Tells one device what its visit decides; `state` says where the device listens, and who may speak."""
+    """Tells one device what its visit decides; `state` says where the device listens, and who may speak.
+
+    `unanswered_since`, by `clock`: when the device said HELLO; the first reply ends that. None: not measured.
+    """
 
     def __init__(
         self,
@@ -52,12 +56,15 @@ class ReplyPublisher:
         state: VisitState,
         wake_format: WakeFormat,
         clock: Callable[[], float],
+        *,
+        unanswered_since: float | None = None,
     ) -> None:
         self._link = link
         self._reply_log = reply_log
         self._state = state
         self._wake_format = wake_format
         self._clock = clock
+        self._unanswered_since = unanswered_since
 
     async def publish(self, reply: Reply, unless: Callable[[], bool] = lambda: False) -> bool:
         """Return True once the broker has the reply, False where `unless` came true before that.
@@ -112,8 +119,14 @@ class ReplyPublisher:
                 await asyncio.sleep(delay_after(failures))
             else:
                 self._state.published(self._clock(), nobody_listens=result.no_subscriber)
+                self._hello_is_answered()
                 return True
         return False
+
+    def _hello_is_answered(self) -> None:
+        if self._unanswered_since is not None:
+            HELLO_SECONDS.observe(self._clock() - self._unanswered_since)
+            self._unanswered_since = None
 
     def _check_lease(self) -> None:
         if not self._state.holds_lease:

@@ -71,10 +71,19 @@ class VisitServices:
 class Visit:
     """One device, awake. `start` it once; whatever concerns the device is told to it.
 
-    `row` is None where a picture's message came of a device whose heartbeat was not heard.
+    `row` is None where a picture's message came of a device whose heartbeat was not heard. From
+    `unanswered_since`, a time of the event loop's clock, until the first reply is measured; None: it is not.
     """
 
-    def __init__(self, services: VisitServices, root: Root, device: str, row: VisitRow | None) -> None:
+    def __init__(
+        self,
+        services: VisitServices,
+        root: Root,
+        device: str,
+        row: VisitRow | None,
+        *,
+        unanswered_since: float | None = None,
+    ) -> None:
         options = services.options
         self._clock = asyncio.get_running_loop().time
         self._state = VisitState(
@@ -86,7 +95,12 @@ class Visit:
             command_patience=options.command_patience,
         )
         publisher = ReplyPublisher(
-            services.link, services.reply_log, self._state, options.wake_format, self._clock
+            services.link,
+            services.reply_log,
+            self._state,
+            options.wake_format,
+            self._clock,
+            unanswered_since=unanswered_since,
         )
         self._actions = VisitActions(self._state, services.pictures, publisher)
         self._services = services

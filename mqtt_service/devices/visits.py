@@ -19,7 +19,7 @@ from mqtt_service.devices.reply_publisher import REPLY_EXPIRY
 from mqtt_service.devices.visit import Visit, VisitOptions, VisitServices
 from mqtt_service.errors import PermanentError, ServiceError
 from mqtt_service.log import context
-from mqtt_service.metrics import AWAKE
+from mqtt_service.metrics import AWAKE, HELLO_SECONDS
 from mqtt_service.protocol.messages import Heartbeat
 from mqtt_service.protocol.replies import encode_next_wake, reply_id
 from mqtt_service.protocol.topics import command_topic, device_key
@@ -97,12 +97,15 @@ class Visits:
             former.cancel()
         await self.wait_for_end(device)
 
-    async def begin(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
-        """A device woke; one that may not register is only told when to come back."""
+    async def begin(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded, heard: float) -> None:
+        """A device woke; one that may not register is only told when to come back.
+
+        `heard`: when, by the event loop's clock.
+        """
         if recorded.commands:
             self._on_commands_due()
         if recorded.device_id is None:
-            await self._tell_next_wake(heartbeat, recorded)
+            await self._tell_next_wake(heartbeat, recorded, heard)
             return
         for name in heartbeat.pending_names:
             self._pictures.reopen((device_key(heartbeat.device), name))
@@ -118,7 +121,11 @@ class Visits:
             pending_names=tuple(name for name in heartbeat.pending_names if name not in given_up),
             next_wake_at=recorded.next_wake_at,
         )
-        self._start(Visit(self._services, heartbeat.root, heartbeat.device, row))
+        # Commands that are due are the first answer, and measured as such.
+        unanswered_since = None if recorded.commands else heard
+        self._start(
+            Visit(self._services, heartbeat.root, heartbeat.device, row, unanswered_since=unanswered_since)
+        )
 
     def heard_from(self, device: str) -> Visit:
         """A message about a picture came: the device's visit, a new one if no heartbeat was heard.
@@ -262,7 +269,7 @@ class Visits:
             self._unwritten_ends.append(visit)
             self._wanted.set()
 
-    async def _tell_next_wake(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded) -> None:
+    async def _tell_next_wake(self, heartbeat: Heartbeat, recorded: HeartbeatRecorded, heard: float) -> None:
         """It gets no visit, and is still not to stay awake until its battery is flat."""
         if recorded.next_wake_at is None:
             return
@@ -273,6 +280,7 @@ class Visits:
         with suppress(ServiceError):
             topic = command_topic(heartbeat.root, heartbeat.device)
             await self._link.publish(topic, payload, expiry_seconds=REPLY_EXPIRY)
+            HELLO_SECONDS.observe(asyncio.get_running_loop().time() - heard)
 
     @staticmethod
     def _log_retry(error: BaseException, delay: float) -> None:

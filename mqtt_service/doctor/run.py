@@ -21,7 +21,7 @@ from mqtt_service.doctor.effective import effective, secrets_of
 from mqtt_service.doctor.findings import CHECKS, Finding, exit_status, skipped
 from mqtt_service.errors import ConfigurationError
 from mqtt_service.migrations import Migration, read_migrations
-from mqtt_service.service import mqtt_options
+from mqtt_service.part_options import mqtt_options
 
 ENV_FILE = Path(".env")
 _DATABASE_URL = "SUPABASE_DB_URL"

@@ -50,7 +50,7 @@ STOREYS = (
         "loop_lag",
         "health",
     },
-    {"inbound", "endpoints"},
+    {"inbound", "endpoints", "part_options"},
     {"service"},
     {"worker_process"},
     {"doctor"},

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from mqtt_service.bench.costs import measure_costs
 from mqtt_service.bench.cpu import measure_cpu
+from mqtt_service.bench.endurance import measure_endurance
 from mqtt_service.bench.far import measure_far
 from mqtt_service.bench.peers import measure_peers
 from mqtt_service.bench.report import Measure
@@ -79,3 +80,13 @@ async def test_more_workers_and_more_devices_are_held_against_the_fewest(rig: Ri
         "cycle with 2 worker(s) / with 2", "cycle with 5 devices / with 5",
     ]  # fmt: skip
     assert await rig.value("select count(*) from public.devices where device_code like 'BENCH-%%'") == 20
+
+
+async def test_what_many_commands_leave_is_removed_as_a_worker_removes_it(rig: Rig) -> None:
+    found = by_name(await measure_endurance(rig, COMMANDS, rounds=2))
+    assert list(found) == [
+        "endurance: memory after the last round / half way", "endurance: rows after the last round / before",
+        "endurance: tables after the last round / half way", "endurance: rate of the last round / the first",
+    ]  # fmt: skip
+    assert found["endurance: rows after the last round / before"].reached
+    assert await rig.all("select from mqtt_private.acknowledgements") == []

@@ -1,4 +1,4 @@
-"""The SQL in the documents runs, one statement after the other, on the database of the embedded stack."""
+"""What the documents say of the database: their SQL runs there, and each table has its bound."""
 
 import re
 from pathlib import Path
@@ -24,3 +24,12 @@ def blocks(document: Path) -> list[str]:
 def test_the_sql_of_a_document_runs(document: Path, seeded: psycopg.Connection) -> None:
     for block in blocks(document):
         seeded.execute(block.encode())
+
+
+def test_each_table_of_ours_is_listed_with_what_bounds_it(seeded: psycopg.Connection) -> None:
+    document = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    [listed] = re.findall(r"^\| table \| what bounds it \|\n\|.*\n((?:\|.*\n)+)", document, re.MULTILINE)
+    tables = seeded.execute(
+        "select schemaname || '.' || tablename from pg_tables where schemaname in ('public', 'mqtt_private')"
+    ).fetchall()
+    assert set(re.findall(r"`((?:public|mqtt_private)\.\w+)`", listed)) == {name for (name,) in tables}

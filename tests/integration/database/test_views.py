@@ -155,6 +155,29 @@ def test_a_device_that_did_not_wake_is_overdue(
     assert [row["by_two_wakes"] for row in read(database, "select * from devices_overdue")] == listed
 
 
+@pytest.mark.parametrize(("hours", "by_two_wakes"), [(23, False), (25, True)])
+def test_a_device_whose_schedule_is_moved_misses_its_second_wake_when_that_is_past(
+    database: psycopg.Connection, hours: int, by_two_wakes: bool
+) -> None:
+    """The schedule is daily, and moved by all but the whole spread of half a day, for whoever reads."""
+    database.execute("insert into mqtt_private.wake_spread (seconds) values (43200)")
+    database.execute(
+        """
+        update devices d
+        set next_wake_at = run + shift, last_seen_at = null,
+            wake_schedule_cron = to_char(run at time zone 'UTC', 'FMMI FMHH24 * * *')
+        from devices moved,
+          make_interval(secs => mqtt_private.fn_wake_shift(moved.device_id)) as shift,
+          date_trunc('minute', now() - make_interval(hours => %s) - shift) as run
+        where d.device_id = moved.device_id and d.device_id = %s and shift > interval '1 hour'
+        """,
+        (hours, A),
+    )
+    database.execute("update sites set timezone = 'UTC'")
+    rows = read(database, "select * from devices_overdue")
+    assert [(str(row["device_id"]), row["by_two_wakes"]) for row in rows] == [(A, by_two_wakes)]
+
+
 def test_one_that_was_seen_since_or_is_not_active_is_not_overdue(database: psycopg.Connection) -> None:
     for change in ("last_seen_at = now()", "last_seen_at = null, is_active = false"):
         database.execute(f"update devices set {change} where device_id = %s", (A,))

@@ -1,10 +1,8 @@
-"""Doctor against a whole stack: all is well, and each of eight things broken is named with its cure."""
+"""Doctor against a whole stack: all is well and stays as it is, and what is broken is named with its cure.
 
-import asyncio
-import json
-import os
-import subprocess
-import sys
+What an owner meets first, as processes: tests/acceptance/test_first_evening.py.
+"""
+
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,7 +12,6 @@ import pytest
 import pytest_asyncio
 
 from mqtt_service.config import Settings
-from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.devstack.stack import Stack, running_stack
 from mqtt_service.doctor.broker import inspect_session
 from mqtt_service.doctor.broker_connection import connected
@@ -23,10 +20,10 @@ from mqtt_service.doctor.findings import CHECKS, Finding
 from mqtt_service.doctor.run import examine
 from mqtt_service.metrics import REGISTRY
 from mqtt_service.migrations import read_migrations
-from mqtt_service.service import mqtt_options
+from mqtt_service.part_options import mqtt_options
 from tests.integration.worker.harness import Rows, eventually, rows, running_worker, settings
-from tests.integration.worker.mosquitto import Mosquitto, free_port
-from tests.integration.worker.test_mqtt_refusals import make_certificates, run_program
+from tests.integration.worker.mosquitto import Mosquitto
+from tests.integration.worker.test_mqtt_refusals import run_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -111,31 +108,6 @@ async def test_the_session_that_was_tried_is_ended(stack: Stack) -> None:
         assert not connection.ready.result().session_present
 
 
-async def test_the_command_says_all_that_and_ends_with_status_0(stack: Stack, tmp_path: Path) -> None:
-    environment = {**os.environ, **stack.env(), "PORT": "0"}
-    command = [sys.executable, "-m", "mqtt_service", "doctor", "--json"]
-    done = await asyncio.to_thread(
-        subprocess.run, command, cwd=tmp_path, env=environment, capture_output=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    document = json.loads(done.stdout)
-    found = {finding["name"]: finding for finding in document["findings"]}
-    assert list(found) == list(CHECKS)
-    assert found["migrations_check"]["seen"].startswith("ALL IS IN PLACE")
-    assert {finding["state"] for name, finding in found.items() if name != "workers"} == {"ok"}
-    assert stack.keys.service_role_key.encode() not in done.stdout
-
-
-async def test_a_key_of_another_project_is_named_and_the_rest_is_left_out(stack: Stack) -> None:
-    foreign = JwtKeys.generate().service_role_key
-    found = await look(of_stack(stack, SUPABASE_SECRET_KEY=foreign), broker=False)
-    assert wrong(found) == {"key"}
-    assert "refuses the key (401)" in found["key"].seen
-    assert found["key"].cure.startswith("set SUPABASE_SECRET_KEY to a secret key of this project")
-    assert found["schema"].seen == "not looked at: Key: key is broken"
-    assert found["queue"].state == "skipped"
-
-
 @pytest.mark.parametrize("kind", ["publishable_key", "anon_key"])
 async def test_a_public_key_is_named_for_what_it_is(stack: Stack, kind: str) -> None:
     key = getattr(stack.keys, kind)
@@ -164,28 +136,6 @@ async def test_a_function_that_is_missing_is_named_with_its_migration(stack: Sta
     assert wrong(found) == {"functions"}
 
 
-async def test_migrations_that_are_missing_are_named(stack: Stack, database: Rows) -> None:
-    files = read_migrations()
-    rename = "alter function public.{} rename to {}"
-    async with broken(
-        database, rename.format("fn_examine_project", "gone"), rename.format("gone", "fn_examine_project")
-    ):
-        found = await look(of_stack(stack), broker=False)
-    assert found["schema"].seen == f"the database lacks the migrations up to {files[-1].file}"
-    assert found["schema"].cure.startswith("apply them: mqtt-service migrations")
-    assert found["ring"].seen == "not looked at: Database: schema is broken"
-    assert found["pictures"].state == "ok"
-    assert wrong(found) == {"schema"}
-
-
-async def test_a_table_out_of_the_publication_is_named(stack: Stack, database: Rows) -> None:
-    change = "alter publication supabase_realtime {} table public.devices"
-    async with broken(database, change.format("drop"), change.format("add")):
-        found = await look(of_stack(stack), broker=False)
-    assert found["publication"].cure == ("run: alter publication supabase_realtime add table public.devices;")
-    assert wrong(found) == {"publication", "row_events"}
-
-
 async def test_what_is_switched_off_or_forbidden_in_the_database_is_named(
     stack: Stack, database: Rows
 ) -> None:
@@ -201,29 +151,6 @@ async def test_what_is_switched_off_or_forbidden_in_the_database_is_named(
     )
     assert "public.device_history to service_role" in found["grants"].cure
     assert wrong(found) == {"triggers", "grants"}
-
-
-async def test_a_broker_that_is_down_is_named(stack: Stack) -> None:
-    port = free_port()
-    found = await look_at_broker(of_stack(stack, mqtt_port=port))
-    assert wrong(found) == {"broker_answers"}
-    assert f"nothing listens on 127.0.0.1:{port}" in found["broker_answers"].seen
-    assert found["broker_answers"].cure == "start the broker, check MQTT_PORT"
-
-
-async def test_a_ca_that_did_not_sign_the_brokers_certificate_is_named(stack: Stack, tmp_path: Path) -> None:
-    tls = make_certificates(tmp_path, "IP:127.0.0.1")
-    other = tmp_path / "other"
-    other.mkdir()
-    make_certificates(other, "IP:127.0.0.1")
-    async with Mosquitto(tmp_path, *tls) as broker:
-        chosen = {"mqtt_port": broker.port, "mqtt_tls": True}
-        found = await look_at_broker(of_stack(stack, **chosen, mqtt_ca_file=other / "ca.pem"))
-        assert wrong(found) == {"certificate"}
-        assert found["certificate"].cure.startswith("set MQTT_CA_FILE to the CA that signed it")
-        right = await look_at_broker(of_stack(stack, **chosen, mqtt_ca_file=tmp_path / "ca.pem"))
-    assert wrong(right) == {"certificate"}  # it works, and ends within 21 days
-    assert right["certificate"].cure == "renew the broker's certificate"
 
 
 async def test_rights_that_the_broker_does_not_give_are_named(stack: Stack, tmp_path: Path) -> None:
@@ -250,16 +177,3 @@ async def test_rights_that_the_broker_does_not_give_are_named(stack: Stack, tmp_
     assert mute["publish"].cure.startswith("let MQTT_USERNAME write device/+/cmd")
     assert wrong(nobody) == {"credentials"}
     assert nobody["credentials"].cure == "check MQTT_USERNAME and MQTT_PASSWORD"
-
-
-async def test_a_second_worker_with_the_same_id_is_named(stack: Stack) -> None:
-    chosen = of_stack(stack, mqtt_client_id="twice")
-    async with running_worker(stack, mqtt_client_id="twice") as first:
-        alone = await look(chosen, broker=False)
-        async with running_worker(stack, mqtt_client_id="twice"):
-            await asyncio.wait_for(first.link.taken_over.wait(), 20)
-            both = await look(chosen, broker=False)
-    assert alone["client_id"].state == "ok"
-    assert wrong(both) == {"client_id"}
-    assert "two workers used MQTT_CLIENT_ID twice" in both["client_id"].seen
-    assert both["client_id"].cure.startswith("give each running copy a MQTT_CLIENT_ID of its own")

@@ -21,12 +21,13 @@ class FakeDatabase:
     found: list[Found] = field(default_factory=list)
     told: list[Alert] = field(default_factory=list)
     away: bool = False
+    held: bool = True
 
     async def watch(self, found: Sequence[Found]) -> Watched:
         if self.away:
             raise SupabaseUnavailableError("no answer")
         self.found = list(found)
-        return Watched(True, self.alerts)
+        return Watched(self.held, self.alerts)
 
     async def note_told(self, alerts: Sequence[Alert]) -> None:
         if self.away:
@@ -125,3 +126,19 @@ async def test_what_could_not_be_told_of_the_database_is_told_at_the_next_look()
     scene.receiver.deaf = False
     await scene.look_at(240)
     assert len(scene.receiver.heard) == 1
+
+
+async def test_of_several_workers_the_one_that_looks_tells_that_the_database_is_away() -> None:
+    """The others tell it where it lasts: they cannot know whether the one that looked still runs."""
+    other = Scene(FakeDatabase(held=False))
+    await other.look_at(0)
+    other.database.away = True
+    await other.look_at(60, 240, 900)
+    assert other.receiver.heard == []
+    other.database.away = False
+    await other.look_at(930)
+    assert other.receiver.heard == []
+    other.database.away = True
+    await other.look_at(1000, 1900)
+    [[alert]] = other.receiver.heard
+    assert (alert.alert, alert.state) == ("supabase", "open")
