@@ -48,7 +48,7 @@ async def measure_peers(rig: Rig, commands: int, samples: int, poll_interval: fl
 
 
 async def _ours(rig: Rig, commands: int, samples: int) -> _Found:
-    """Calls are counted by a proxy, which would add to what a single command takes: so that is another run."""
+    """The proxy that counts calls would add to what a single command takes: so those have another run."""
     await rig.clear()
     await rig.queue_backlog(commands)
     async with CountingProxy(rig.env["SUPABASE_URL"]) as proxy:
