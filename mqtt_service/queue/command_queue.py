@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 _SMALLEST_CLAIM = 100
 _LARGEST_CLAIM = 500
 _MAX_UNSETTLED = 3 * _LARGEST_CLAIM
+# From one claim to the next that a ring starts, in seconds: an idle queue looks at once, and rings that come
+# thick and fast share a claim.
+_RINGS_SHARE = 0.02
 # What a claim of many may take longer than one of few, in seconds.
 _QUICK, _SLOW = 0.05, 0.15
 
@@ -131,7 +134,9 @@ class CommandQueueProcessor:
     async def run(self) -> None:
         """Poll until `stop`; a failed poll is logged and the next one follows after a pause."""
         log.info("[COMMAND_QUEUE] ✅ Command queue processor started")
+        clock = asyncio.get_running_loop().time
         while self.running:
+            started = clock()
             self._polls += 1
             self._poll_due.clear()
             self._idle.clear()
@@ -145,6 +150,8 @@ class CommandQueueProcessor:
             finally:
                 self._idle.set()
             await _wait(interrupt, pause)
+            if pause:  # else there is more of what this claim found
+                await _wait(self._stopping, started + _RINGS_SHARE - clock())
 
     async def run_settler(self) -> None:
         """Write what became of commands until cancelled; runs beside `run`."""

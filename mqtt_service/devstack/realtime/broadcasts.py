@@ -1,7 +1,8 @@
 """Reads messages out of `realtime.messages` as they are committed, and hands each to who joined its topic.
 
 A task and a slot of its own, beside the feed of changes: neither waits for the other, and nothing orders what
-they deliver. What is committed while there is no slot is lost, as in the real service.
+they deliver. As in the real service, messages are a stream of the write-ahead log, while changes are polled;
+and what is committed while there is no slot is lost.
 """
 
 import asyncio
@@ -12,8 +13,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from mqtt_service.devstack.realtime.catalog import Connection
-from mqtt_service.devstack.realtime.feed import POLL_SECONDS, RETRY_SECONDS
+from mqtt_service.devstack.realtime.feed import RETRY_SECONDS
 from mqtt_service.devstack.realtime.messages_table import (
     PARTITIONS_SECONDS,
     PUBLICATION,
@@ -21,7 +21,7 @@ from mqtt_service.devstack.realtime.messages_table import (
     publish_messages,
 )
 from mqtt_service.devstack.realtime.pgoutput import Decoder, Row
-from mqtt_service.devstack.realtime.slot import create_slot, read_changes
+from mqtt_service.devstack.realtime.stream import ReplicationStream
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,8 @@ class TopicListener(Protocol):
 class BroadcastFeed:
     """What the database at `url` (a superuser's) sends, by topic and by whether that is private."""
 
-    def __init__(self, url: str, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._poll_seconds = poll_seconds
         self._listeners: dict[TopicListener, tuple[str, bool]] = {}
 
     def listen(self, listener: TopicListener, topic: str, *, private: bool) -> None:
@@ -66,24 +65,20 @@ class BroadcastFeed:
             await keep_partitions(connection)
             partitions_due = clock() + PARTITIONS_SECONDS
             await publish_messages(connection)
-            slot, decoder = await create_slot(connection), Decoder()
-            while True:
-                if clock() >= partitions_due:
-                    await keep_partitions(connection)
-                    partitions_due = clock() + PARTITIONS_SECONDS
-                if not await self._read(connection, slot, decoder):
-                    await asyncio.sleep(self._poll_seconds)
+            async with await ReplicationStream.open(self._url, PUBLICATION) as stream:
+                decoder = Decoder()
+                while True:
+                    for data in await stream.read(partitions_due - clock()):
+                        await self._take(decoder, data)
+                    if clock() >= partitions_due:
+                        await keep_partitions(connection)
+                        partitions_due = clock() + PARTITIONS_SECONDS
 
-    async def _read(self, connection: Connection, slot: str, decoder: Decoder) -> bool:
-        """Hand over what is there; returns whether there was anything."""
-        found = False
-        async for changes in read_changes(connection, slot, PUBLICATION, decoder):
-            found = True
-            for change in changes:
-                if change.new is not None:
-                    self._hand_over(change.new)
-                await asyncio.sleep(0)  # a burst must not fill a queue that its socket could have emptied
-        return found
+    async def _take(self, decoder: Decoder, data: bytes) -> None:
+        change = decoder.decode(data)
+        if change is not None and change.new is not None:
+            self._hand_over(change.new)
+            await asyncio.sleep(0)  # a burst must not fill a queue that its socket could have emptied
 
     def _hand_over(self, row: Row) -> None:
         event, payload, message_id = row["event"], row["payload"], row["id"]

@@ -14,7 +14,7 @@ import psycopg
 from mqtt_service.devstack.realtime import catalog
 from mqtt_service.devstack.realtime.catalog import Connection, SubscriptionRefusedError
 from mqtt_service.devstack.realtime.delivery import deliver_changes
-from mqtt_service.devstack.realtime.pgoutput import Decoder
+from mqtt_service.devstack.realtime.pgoutput import Decoder, Relation
 from mqtt_service.devstack.realtime.slot import create_slot, read_changes
 from mqtt_service.devstack.realtime.subscriptions import Identity, Subscriber
 
@@ -63,7 +63,7 @@ class ChangeFeed:
             if not await catalog.publication_exists(asking):
                 return  # a slot made before its publication could never be read
             slot = await create_slot(reading)
-            decoder = Decoder()
+            decoder = Decoder(self._is_heard)
             while True:
                 idle = True
                 async for changes in read_changes(reading, slot, catalog.PUBLICATION, decoder):
@@ -72,6 +72,14 @@ class ChangeFeed:
                 await self._confirm_waiting(asking)
                 if idle:
                     await asyncio.sleep(self._poll_seconds)
+
+    def _is_heard(self, relation: Relation) -> bool:
+        """Whether somebody listens to the table."""
+        return any(
+            binding.covers(relation.schema, relation.table)
+            for subscriber in self._live
+            for binding in subscriber.bindings
+        )
 
     async def _confirm_waiting(self, connection: Connection) -> None:
         """Confirm or refuse whoever waited before this began."""

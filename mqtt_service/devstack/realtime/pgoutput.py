@@ -4,7 +4,7 @@ Bytes in, row changes out. Values stay as Postgres wrote them, as text; json_val
 See "Logical Replication Message Formats" in the Postgres manual.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -64,13 +64,17 @@ class Change:
 
 @dataclass
 class Decoder:
-    """Remembers the tables and the transaction that a stream has announced."""
+    """Remembers the tables and the transaction that a stream has announced.
 
+    `wants`: whether a table's changes are of use; others are passed over unread.
+    """
+
+    wants: Callable[[Relation], bool] = lambda _: True
     _relations: dict[int, Relation] = field(default_factory=dict)
     _committed_at: datetime = _POSTGRES_EPOCH
 
     def decode(self, data: bytes) -> Change | None:
-        """Return the row change in one message, or None for a message of another kind.
+        """Return the row change in one message, or None for one of another kind or of a table nobody wants.
 
         Raises RemoteProtocolError for bytes that are no pgoutput message.
         """
@@ -91,11 +95,13 @@ class Decoder:
                 raise RemoteProtocolError(f"pgoutput sent a message of the unknown kind {kind!r}.")
         return None
 
-    def _read_change(self, kind: bytes, reader: "_Reader") -> Change:
+    def _read_change(self, kind: bytes, reader: "_Reader") -> Change | None:
         oid = reader.integer(4)
         relation = self._relations.get(oid)
         if relation is None:
             raise RemoteProtocolError(f"pgoutput changed a row of table {oid}, which it never described.")
+        if not self.wants(relation):
+            return None
         part = reader.take(1)
         old = None
         if part in {b"K", b"O"}:

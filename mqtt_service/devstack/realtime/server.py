@@ -3,9 +3,9 @@
 The way of a change, and below that of a message of `realtime.send`:
 
     write-ahead log ─▶ pgoutput ─────▶ feed ──────────▶ delivery ──────────▶ channel ──────────▶ socket
-                       bytes → Change  reads the slot   who asked, who may   faults, messages    queue
-                              └──────▶ broadcasts ───────────────────────────▶ ┘
-                                       a slot of their own, who joined the topic
+            │          bytes → Change  polls its slot   who asked, who may   faults, messages    queue
+            └────────▶ stream ───────▶ broadcasts ───────────────────────────▶ ┘
+                       pgoutput too    who joined the topic
 
 Who may join a private topic: `topic_access`. Broadcast and presence between clients are not carried.
 Serve it with uvicorn's default WebSocket protocol.
@@ -37,8 +37,8 @@ class RealtimeServer:
     """Hears of changes in the database at `url` (a superuser's) while it is entered as a context manager.
 
     Sockets may be opened before, and outlive a restart of the database: a subscription is confirmed by a
-    `system` message as soon as its changes flow, and again after each interruption. The slots are read every
-    `poll_seconds`; a client that leaves `queue_length` messages unread is cut off.
+    `system` message as soon as its changes flow, and again after each interruption. Changes are read every
+    `poll_seconds`, messages as they come; a client that leaves `queue_length` messages unread is cut off.
     `private_only`: the setting "Allow public access" is off.
     """
 
@@ -56,7 +56,7 @@ class RealtimeServer:
         self._faults = faults
         self._sources = Sources(
             ChangeFeed(url, poll_seconds=poll_seconds),
-            BroadcastFeed(url, poll_seconds=poll_seconds),
+            BroadcastFeed(url),
             TopicAccess(url),
             private_only,
         )

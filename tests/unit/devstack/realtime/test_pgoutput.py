@@ -106,3 +106,9 @@ def test_any_bytes_are_a_change_or_nothing_or_a_typed_error(kind: bytes, rest: b
     except RemoteProtocolError:
         return
     assert decoded is None or decoded.relation.table == "notes"
+
+
+def test_changes_of_a_table_that_nobody_wants_are_passed_over_unread() -> None:
+    decoder = Decoder(lambda relation: relation.table != "notes")
+    for message in (BEGIN, RELATION, b"I" + struct.pack("!I", 42) + b"N and then nothing that could be read"):
+        assert decoder.decode(message) is None
