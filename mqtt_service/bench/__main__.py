@@ -115,6 +115,7 @@ class Sizes:
             workers=(1, 2, 4),
             fleets=(10, 1_000, 100_000),
             endurance_commands=1_000_000,
+            endurance_rounds=20,
         )
 
     @property
