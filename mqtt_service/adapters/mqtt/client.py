@@ -132,7 +132,7 @@ class Client(mqtt.Client):
             return
         properties = new_properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = options.session_expiry
-        properties.ReceiveMaximum = options.max_inbound
+        properties.ReceiveMaximum = options.window
         self.connect_async(
             options.host, options.port, options.keepalive, clean_start=False, properties=properties
         )

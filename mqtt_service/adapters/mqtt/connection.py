@@ -233,7 +233,7 @@ class Connection:
             if self.ended.done():
                 return
             if not message.retained:
-                self._receive(_inbound(message, self._options.max_inbound), message.mid, self.order)
+                self._receive(_inbound(message, self._options.window), message.mid, self.order)
             elif message.qos:
                 self._client.acknowledge([message.mid])
 

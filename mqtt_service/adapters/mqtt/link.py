@@ -83,7 +83,12 @@ class MqttLink:
         self._jitter = jitter
         self._sleep = sleep
         self._receiver = Receiver(
-            handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive, at_once=at_once
+            handler,
+            options.max_inbound,
+            sleep,
+            remember_for=2.0 * options.keepalive,
+            at_once=at_once,
+            window=options.window,
         )
         self._drops = RateLimitedWarning(log)
         self._protocol = ProtocolVersion()

@@ -11,7 +11,7 @@ class InboundMessage:
     """A message from the broker; `duplicate`: the broker may have delivered it before (MQTT's DUP flag).
 
     A repeat has the same `packet_id`. It is None at QoS 0, and where it says little: brokers that use the
-    lowest free number give one message after the other the same one, while a number above `max_inbound` shows
+    lowest free number give one message after the other the same one, while a number above the window shows
     that the broker counts on. `received_at` is monotonic.
     """
 

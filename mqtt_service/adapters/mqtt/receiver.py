@@ -47,8 +47,8 @@ class _Delivery:
 class Receiver:
     """Hands messages to `handler`, at most `limit` of them at a time, and those in bulk to `at_once` first.
 
-    The broker is asked to send no more than `limit` unacknowledged messages, which Mosquitto 2.0 disregards;
-    so up to `_WAITING_PER_HANDLED` times as many wait here, in their order.
+    The broker is asked to send no more than `window` unacknowledged messages, which Mosquitto 2.0.11
+    disregards. Up to `_WAITING_PER_HANDLED` times as many as are handled wait here, in their order.
 
     `session_started_at` is the monotonic time at which the broker's session began, None where it is older
     than this process. A handled message is remembered for `remember_for` seconds: an acknowledgement older
@@ -64,6 +64,7 @@ class Receiver:
         *,
         remember_for: float,
         at_once: HandlerAtOnce = lambda _: AtOnce.TO_HANDLER,
+        window: int = 5_000,
     ) -> None:
         self._handler = handler
         self._at_once = at_once
@@ -73,7 +74,7 @@ class Receiver:
         self.session_started_at: float | None = None
         self._tasks: dict[asyncio.Task[None], _Delivery] = {}
         self._waiting: deque[_Delivery] = deque()
-        self._bulk = BulkLane(self._take_at_once, self._start_or_wait, limit // 2)
+        self._bulk = BulkLane(self._take_at_once, self._start_or_wait, window // 2)
         # By packet id: the message last handled under it, and when; at most 65,535 pairs of numbers.
         self._handled: dict[int, tuple[int, float]] = {}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +85,7 @@ async def test_a_packet_id_names_a_message_once_the_broker_counts_beyond_the_win
     broker: Mosquitto,
 ) -> None:
     inbox = Inbox()
-    async with peer(broker.port) as device, running(options(broker.port, max_inbound=3), inbox):
+    async with peer(broker.port) as device, running(options(broker.port, window=3), inbox):
         for n in range(6):
             await device.publish(ACK, b"%d" % n)
             await inbox.has(*(b"%d" % earlier for earlier in range(n + 1)))
@@ -227,7 +228,7 @@ async def test_a_shared_subscription_is_accepted(broker: Mosquitto) -> None:
 
 
 async def test_a_hello_behind_thousands_of_chunks_is_handled_before_they_are_worked_off(
-    broker: Mosquitto,
+    tmp_path: Path,
 ) -> None:
     """Chunks wait for no handler and no handler waits for them, whatever a chunk costs."""
     chunks, kept, before_hello = 3_000, 0, list[int]()
@@ -244,18 +245,19 @@ async def test_a_hello_behind_thousands_of_chunks_is_handled_before_they_are_wor
         return AtOnce.HANDLED
 
     topics = ("device/+/status", "device/+/data")
-    link = MqttLink(options(broker.port), topics, handle, at_once=keep)
-    task = asyncio.create_task(link.run())
-    await eventually(lambda: link.connected, "the link is up")
-    async with peer(broker.port) as device:
-        for _ in range(chunks):
-            device.client.publish("device/two/data", b"x" * 1_400, qos=1)
-        await device.publish("device/three/status", b"{}")
-        await eventually(lambda: before_hello, "the HELLO is handled")
-        assert before_hello[0] < chunks / 2
-        await eventually(lambda: kept == chunks, "all chunks are taken")
-    await link.close()
-    await asyncio.wait_for(task, DEADLINE)
+    async with Mosquitto(tmp_path, "max_queued_messages 0") as broker:
+        link = MqttLink(options(broker.port), topics, handle, at_once=keep)
+        task = asyncio.create_task(link.run())
+        await eventually(lambda: link.connected, "the link is up")
+        async with peer(broker.port) as device:
+            for _ in range(chunks):
+                device.client.publish("device/two/data", b"x" * 1_400, qos=1)
+            await device.publish("device/three/status", b"{}")
+            await eventually(lambda: before_hello, "the HELLO is handled")
+            assert before_hello[0] < chunks
+            await eventually(lambda: kept == chunks, "all chunks are taken")
+        await link.close()
+        await asyncio.wait_for(task, DEADLINE)
 
 
 async def test_a_full_buffer_withholds_acknowledgements_until_it_has_room(broker: Mosquitto) -> None:

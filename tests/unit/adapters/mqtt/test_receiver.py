@@ -75,7 +75,12 @@ class _Lanes:
         self.acknowledged: list[int] = []
         self.order = AckOrder(self.acknowledged.extend, lambda call: call())
         self.receiver = Receiver(
-            self._handle, limit, asyncio.sleep, remember_for=60.0, at_once=self._handle_at_once
+            self._handle,
+            limit,
+            asyncio.sleep,
+            remember_for=60.0,
+            at_once=self._handle_at_once,
+            window=10,
         )
 
     def receive(self, topic: str, mid: int, payload: bytes = b"{}") -> bool:
@@ -139,7 +144,7 @@ async def test_a_full_buffer_withholds_acknowledgements_and_loses_nothing() -> N
 
 async def test_more_than_half_a_window_of_chunks_without_room_is_left_to_the_handler() -> None:
     """Behind a full window the broker holds back HELLOs as well."""
-    lanes = _Lanes(room=0, limit=10)
+    lanes = _Lanes(room=0)
     lanes.release.set()
     for mid in range(1, 9):
         assert lanes.receive("device/b/data", mid)
