@@ -17,7 +17,7 @@ from supabase import AsyncClient
 
 from mqtt_service import part_options
 from mqtt_service.adapters.mqtt.link import MqttLink
-from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.mqtt.messages import AtOnce, InboundMessage
 from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
@@ -333,7 +333,7 @@ class Worker:
     async def _handle(self, message: InboundMessage) -> None:
         await self.inbound.handle(message)
 
-    def _handle_at_once(self, message: InboundMessage) -> bool:
+    def _handle_at_once(self, message: InboundMessage) -> AtOnce:
         return self.inbound.handle_at_once(message)
 
     def _realtime_joined(self) -> None:

@@ -107,6 +107,8 @@ class Visit:
         self._pictures = services.pictures
         self._news = asyncio.Event()
         self._row_arrived = asyncio.Event()
+        # Set while no command is open, or somebody else is to see to that.
+        self._commands_done = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.key = device_key(device)
         # When the database last said who holds the lease.
@@ -154,7 +156,7 @@ class Visit:
     def command_acknowledged(self, command_type: str | None) -> None:
         """The device answered a command, and the command's row says so."""
         self._state.command_acknowledged(command_type, self._clock())
-        self._news.set()
+        self._note_news()
 
     def row_read(self, row: VisitRow) -> None:
         """The database says how the visit stands."""
@@ -162,14 +164,14 @@ class Visit:
         for name in self._state.row_read(row):
             self._pictures.mark_finished((self.key, name))
         self._row_arrived.set()
-        self._news.set()
+        self._note_news()
 
     def picture_recorded(self, recorded: ImageRecorded) -> None:
         """A picture is in its row, which tells who holds the lease, and where the device listens."""
         self._state.picture_recorded(recorded)
         if recorded.result in {"receiving", "complete"}:  # which renewed our lease
             self.row_read_at = self._clock()
-        self._news.set()
+        self._note_news()
 
     async def picture_announced(self, metadata: ImageMetadata, recorded: ImageRecorded) -> None:
         """A picture's metadata is in its row; the device is answered, if that is ours to do.
@@ -230,12 +232,25 @@ class Visit:
             case Wait(until):
                 await self._wait_for_news(until)
             case WatchCommands():
-                await self._wait_for_news(self._clock() + _COMMAND_CHECK_INTERVAL)
+                await self._wait_for_answers(_COMMAND_CHECK_INTERVAL)
                 self._row_arrived.clear()
                 self._services.request_row(self)
                 await self._row_arrived.wait()
             case _:
                 await self._actions.take(step)
+
+    def _note_news(self) -> None:
+        self._news.set()
+        if not self._state.waits_for_answers:
+            self._commands_done.set()
+
+    async def _wait_for_answers(self, seconds: float) -> None:
+        """Wait until as many commands were answered as were open, at most so long; the row then says more."""
+        self._commands_done.clear()
+        self._note_news()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._commands_done.wait()
 
     async def _wait_for_news(self, until: float | None) -> None:
         self._news.clear()

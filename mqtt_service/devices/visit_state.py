@@ -82,6 +82,7 @@ class VisitState:
         self._silence = silence
         self._command_patience = command_patience
         self._commands_until: float | None = None
+        self._answered = 0
         self._last_heard = now
         self._command_brings_picture = False
         self._pictures = VisitPictures(self.row)
@@ -108,6 +109,11 @@ class VisitState:
     def begun(self) -> bool:
         """Whether the database knows of this visit."""
         return self.phase is not Phase.BEGINNING
+
+    @property
+    def waits_for_answers(self) -> bool:
+        """Whether fewer answers came since the row was read than commands were open then, in our visit."""
+        return self.holds_lease and self.row.open_commands > self._answered
 
     @property
     def expected_names(self) -> list[str]:
@@ -183,6 +189,7 @@ class VisitState:
     def command_acknowledged(self, command_type: str | None, now: float) -> None:
         """The device answered a command, and the command's row says so."""
         self.heard(now)
+        self._answered += 1
         if command_type in _COMMANDS_THAT_BRING_PICTURES:
             self._command_brings_picture = True
 
@@ -194,7 +201,7 @@ class VisitState:
             self.root = row.topic_root
         if row.took_over and not had_lease:
             self._pictures.expect(row)
-        self.row = row
+        self.row, self._answered = row, 0
         self._follow_lease()
         return settled
 

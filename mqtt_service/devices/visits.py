@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Seconds. A site's visits end one after the other, each with calls of its own: so some are seen to at a time.
 _PAUSE = 0.1
+# A lease is looked at three times while it lasts, and renewed once this part of it is over.
+_RENEW_AFTER = 0.4
 
 
 class Visits:
@@ -217,13 +219,15 @@ class Visits:
 
     async def _renew_leases(self) -> None:
         """Read the rows of visits, which renews our leases: those not read lately, and those asked for."""
-        due = asyncio.get_running_loop().time() - self._options.lease / 4
+        now, lease = asyncio.get_running_loop().time(), self._options.lease
         requested, self._rows_requested = self._rows_requested, set()
-        visits = [
-            visit
-            for visit in self._visits.values()
-            if visit.begun and (visit.row_read_at <= due or visit in requested)
-        ]
+
+        def is_due(visit: Visit) -> bool:
+            # Ours, so that it is renewed twice in the time that it lasts; another's may lapse at any time.
+            longest = lease * _RENEW_AFTER if visit.holds_lease else lease / 4
+            return visit.row_read_at <= now - longest or visit in requested
+
+        visits = [visit for visit in self._visits.values() if visit.begun and is_due(visit)]
         if not visits:
             return
         try:

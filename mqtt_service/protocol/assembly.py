@@ -19,6 +19,11 @@ class ImageRefusedError(RemoteProtocolError):
         self.bound = bound
         super().__init__(message)
 
+    @property
+    def passes(self) -> bool:
+        """Whether there is room again once other pictures are finished."""
+        return self.bound in {"buffered_bytes", "buffered_chunks"}
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

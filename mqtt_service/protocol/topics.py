@@ -10,6 +10,7 @@ A device is answered on the root from which it last spoke.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeGuard
 
 from mqtt_service.errors import LocalProtocolError, RemoteProtocolError
@@ -50,6 +51,7 @@ def subscriptions(group: str | None) -> tuple[str, ...]:
     return (*shared, *_FOR_EVERY_WORKER)
 
 
+@lru_cache(maxsize=4096)  # a device sends one picture in dozens of messages
 def parse_topic(topic: str) -> Topic:
     """The parts of a received topic; raises RemoteProtocolError for one that is not of this protocol."""
     root, _, rest = topic.partition("/")
@@ -84,6 +86,7 @@ def is_probe(device_id: str) -> bool:
     return device_id.startswith(_PROBES)
 
 
+@lru_cache(maxsize=4096)
 def device_key(device_id: str) -> str:
     """One key for all spellings of a device: a MAC bare and in upper case, any other id as it is.
 

@@ -87,6 +87,8 @@ class CommandPublisher:
         self._wake_format = wake_format
         self._stop_at: float | None = None
         self._lanes: dict[UUID, _Lane] = {}
+        # By device_key, which two rows of devices can have in common.
+        self._devices: dict[str, set[UUID]] = {}
         self._in_hand: dict[UUID, _Claimed] = {}
         self._sending: dict[UUID, tuple[_Lane, _Claimed]] = {}
         self._given_back = 0
@@ -117,6 +119,7 @@ class CommandPublisher:
             lane = self._lanes.get(command.device_id)
             if lane is None:
                 lane = self._lanes[command.device_id] = _Lane(device_key(command.topic_id))
+                self._devices.setdefault(lane.key, set()).add(command.device_id)
             lanes[command.device_id] = lane
             claimed = self._in_hand[command.command_id] = _Claimed(command, claimed_at)
             lane.waiting.append(claimed)
@@ -148,7 +151,7 @@ class CommandPublisher:
         for up to 2 s.
         """
         key = device_key(device)
-        for lane in [lane for lane in self._lanes.values() if lane.key == key]:
+        for lane in [self._lanes[device_id] for device_id in self._devices.get(key, ())]:
             sending = lane.sending
             with suppress(TimeoutError):
                 async with asyncio.timeout(_MAX_WAIT_FOR_PUBACK):
@@ -261,14 +264,20 @@ class CommandPublisher:
         # A claim that is under way may still bring commands from before.
         device_id = claimed.command.device_id
         if lane.reopened_at == 0.0 and self._lanes.get(device_id) is lane:
-            del self._lanes[device_id]
+            self._forget(device_id)
 
     def forget_reopened(self, claimed_at: float) -> None:
         """A claim that began at `claimed_at` has been taken: no earlier one can bring commands any more."""
         for device_id, lane in list(self._lanes.items()):
             idle = not lane.waiting and lane.sending is None and not lane.unwritten
             if idle and lane.reopened_at < claimed_at:
-                del self._lanes[device_id]
+                self._forget(device_id)
+
+    def _forget(self, device_id: UUID) -> None:
+        lane = self._lanes.pop(device_id)
+        self._devices[lane.key].discard(device_id)
+        if not self._devices[lane.key]:
+            del self._devices[lane.key]
 
     def _note_change(self, lane: _Lane) -> None:
         if lane.changed is not None:

@@ -6,7 +6,7 @@ exception on paho's thread ends `loop_forever`, which reports it instead of leav
 
 Each system call gives the interpreter away, and a busy event loop keeps it for milliseconds. paho makes three
 and more for a packet that it reads, two for an acknowledgement that it sends; so packets are read here by the
-buffer, and acknowledgements are sent by the batch.
+buffer, messages are taken from it by publish_packets.py, and acknowledgements are sent by the batch.
 """
 
 import logging
@@ -28,6 +28,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mqtt_service.adapters.mqtt.loop_bridge import LoopBridge
 from mqtt_service.adapters.mqtt.options import MqttOptions
+from mqtt_service.adapters.mqtt.publish_packets import Publish, read_publishes
 
 log = logging.getLogger("mqtt_service.mqtt")
 
@@ -60,8 +61,8 @@ class BrokerEvents(Protocol):
     def puback(self, mid: int, reason: ReasonCode) -> None:
         """The broker accepted or refused a publish."""
 
-    def message(self, message: mqtt.MQTTMessage) -> None:
-        """A device sent a message."""
+    def messages(self, messages: list[Publish]) -> None:
+        """Devices sent these."""
 
     def disconnected(self, reason: ReasonCode) -> None:
         """The broker sent DISCONNECT."""
@@ -111,7 +112,9 @@ class Client(mqtt.Client):
         self._events = events
         self._bridge = bridge
         self._aborted = False
-        # What came from the socket and paho has not taken yet.
+        self._v5 = protocol == V5
+        # What came from the socket, and a reader of what was not taken of it yet.
+        self._received = b""
         self._unread = BytesIO()
         # `InFlight` admits as many or fewer, so nothing ever waits inside paho.
         self.max_inflight_messages_set(options.max_in_flight)
@@ -129,7 +132,7 @@ class Client(mqtt.Client):
             return
         properties = new_properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = options.session_expiry
-        properties.ReceiveMaximum = options.max_inbound
+        properties.ReceiveMaximum = options.window
         self.connect_async(
             options.host, options.port, options.keepalive, clean_start=False, properties=properties
         )
@@ -148,21 +151,34 @@ class Client(mqtt.Client):
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002 - paho's signature
         """Read what the socket has, and handle each packet that is complete by then."""
         try:
-            self._unread = BytesIO(super()._sock_recv(_READ_BYTES))
+            self._received = super()._sock_recv(_READ_BYTES)
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except OSError:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        if not self._unread.getbuffer():
+        if not self._received:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        self._unread = BytesIO(self._received)
         self.last_received = time.monotonic()
         while self.socket() is not None:
+            self._take_messages()
             rc = self._packet_read()
             if rc == MQTTErrorCode.MQTT_ERR_AGAIN:
                 break
             if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return self._loop_rc_handle(rc)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _take_messages(self) -> None:
+        """Report the messages that come next in what was read, unless paho is in the middle of a packet."""
+        if self._in_packet["command"]:
+            return
+        messages, end = read_publishes(self._received, self._unread.tell(), v5=self._v5)
+        if messages:
+            self._unread.seek(end)
+            with self._msgtime_mutex:  # paho pings when nothing came for a keepalive
+                self._last_bytes_received = self.last_received
+            self._bridge(partial(self._events.messages, messages))
 
     def _sock_recv(self, bufsize: int) -> bytes:
         """What paho reads a packet with, byte by byte where it does not know the length."""
@@ -197,7 +213,7 @@ class Client(mqtt.Client):
         self.on_subscribe = lambda _c, _u, _mid, reasons, _p: tell(partial(events.suback, reasons))
         self.on_unsubscribe = lambda *_: tell(events.unsuback)
         self.on_publish = lambda _c, _u, mid, reason, _p: tell(partial(events.puback, mid, reason))
-        self.on_message = lambda _c, _u, message: tell(partial(events.message, message))
+        self.on_message = lambda _c, _u, message: tell(partial(events.messages, [_as_publish(message)]))
         self.on_disconnect = lambda _c, _u, flags, reason, _p: (
             tell(partial(events.disconnected, reason)) if flags.is_disconnect_packet_from_server else None
         )
@@ -219,3 +235,12 @@ class Client(mqtt.Client):
             # The plain socket's method: SSLSocket's own would remove the TLS layer while paho still uses it.
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _as_publish(message: mqtt.MQTTMessage) -> Publish:
+    """A message that paho put together, since it came in several reads."""
+    try:
+        topic = message.topic
+    except UnicodeDecodeError:
+        topic = "\ufffd"
+    return Publish(topic, bytes(message.payload), message.qos, message.dup, message.retain, message.mid)

@@ -24,6 +24,7 @@ from mqtt_service.adapters.mqtt.in_flight import InFlight, Outgoing
 from mqtt_service.adapters.mqtt.loop_bridge import LoopBridge
 from mqtt_service.adapters.mqtt.messages import InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
+from mqtt_service.adapters.mqtt.publish_packets import Publish
 from mqtt_service.errors import (
     BrokerUnavailableError,
     PermanentError,
@@ -226,15 +227,15 @@ class Connection:
         else:
             message.done(_NOBODY_LISTENS if reason.value == _NO_MATCHING_SUBSCRIBERS else _SOMEBODY_LISTENS)
 
-    def message(self, message: mqtt.MQTTMessage) -> None:
-        """Pass a message on. A retained one is old; a broker of MQTT 5 is asked not to send such."""
-        if self.ended.done():
-            return
-        if message.retain:
-            if message.qos:
+    def messages(self, messages: list[Publish]) -> None:
+        """Pass these on. A retained one is old; a broker of MQTT 5 is asked not to send such."""
+        for message in messages:
+            if self.ended.done():
+                return
+            if not message.retained:
+                self._receive(_inbound(message, self._options.window), message.mid, self.order)
+            elif message.qos:
                 self._client.acknowledge([message.mid])
-            return
-        self._receive(_inbound(message, self._options.max_inbound), message.mid, self.order)
 
     def disconnected(self, reason: ReasonCode) -> None:
         """The broker ended the connection and says why."""
@@ -258,10 +259,6 @@ def _expiry_properties(seconds: int) -> Properties:
     return properties
 
 
-def _inbound(message: mqtt.MQTTMessage, window: int) -> InboundMessage:
-    try:
-        topic = message.topic
-    except UnicodeDecodeError:
-        topic = "\ufffd"
+def _inbound(message: Publish, window: int) -> InboundMessage:
     packet_id = message.mid if message.qos and message.mid > window else None
-    return InboundMessage(topic, bytes(message.payload), message.qos, message.dup, packet_id)
+    return InboundMessage(message.topic, message.payload, message.qos, message.duplicate, packet_id)

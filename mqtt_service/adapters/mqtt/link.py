@@ -24,7 +24,7 @@ from mqtt_service.adapters.mqtt.ack_order import AckOrder
 from mqtt_service.adapters.mqtt.broker_errors import SessionTakenOverError
 from mqtt_service.adapters.mqtt.client import V5
 from mqtt_service.adapters.mqtt.connection import Connection
-from mqtt_service.adapters.mqtt.messages import Handler, HandlerAtOnce, InboundMessage
+from mqtt_service.adapters.mqtt.messages import AtOnce, Handler, HandlerAtOnce, InboundMessage
 from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.mqtt.receiver import Receiver
 from mqtt_service.adapters.mqtt.reconnecting import Attempts, ProtocolVersion, reconnect_delay
@@ -56,8 +56,8 @@ class LinkStatus:
 class MqttLink:
     """The service's one link to its broker; all of it belongs to the event loop.
 
-    A message is acknowledged to the broker once `at_once` was true of it, else once `handler` has returned
-    for it; see receiver.py for one that raises. `on_connected` is called each time the link comes up.
+    A message is acknowledged to the broker once `at_once` or `handler` has handled it; see receiver.py for
+    one that raises. `on_connected` is called each time the link comes up.
     `taken_over` is set when another client with our id has connected: the link then stays down, since both
     would disconnect each other for ever. Some brokers do not say that this is why they disconnect: so
     `has_newer_process` is asked before the next attempt.
@@ -69,7 +69,7 @@ class MqttLink:
         subscriptions: Sequence[str],
         handler: Handler,
         *,
-        at_once: HandlerAtOnce = lambda _: False,
+        at_once: HandlerAtOnce = lambda _: AtOnce.TO_HANDLER,
         on_connected: Callable[[], None] = lambda: None,
         has_newer_process: Callable[[], Awaitable[bool]] | None = None,
         jitter: Callable[[], float] = random.random,
@@ -83,7 +83,12 @@ class MqttLink:
         self._jitter = jitter
         self._sleep = sleep
         self._receiver = Receiver(
-            handler, options.max_inbound, sleep, remember_for=2.0 * options.keepalive, at_once=at_once
+            handler,
+            options.max_inbound,
+            sleep,
+            remember_for=2.0 * options.keepalive,
+            at_once=at_once,
+            window=options.window,
         )
         self._drops = RateLimitedWarning(log)
         self._protocol = ProtocolVersion()

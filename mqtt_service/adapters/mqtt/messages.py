@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +11,7 @@ class InboundMessage:
     """A message from the broker; `duplicate`: the broker may have delivered it before (MQTT's DUP flag).
 
     A repeat has the same `packet_id`. It is None at QoS 0, and where it says little: brokers that use the
-    lowest free number give one message after the other the same one, while a number above `max_inbound` shows
+    lowest free number give one message after the other the same one, while a number above the window shows
     that the broker counts on. `received_at` is monotonic.
     """
 
@@ -23,5 +24,20 @@ class InboundMessage:
 
 
 Handler = Callable[[InboundMessage], Awaitable[None]]
-# Handles a message where that needs no waiting; False where a `Handler` has to.
-HandlerAtOnce = Callable[[InboundMessage], bool]
+
+
+class AtOnce(Enum):
+    """What came of a message of the bulk lane."""
+
+    HANDLED = auto()
+    TO_HANDLER = auto()  # it needs something to wait for
+    NO_ROOM = auto()  # now; offer it again
+
+
+# Handles a message of the bulk lane where that needs no waiting.
+HandlerAtOnce = Callable[[InboundMessage], AtOnce]
+
+
+def is_bulk(topic: str) -> bool:
+    """Whether messages of this topic come by the thousand, so that all others go before them."""
+    return topic.endswith("/data")

@@ -1,7 +1,7 @@
 """Received messages: each is handled first, and acknowledged to the broker after that.
 
-What needs no waiting, as a picture's chunk, is handled at once, and so waits for nothing and keeps nothing
-waiting. Any other is handled in a task of its own; the tasks start in the order of arrival.
+Each is handled in a task of its own; the tasks start in the order of arrival. What devices send on `…/data`
+has its own lane (bulk_lane.py), behind all else: most of it is chunks, which need no waiting and get no task.
 A message that was handled, but whose acknowledgement did not reach the broker, is delivered again with the
 same packet id and bytes: it is acknowledged and not handled twice. At QoS 0 there is no acknowledgement.
 If the handler raises RetryableError, it gets the message again after a pause, for as long as it takes. Any
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mqtt_service.adapters.mqtt.ack_order import AckOrder, AckPlace
-from mqtt_service.adapters.mqtt.messages import Handler, HandlerAtOnce, InboundMessage
+from mqtt_service.adapters.mqtt.bulk_lane import BulkLane, Taken
+from mqtt_service.adapters.mqtt.messages import AtOnce, Handler, HandlerAtOnce, InboundMessage, is_bulk
 from mqtt_service.errors import RetryableError
 
 log = logging.getLogger("mqtt_service.mqtt")
@@ -44,10 +45,10 @@ class _Delivery:
 
 
 class Receiver:
-    """Hands messages to `at_once`, and those that it leaves to `handler`, at most `limit` of them at a time.
+    """Hands messages to `handler`, at most `limit` of them at a time, and those in bulk to `at_once` first.
 
-    The broker is asked to send no more than `limit` unacknowledged messages, which Mosquitto 2.0 disregards;
-    so up to `_WAITING_PER_HANDLED` times as many wait here, in their order.
+    The broker is asked to send no more than `window` unacknowledged messages, which Mosquitto 2.0.11
+    disregards. Up to `_WAITING_PER_HANDLED` times as many as are handled wait here, in their order.
 
     `session_started_at` is the monotonic time at which the broker's session began, None where it is older
     than this process. A handled message is remembered for `remember_for` seconds: an acknowledgement older
@@ -62,7 +63,8 @@ class Receiver:
         sleep: Callable[[float], Awaitable[None]],
         *,
         remember_for: float,
-        at_once: HandlerAtOnce = lambda _: False,
+        at_once: HandlerAtOnce = lambda _: AtOnce.TO_HANDLER,
+        window: int = 5_000,
     ) -> None:
         self._handler = handler
         self._at_once = at_once
@@ -72,6 +74,7 @@ class Receiver:
         self.session_started_at: float | None = None
         self._tasks: dict[asyncio.Task[None], _Delivery] = {}
         self._waiting: deque[_Delivery] = deque()
+        self._bulk = BulkLane(self._take_at_once, self._start_or_wait, window // 2)
         # By packet id: the message last handled under it, and when; at most 65,535 pairs of numbers.
         self._handled: dict[int, tuple[int, float]] = {}
 
@@ -80,19 +83,12 @@ class Receiver:
         if message.qos and message.duplicate and self._was_handled(message, mid):
             order.handled(order.enter(mid))
             return True
-        if self._handled_at_once(message):
-            if message.qos:
-                self._handled.pop(mid, None)
-                order.handled(order.enter(mid))
+        if is_bulk(message.topic):
+            self._bulk.add(self._enter(message, mid, order))
             return True
-        if len(self._waiting) >= _WAITING_PER_HANDLED * self._limit:
+        if not self._has_room():
             return False
-        if message.qos:
-            self._handled.pop(mid, None)
-            self._waiting.append(_Delivery(message, order, order.enter(mid)))
-        else:
-            self._waiting.append(_Delivery(message, None, None))
-        self._start_waiting()
+        self._start_or_wait(self._enter(message, mid, order))
         return True
 
     @property
@@ -100,14 +96,34 @@ class Receiver:
         """For how many seconds the oldest message that is not handled has waited; 0 where there is none."""
         now = time.monotonic()
         deliveries = [*self._tasks.values(), *islice(self._waiting, 1)]
+        if self._bulk.oldest is not None:
+            deliveries.append(self._bulk.oldest)
         return max((now - delivery.message.received_at for delivery in deliveries), default=0.0)
 
-    def _handled_at_once(self, message: InboundMessage) -> bool:
+    def _enter(self, message: InboundMessage, mid: int, order: AckOrder) -> _Delivery:
+        """Take a place in the order of acknowledgements."""
+        if not message.qos:
+            return _Delivery(message, None, None)
+        self._handled.pop(mid, None)
+        return _Delivery(message, order, order.enter(mid))
+
+    def _take_at_once(self, delivery: _Delivery) -> Taken:
+        """Handle a message of the bulk lane, or have it handled; it may be that neither can be done now."""
+        outcome = self._try_at_once(delivery.message)
+        if outcome is AtOnce.HANDLED:
+            delivery.acknowledge()
+        elif outcome is AtOnce.TO_HANDLER and self._has_room():
+            self._start_or_wait(delivery)
+        else:
+            return Taken.NO_ROOM
+        return Taken.TAKEN
+
+    def _try_at_once(self, message: InboundMessage) -> AtOnce:
         try:
             return self._at_once(message)
         except Exception:
             log.exception("[MQTT] Handling a message on %r at once failed; it is tried again", message.topic)
-            return False
+            return AtOnce.TO_HANDLER
 
     def _was_handled(self, message: InboundMessage, mid: int) -> bool:
         """Whether this message was handled under the same packet id a moment ago."""
@@ -121,6 +137,7 @@ class Receiver:
 
     def forget(self, order: AckOrder) -> None:
         """Stop handling the messages of a connection that has ended: the broker delivers them again."""
+        self._bulk.keep(lambda delivery: delivery.order is not order)
         self._waiting = deque(delivery for delivery in self._waiting if delivery.order is not order)
         for task in [task for task, delivery in self._tasks.items() if delivery.order is order]:
             task.cancel()
@@ -131,6 +148,13 @@ class Receiver:
             async with asyncio.timeout(timeout):
                 while self._tasks:
                     await asyncio.wait(set(self._tasks))
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) < _WAITING_PER_HANDLED * self._limit
+
+    def _start_or_wait(self, delivery: _Delivery) -> None:
+        self._waiting.append(delivery)
+        self._start_waiting()
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._tasks) < self._limit:

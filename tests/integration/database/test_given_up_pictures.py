@@ -163,3 +163,11 @@ def test_a_worker_of_the_version_before_counts_nothing(queue: Queue) -> None:
         queue.hello("d1")
         answer = queue.settle_image(queue.image("d1")["image_id"], "failed", error="it is cut off")
         assert set(answer) == {"image_id", "result", "storage_path", "next_wake_at"}
+
+
+def test_the_worker_that_takes_a_visit_over_does_not_expect_what_was_given_up(queue: Queue) -> None:
+    for _ in range(3):
+        visit(queue)
+    queue.hello("d1", pending_count=3, pending_names=["b.jpg", "a.jpg"])
+    [begun] = queue.rows("select pending_count, pending_names from mqtt_private.visits")
+    assert (begun["pending_count"], begun["pending_names"]) == (2, ["b.jpg"])

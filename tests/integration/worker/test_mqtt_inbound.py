@@ -1,11 +1,13 @@
 """Messages from devices: handled first, acknowledged to the broker after that, and never lost in between."""
 
 import asyncio
+import time
+from pathlib import Path
 
 import pytest
 
 from mqtt_service.adapters.mqtt.link import MqttLink
-from mqtt_service.adapters.mqtt.messages import InboundMessage
+from mqtt_service.adapters.mqtt.messages import AtOnce, InboundMessage
 from mqtt_service.errors import SupabaseUnavailableError
 from tests.integration.worker.mosquitto import Mosquitto, peer
 from tests.integration.worker.mqtt_harness import (
@@ -83,7 +85,7 @@ async def test_a_packet_id_names_a_message_once_the_broker_counts_beyond_the_win
     broker: Mosquitto,
 ) -> None:
     inbox = Inbox()
-    async with peer(broker.port) as device, running(options(broker.port, max_inbound=3), inbox):
+    async with peer(broker.port) as device, running(options(broker.port, window=3), inbox):
         for n in range(6):
             await device.publish(ACK, b"%d" % n)
             await inbox.has(*(b"%d" % earlier for earlier in range(n + 1)))
@@ -225,37 +227,67 @@ async def test_a_shared_subscription_is_accepted(broker: Mosquitto) -> None:
         await inbox.has(b"1")
 
 
-async def test_a_hello_behind_chunks_begins_while_another_is_still_being_written(
-    broker: Mosquitto,
+async def test_a_hello_behind_thousands_of_chunks_is_handled_before_they_are_worked_off(
+    tmp_path: Path,
 ) -> None:
-    """Chunks wait for no handler, and no handler waits for them.
+    """Chunks wait for no handler and no handler waits for them, whatever a chunk costs."""
+    chunks, kept, before_hello = 3_000, 0, list[int]()
 
-    Their acknowledgements wait for that of the first HELLO (MQTT 5, section 4.6), so the broker sends no more
-    of them than its window holds, 500.
-    """
-    release, begun, kept = asyncio.Event(), list[str](), 0
+    async def handle(_message: InboundMessage) -> None:
+        before_hello.append(kept)
 
-    async def handle(message: InboundMessage) -> None:
-        begun.append(message.topic)
-        await release.wait()
-
-    def keep(message: InboundMessage) -> bool:
+    def keep(_message: InboundMessage) -> AtOnce:
         nonlocal kept
-        kept += message.topic.endswith("/data")
-        return message.topic.endswith("/data")
+        kept += 1
+        spent_at = time.perf_counter() + 0.000_5
+        while time.perf_counter() < spent_at:
+            pass
+        return AtOnce.HANDLED
 
     topics = ("device/+/status", "device/+/data")
-    link = MqttLink(options(broker.port), topics, handle, at_once=keep)
+    async with Mosquitto(tmp_path, "max_queued_messages 0") as broker:
+        link = MqttLink(options(broker.port), topics, handle, at_once=keep)
+        task = asyncio.create_task(link.run())
+        await eventually(lambda: link.connected, "the link is up")
+        async with peer(broker.port) as device:
+            for _ in range(chunks):
+                device.client.publish("device/two/data", b"x" * 1_400, qos=1)
+            await device.publish("device/three/status", b"{}")
+            await eventually(lambda: before_hello, "the HELLO is handled")
+            assert before_hello[0] < chunks
+            await eventually(lambda: kept == chunks, "all chunks are taken")
+        await link.close()
+        await asyncio.wait_for(task, DEADLINE)
+
+
+async def test_a_full_buffer_withholds_acknowledgements_until_it_has_room(broker: Mosquitto) -> None:
+    """The broker then keeps what it has no acknowledgement for, HELLOs go on, and nothing is lost."""
+    room, kept = 5, list[bytes]()
+    inbox = Inbox()
+
+    def keep(message: InboundMessage) -> AtOnce:
+        if len(kept) >= room:
+            return AtOnce.NO_ROOM
+        kept.append(message.payload)
+        return AtOnce.HANDLED
+
+    topics = ("device/+/status", "device/+/data")
+    link = MqttLink(options(broker.port), topics, inbox, at_once=keep)
     task = asyncio.create_task(link.run())
     await eventually(lambda: link.connected, "the link is up")
     async with peer(broker.port) as device:
-        await device.publish("device/one/status", b"{}")
-        for _ in range(400):
-            device.client.publish("device/two/data", b"x" * 1_400, qos=1)
-        await device.publish("device/three/status", b"{}")
-        await eventually(lambda: "device/three/status" in begun, "the second HELLO is being handled")
-    assert begun == ["device/one/status", "device/three/status"]
-    assert kept == 400
-    release.set()
+        for n in range(50):
+            await device.publish("device/two/data", b"%d" % n)
+        await device.publish("device/three/status", b"HELLO")
+        await inbox.has(b"HELLO")
+        assert len(kept) == room
+    await link.close()  # unacknowledged: they come again
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    room = 100
+    link = MqttLink(options(broker.port), topics, inbox, at_once=keep)
+    task = asyncio.create_task(link.run())
+    await eventually(lambda: len(kept) == 50, "the rest, delivered again")
+    assert kept == [b"%d" % n for n in range(50)]
     await link.close()
     await asyncio.wait_for(task, DEADLINE)

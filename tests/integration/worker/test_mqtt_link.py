@@ -108,7 +108,7 @@ async def test_an_exception_on_the_network_thread_is_told_and_the_link_made_anew
 
     inbox = Inbox()
     async with peer(broker.port) as device, running(options(broker.port), inbox) as link:
-        link._connection._client.on_message = breaks  # type: ignore[union-attr]  # it is up
+        link._connection._client._packet_read = breaks  # type: ignore[method-assign, union-attr]  # it is up
         await device.publish(ACK, b"1")
         await inbox.has(b"1")
         await eventually(lambda: link._connections == 2, "the second connection")

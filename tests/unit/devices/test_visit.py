@@ -395,3 +395,22 @@ async def test_metadata_is_done_with_though_the_broker_takes_no_answer_to_it(
     await parts.send(visit, None, *chunks())
     await parts.ended(visit)
     assert [told["next_wake_time"] for told in parts.link.told("ACK_OK")] == ["5:30PM"]
+
+
+async def test_a_visits_row_is_read_once_all_its_open_commands_are_answered(
+    parts: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_service.devices.visit._COMMAND_CHECK_INTERVAL", 20.0)
+    visit = parts.visit(row(open_commands=3))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        visit.command_acknowledged("ping")
+        visit.picture_complete()
+    for _ in range(10):  # turns of the event loop in which it could ask
+        await asyncio.sleep(0)
+    assert parts.rows_requested == []
+    visit.command_acknowledged("ping")
+    await until(lambda: parts.rows_requested == [visit])
+    visit.row_read(row())
+    await parts.ended(visit)
+    assert parts.rows_requested == [visit]

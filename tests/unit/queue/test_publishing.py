@@ -49,6 +49,11 @@ class Settlements:
         self.outcomes.append((settlement.command_id.int, settlement.outcome))
         self.written.append(written)
 
+    async def wait_until_written(self) -> None:
+        """The database has all of them."""
+        for written in self.written:
+            written()
+
 
 def command(number: int) -> Command:
     return Command(
@@ -139,3 +144,16 @@ async def test_a_fault_in_what_is_said_of_a_command_fails_it_alone_and_before_it
     link.sent[0](HAS_IT)
     assert settlements.outcomes == [(1, "failed"), (2, "sent")]
     assert one.in_hand == []
+
+
+async def test_an_answer_waits_for_what_is_being_sent_to_its_own_device_in_any_spelling() -> None:
+    link, settlements = Link(), Settlements()
+    one = publisher(link, settlements)
+    one.take([command(1)], 1e12)
+    await one.wait_until_sent_is_recorded("another device")
+    waiting = asyncio.create_task(one.wait_until_sent_is_recorded("aa:bb:cc:dd:ee:ff"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    link.sent[0](HAS_IT)
+    await asyncio.wait_for(waiting, 10)
+    assert (one._lanes, one._devices) == ({}, {})
