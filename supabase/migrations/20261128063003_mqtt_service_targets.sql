@@ -109,17 +109,6 @@ language sql immutable parallel safe set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_version_fits', 'authenticated', 'service_role');
 
--- Whether a number fits all of {comparison: number}.
-create or replace function mqtt_private.fn_number_fits(p_number numeric, p_conditions jsonb) returns boolean
-language sql immutable parallel safe set search_path = '' as $$
-  select coalesce(bool_and(case comparison
-    when '=' then p_number = other when '!=' then p_number <> other
-    when '<' then p_number < other when '<=' then p_number <= other
-    when '>' then p_number > other when '>=' then p_number >= other end), false)
-  from (select key, value::numeric from jsonb_each_text(p_conditions)) as c (comparison, other)
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_number_fits', 'authenticated', 'service_role');
-
 -- Checking -----------------------------------------------------------------------------------------------------
 
 create or replace function mqtt_private.fn_raise_target_fault(p_problem text, p_hint text) returns void
@@ -309,8 +298,12 @@ begin
       and (not p_target ? 'company' or d.company_id = (p_target ->> 'company')::uuid)
       and (not p_target ? 'site' or d.site_id = (p_target ->> 'site')::uuid)
       and (not p_target ? 'program' or d.program_id = (p_target ->> 'program')::uuid)
-      and (not p_target ? 'battery'
-        or mqtt_private.fn_number_fits(d.battery_voltage::numeric, p_target -> 'battery'))
+      and (p_target #>> '{battery,=}' is null or d.battery_voltage = (p_target #>> '{battery,=}')::numeric)
+      and (p_target #>> '{battery,!=}' is null or d.battery_voltage <> (p_target #>> '{battery,!=}')::numeric)
+      and (p_target #>> '{battery,<}' is null or d.battery_voltage < (p_target #>> '{battery,<}')::numeric)
+      and (p_target #>> '{battery,<=}' is null or d.battery_voltage <= (p_target #>> '{battery,<=}')::numeric)
+      and (p_target #>> '{battery,>}' is null or d.battery_voltage > (p_target #>> '{battery,>}')::numeric)
+      and (p_target #>> '{battery,>=}' is null or d.battery_voltage >= (p_target #>> '{battery,>=}')::numeric)
       and (p_target #>> '{last_seen,within}' is null
         or d.last_seen_at >= now() - (p_target #>> '{last_seen,within}')::interval)
       and (p_target #>> '{last_seen,not_within}' is null
@@ -320,13 +313,14 @@ begin
         where not exists (
           select from public.device_tags t where t.device_id = d.device_id and t.tag = wanted.tag)))
   ), versions as materialized ( -- a fleet has few: each is compared once
-    select version from (select distinct version from fitting where p_target ? 'firmware') v
-    where mqtt_private.fn_version_fits(version, p_target -> 'firmware')
+    select distinct version from fitting where p_target ? 'firmware'
+  ), right_ones as materialized (
+    select version from versions where mqtt_private.fn_version_fits(version, p_target -> 'firmware')
   )
   select coalesce(array_agg(device_id order by device_id), '{}'),
     coalesce(array_agg(device_id order by device_id) filter (where active), '{}')
   from fitting
-  where not p_target ? 'firmware' or version in (select version from versions)
+  where not p_target ? 'firmware' or version in (select version from right_ones)
   into ids, active_ids;
 end
 $$;

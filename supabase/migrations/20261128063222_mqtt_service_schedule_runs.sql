@@ -1,7 +1,7 @@
 -- Recurring commands are queued by the claims: each occurrence once for each device, however many workers there are.
 --
 -- A claim looks at next_run_at, by one probe of an index, and queues what is due, page by page in the order of device_id:
--- at most 500 devices and 50 schedules a claim. Where that is not all, it says that the next claim is due at once. Claims
+-- at most 500 devices and 25 schedules a claim. Where that is not all, it says that the next claim is due at once. Claims
 -- are serial, the schedule's row is locked, and how far a run has come is written in the transaction that queues: a claim
 -- that is rolled back has queued nothing. The commands' idempotency keys name schedule, occurrence and device.
 
@@ -193,7 +193,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_run_schedule_or_stop_it', 'serv
 -- Queues what is due: at most p_rows devices of p_schedules schedules. Each gets a fair part, so that one for 100,000
 -- devices does not keep the others waiting. A schedule that somebody else holds waits for the next claim.
 create or replace function mqtt_private.fn_queue_due_schedules(
-  p_now timestamptz, p_rows int default 500, p_schedules int default 50) returns void
+  p_now timestamptz, p_rows int default 500, p_schedules int default 25) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
   v_due public.command_schedules[] := array(
