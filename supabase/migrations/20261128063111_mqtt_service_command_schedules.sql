@@ -181,7 +181,7 @@ create or replace trigger mqtt_guard_schedule before insert or update of
 -- What else a new time means: a run that is under way ends here, and workers that sleep for longer wake (…_doorbell.sql).
 -- Security definer, since people neither write runs nor ring.
 create or replace function mqtt_private.fn_follow_schedule() returns trigger
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 declare
   v_transaction constant text := pg_current_xact_id()::text;
 begin
@@ -206,7 +206,7 @@ create or replace trigger mqtt_follow_schedule after insert or update of target,
 -- cannot be read stops them, and stops nothing else.
 -- Security definer: who may change a site need not be able to change schedules.
 create or replace function mqtt_private.fn_follow_site() returns trigger
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 declare
   v_schedule public.command_schedules;
 begin
