@@ -34,7 +34,7 @@ class ScheduleRow:
 
 @dataclass(frozen=True, slots=True)
 class NewSchedule:
-    """A recurring command to be added; `cron` None: at the wakes of the target's site. Texts are Postgres's."""
+    """A recurring command to be added; `cron` None: at the wakes of the target's site."""
 
     schedule_id: UUID
     name: str
