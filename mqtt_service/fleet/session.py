@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mqtt_service.adapters.supabase.fleet_commands import CommandTable
 from mqtt_service.adapters.supabase.fleet_devices import DeviceTable
+from mqtt_service.adapters.supabase.fleet_schedules import ScheduleTable
 from mqtt_service.adapters.supabase.tables import Tables
 from mqtt_service.adapters.supabase.transport import connect
 from mqtt_service.config import ProjectSettings
@@ -17,6 +18,7 @@ class Project:
 
     commands: CommandTable
     devices: DeviceTable
+    schedules: ScheduleTable
 
 
 @asynccontextmanager
@@ -27,6 +29,6 @@ async def open_project(settings: ProjectSettings) -> AsyncIterator[Project]:
     )
     try:
         tables = Tables(client)
-        yield Project(CommandTable(tables), DeviceTable(tables))
+        yield Project(CommandTable(tables), DeviceTable(tables), ScheduleTable(tables))
     finally:
         await client.postgrest.aclose()

@@ -21,6 +21,15 @@ def verbs() -> dict[str, Any]:
     return dict(GROUP.commands)
 
 
+def commands() -> dict[str, Any]:
+    """What can be called, by its words: `send`, `tag add`."""
+    found: dict[str, Any] = {}
+    for name, verb in verbs().items():
+        inner = getattr(verb, "commands", None)
+        found |= {name: verb} if inner is None else {f"{name} {word}": one for word, one in inner.items()}
+    return found
+
+
 def section(title: str) -> str:
     return DOCUMENT.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
@@ -40,16 +49,17 @@ def test_the_exit_statuses_are_those_of_the_help() -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_can_be_written_like_that(example: str) -> None:
     words = shlex.split(example)
-    verbs()[words[0]].make_context(words[0], words[1:])
+    name = words[0] if words[0] in commands() else " ".join(words[:2])
+    commands()[name].make_context(name, words[name.count(" ") + 1 :])
 
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) > 8
 
 
-@pytest.mark.parametrize("verb", sorted(verbs().keys() - {"run", "dev"}))
+@pytest.mark.parametrize("verb", sorted(commands().keys() - {"run", "dev"}))
 def test_whatever_prints_can_print_json(verb: str) -> None:
-    assert "--json" in {option for parameter in verbs()[verb].params for option in parameter.opts}
+    assert "--json" in {option for parameter in commands()[verb].params for option in parameter.opts}
 
 
 def test_the_pictures_are_those_that_the_program_draws_and_load_nothing() -> None:
