@@ -39,9 +39,3 @@ call mqtt_private.create_view('devices_overdue',
   where d.is_active and d.next_wake_at < now() - interval '10 minutes'
     and (d.last_seen_at is null or d.last_seen_at < d.next_wake_at - interval '10 minutes')
 $$);
-
-create or replace function mqtt_private.fn_schema_version() returns text
-language sql immutable parallel safe set search_path = '' as $$
-  select '20261128060117'
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_schema_version', 'service_role');

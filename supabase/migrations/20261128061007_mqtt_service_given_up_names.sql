@@ -53,9 +53,3 @@ begin
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_record_heartbeat', 'service_role');
-
-create or replace function mqtt_private.fn_schema_version() returns text
-language sql immutable parallel safe set search_path = '' as $$
-  select '20261128061007'
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_schema_version', 'service_role');
