@@ -56,6 +56,7 @@ BY_HAND = {
     "fn_initialize_device_after_mapping",
     "fn_calculate_next_wake",
     "fn_fleet_overview",
+    "fn_preview_target",
     "fn_examine_project",
 }
 # Made again by a clock of their own, whatever came of them: see test_retention, test_alerts, test_measures.

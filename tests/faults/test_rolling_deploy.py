@@ -195,7 +195,7 @@ async def test_an_answer_that_the_broker_delivers_to_the_next_process_counts_onc
     (device,) = await bench.database.add_active_devices(1)
     ack = f"device/{device['device_mac']}/ack"
     async with bench.devices(answering=False) as fleet, bench.worker("old", MQTT_CLIENT_ID="one") as old:
-        # Only above the window does a packet id show that the broker counts.
+        # Only above `max_inbound` does a packet id show that the broker counts.
         for _ in range(510):
             fleet.say("device/nobody/ack", {"command_ack": "ok"})
         first = await bench.database.queue(device["device_id"], "reboot")

@@ -233,7 +233,7 @@ class Connection:
             if self.ended.done():
                 return
             if not message.retained:
-                self._receive(_inbound(message, self._options.window), message.mid, self.order)
+                self._receive(_inbound(message, self._options.max_inbound), message.mid, self.order)
             elif message.qos:
                 self._client.acknowledge([message.mid])
 
@@ -259,6 +259,6 @@ def _expiry_properties(seconds: int) -> Properties:
     return properties
 
 
-def _inbound(message: Publish, window: int) -> InboundMessage:
-    packet_id = message.mid if message.qos and message.mid > window else None
+def _inbound(message: Publish, counts_above: int) -> InboundMessage:
+    packet_id = message.mid if message.qos and message.mid > counts_above else None
     return InboundMessage(message.topic, message.payload, message.qos, message.duplicate, packet_id)

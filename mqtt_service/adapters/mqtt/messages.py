@@ -11,8 +11,9 @@ class InboundMessage:
     """A message from the broker; `duplicate`: the broker may have delivered it before (MQTT's DUP flag).
 
     A repeat has the same `packet_id`. It is None at QoS 0, and where it says little: brokers that use the
-    lowest free number give one message after the other the same one, while a number above the window shows
-    that the broker counts on. `received_at` is monotonic.
+    lowest free number give one message after the other the same one, while a number above `max_inbound` shows
+    that the broker counts on. In a herd such a broker gives higher ones as well; to be taken for a repeat, an
+    answer would need the same number and the same words within an hour. `received_at` is monotonic.
     """
 
     topic: str

@@ -81,11 +81,11 @@ async def test_a_message_whose_acknowledgement_was_lost_is_handled_once(broker: 
             await again.has(b"last")
 
 
-async def test_a_packet_id_names_a_message_once_the_broker_counts_beyond_the_window(
+async def test_a_packet_id_names_a_message_once_the_broker_counts_beyond_those_that_are_handled_at_a_time(
     broker: Mosquitto,
 ) -> None:
     inbox = Inbox()
-    async with peer(broker.port) as device, running(options(broker.port, window=3), inbox):
+    async with peer(broker.port) as device, running(options(broker.port, max_inbound=3), inbox):
         for n in range(6):
             await device.publish(ACK, b"%d" % n)
             await inbox.has(*(b"%d" % earlier for earlier in range(n + 1)))
