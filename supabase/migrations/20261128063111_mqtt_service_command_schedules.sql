@@ -137,6 +137,14 @@ call mqtt_private.grant_execute('mqtt_private.fn_check_target_company', 'authent
 create or replace function mqtt_private.fn_guard_schedule() returns trigger
 language plpgsql set search_path = '' as $$
 begin
+  if tg_op = 'UPDATE' and not new.enabled and (new.company_id, new.target, new.command_type, new.command_payload, new.cron,
+    new.timezone) is not distinct from (old.company_id, old.target, old.command_type, old.command_payload, old.cron,
+    old.timezone)
+  then -- what can be read no more, since its site changed or went, can be paused all the same
+    new.updated_at := now();
+    new.next_run_at := null;
+    return new;
+  end if;
   perform mqtt_private.fn_check_target(new.target);
   new.company_id := coalesce(new.company_id, mqtt_private.fn_company_of_target(new.target));
   perform mqtt_private.fn_check_target_company(new.target, new.company_id);
@@ -158,7 +166,7 @@ begin
   else
     new.updated_at := now();
     if (new.enabled, new.cron, new.timezone, new.target) is not distinct from
-      (old.enabled, old.cron, old.timezone, old.target)
+      (old.enabled, old.cron, old.timezone, old.target) and new.next_run_at is not null -- null: the queue stopped it
     then
       return new;
     end if;
@@ -185,6 +193,11 @@ language plpgsql volatile security definer set search_path = public, extensions,
 declare
   v_transaction constant text := pg_current_xact_id()::text;
 begin
+  if tg_op = 'UPDATE' and (new.enabled, new.cron, new.timezone, new.target, new.next_run_at) is not distinct from
+    (old.enabled, old.cron, old.timezone, old.target, old.next_run_at)
+  then -- forms save all their columns
+    return null;
+  end if;
   update public.command_schedule_runs
   set finished_at = now(), result = concat_ws(', ', result, 'stopped: the schedule was changed')
   where schedule_id = new.schedule_id and finished_at is null;
@@ -218,7 +231,8 @@ begin
   for v_schedule in
     select * from public.command_schedules
     where target ->> 'site' = new.site_id::text and (cron is null or timezone is null) and enabled
-      and (next_run_at is null or next_run_at > now())
+      and (next_run_at is null or next_run_at > clock_timestamp())
+    for no key update -- a claim or a person may be at it: what they leave is what counts
   loop
     begin
       update public.command_schedules

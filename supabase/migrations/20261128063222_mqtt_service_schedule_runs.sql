@@ -127,10 +127,11 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_finish_run', 'service_role');
 
--- Queues the next page of the occurrence that is due, or skips it; returns how many devices it looked at.
+-- Queues the next page of the occurrence that is due, or skips it; returns how many devices it looked at. It does not wait
+-- for a device that somebody holds for update, or deletes: every claim would wait with it.
 create or replace function mqtt_private.fn_run_schedule(
   p_schedule public.command_schedules, p_now timestamptz, p_rows int) returns int
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' set lock_timeout = '50ms' as $$
 declare
   v_run public.command_schedule_runs;
   v_page uuid[];
@@ -173,14 +174,16 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_schedule', 'service_role');
 
--- The same, for a claim, which nothing of a schedule's may stop: one that cannot be queued at all stops, and says why.
+-- The same, for a claim, which nothing of a schedule's may stop: one that cannot be queued at all stops, and says why; one
+-- whose devices somebody holds waits for the next claim.
 create or replace function mqtt_private.fn_run_schedule_or_stop_it(
   p_schedule public.command_schedules, p_now timestamptz, p_rows int) returns int
 language plpgsql volatile set search_path = '' as $$
 begin
   return mqtt_private.fn_run_schedule(p_schedule, p_now, p_rows);
 exception when others then
-  if mqtt_private.fn_is_general_fault(sqlstate) or left(sqlstate, 2) = '55' then raise; end if;
+  if mqtt_private.fn_is_general_fault(sqlstate) then raise; end if;
+  if sqlstate = '55P03' then return 0; end if;
   update public.command_schedules
   set next_run_at = null, last_result = left(format('stopped: %s (%s); pause and resume it when that is mended',
     sqlerrm, sqlstate), 2000)
@@ -190,8 +193,9 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_schedule_or_stop_it', 'service_role');
 
--- Queues what is due: at most p_rows devices of p_schedules schedules. Each gets a fair part, so that one for 100,000
--- devices does not keep the others waiting. A schedule that somebody else holds waits for the next claim.
+-- Queues what is due: at most p_rows devices of p_schedules schedules, and for two seconds, since the project's own triggers
+-- may be slow. Each gets a fair part, so that one for 100,000 devices does not keep the others waiting. A schedule that
+-- somebody else holds waits for the next claim.
 create or replace function mqtt_private.fn_queue_due_schedules(
   p_now timestamptz, p_rows int default 500, p_schedules int default 25) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -200,17 +204,26 @@ declare
     select s from public.command_schedules s
     where next_run_at <= p_now order by next_run_at limit p_schedules for update skip locked);
   v_schedule public.command_schedules;
+  c_page constant int := 50;
+  c_until constant timestamptz := clock_timestamp() + interval '2 seconds';
   v_rows int := p_rows;
   v_waiting int := cardinality(v_due);
+  v_part int;
+  v_seen int;
 begin
   if v_waiting = 0 then return; end if;
   -- the claim that queues them takes them: it need not ring, nor wake itself (…_doorbell.sql)
   perform set_config('mqtt_service.rung_in', pg_current_xact_id()::text, true);
   foreach v_schedule in array v_due loop
-    exit when v_rows <= 0;
-    v_rows := v_rows - mqtt_private.fn_run_schedule_or_stop_it(
-      v_schedule, p_now, least(v_rows, greatest(v_rows / v_waiting, 50)));
+    v_part := least(v_rows, greatest(v_rows / v_waiting, c_page));
     v_waiting := v_waiting - 1;
+    loop
+      if v_rows <= 0 or clock_timestamp() > c_until then return; end if;
+      v_seen := mqtt_private.fn_run_schedule_or_stop_it(v_schedule, p_now, least(v_part, c_page));
+      v_rows := v_rows - v_seen;
+      exit when v_seen < c_page or v_seen = v_part; -- it is done, or has had its part
+      v_part := v_part - v_seen;
+    end loop;
   end loop;
 end
 $$;

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -257,6 +260,113 @@ def test_paused_it_waits_and_resumed_it_makes_nothing_up(queue: Queue) -> None:
     due(queue, schedule)
     queue.connection.execute("update command_schedules set enabled = false")
     assert queue.claim()["commands"] == []
+
+
+def test_saving_it_unchanged_does_not_end_what_is_being_queued(queue: Queue) -> None:
+    devices(queue, 5)
+    schedule = add(queue)
+    due(queue, schedule)
+    now = queue.now() + timedelta(seconds=1)
+    run_due(queue, now, rows=3)
+    queue.connection.execute("update command_schedules set enabled = enabled, target = target, cron = cron")
+    run_due(queue, now, rows=3)
+    assert queued(queue) == 5
+    assert schedule_row(queue, schedule)["last_result"] == "queued 5"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["update sites set wake_schedule_cron = 'whenever'", "delete from sites"],
+)
+def test_one_that_cannot_run_any_more_can_still_be_paused(queue: Queue, harm: str) -> None:
+    schedule = add(queue, cron=None, target={"site": SITE})
+    queue.connection.execute(harm.encode())
+    queue.connection.execute("update command_schedules set enabled = false")
+    row = schedule_row(queue, schedule)
+    assert (row["enabled"], row["next_run_at"]) == (False, None)
+
+
+def test_one_that_was_stopped_goes_on_when_it_is_enabled_again(queue: Queue) -> None:
+    schedule = add(queue)
+    queue.connection.execute("update command_schedules set next_run_at = null, last_result = 'stopped'")
+    queue.connection.execute("update command_schedules set enabled = true")
+    assert schedule_row(queue, schedule)["next_run_at"] > queue.now()
+
+
+def test_a_site_that_changes_wakes_no_schedule_that_was_paused_meanwhile(queue: Queue) -> None:
+    schedule = add(queue, cron=None, target={"site": SITE})
+    with queue.another() as other, ThreadPoolExecutor(1) as pool:
+        with other.connection.transaction():
+            other.connection.execute("update command_schedules set enabled = false")
+            change = pool.submit(
+                queue.connection.execute, "update sites set wake_schedule_cron = '0 9 * * *'"
+            )
+            wait_for_lock(other)
+        change.result(10)
+    row = schedule_row(queue, schedule)
+    assert (row["enabled"], row["next_run_at"]) == (False, None)
+
+
+def test_a_device_that_somebody_holds_delays_its_schedule_alone(queue: Queue) -> None:
+    held, free = devices(queue, 2)
+    schedule = add(queue, target={"devices": [str(held)]})
+    other_schedule = add(queue, target={"devices": [str(free)]})
+    due(queue, schedule, "10 seconds")
+    due(queue, other_schedule)
+    with queue.another() as other:
+        with other.connection.transaction():
+            other.connection.execute("select from devices where device_id = %s for update", (held,))
+            with queue.connection.transaction():
+                queue.connection.execute("set local statement_timeout = '5s'")
+                assert [row["device_id"] for row in queue.claim()["commands"]] == [str(free)]
+        assert [row["device_id"] for row in queue.claim("w2")["commands"]] == [str(held)]
+    assert schedule_row(queue, schedule)["last_result"] == "queued 1"
+
+
+def test_slow_rules_of_the_project_do_not_hold_up_a_claim(queue: Queue) -> None:
+    devices(queue, 1)
+    for _ in range(8):
+        due(queue, add(queue))
+    queue.connection.execute(
+        "create function theirs() returns trigger language plpgsql as"
+        " $$ begin perform pg_sleep(0.5); return new; end $$;"
+        " create trigger theirs before insert on device_commands for each row execute function theirs()"
+    )
+    try:
+        assert queue.claim()["seconds_to_next_due"] == 0.05
+    finally:
+        queue.connection.execute("drop function theirs() cascade")
+    assert 0 < queued(queue) < 8
+    queue.claim("w2")
+    assert queued(queue) == 8
+
+
+def test_claims_at_one_time_queue_each_occurrence_once(queue: Queue) -> None:
+    devices(queue, 8)
+    schedules = [add(queue) for _ in range(3)]
+    for schedule in schedules:
+        due(queue, schedule)
+    start = Barrier(2)
+    with queue.another() as other, ThreadPoolExecutor(2) as pool:
+
+        def claim(session: Queue, worker: str) -> None:
+            start.wait(10)
+            for _ in range(3):
+                session.claim(worker)
+
+        for done in [pool.submit(claim, queue, "w1"), pool.submit(claim, other, "w2")]:
+            done.result(30)
+    assert queued(queue) == 24
+    assert {schedule_row(queue, one)["last_result"] for one in schedules} == {"queued 8"}
+
+
+def wait_for_lock(queue: Queue) -> None:
+    """Until a session of this database waits for another."""
+    deadline = monotonic() + 10
+    waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while not queue.rows(waiting):
+        assert monotonic() < deadline, "nobody waits"
+        queue.connection.execute("select pg_stat_clear_snapshot()")
 
 
 @pytest.mark.parametrize(
