@@ -76,6 +76,8 @@ class BulkLane(Generic[D]):
         """Forget the others: the broker delivers them again."""
         self._waiting = deque(delivery for delivery in self._waiting if wanted(delivery))
         self._bytes = sum(len(delivery.message.payload) for delivery in self._waiting)
+        # What is delivered again waits anew; else its oldest would be refused at once.
+        self._without_room_since = None
 
     def _work_off(self) -> None:
         self._next_turn = None

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,7 @@ class _Lanes:
         self.release = asyncio.Event()
         self.seen: list[str] = []
         self.room = room
+        self.looks = 0
         self.acknowledged: list[int] = []
         self.order = AckOrder(self.acknowledged.extend, lambda call: call())
         self.receiver = Receiver(
@@ -97,6 +99,7 @@ class _Lanes:
         await self.release.wait()
 
     def _handle_at_once(self, message: InboundMessage) -> AtOnce:
+        self.looks += 1
         if self.room == 0:
             return AtOnce.NO_ROOM
         self.room -= 1
@@ -158,6 +161,23 @@ async def test_what_a_connection_that_ended_left_in_the_lane_is_left_to_the_brok
     lanes.receiver.forget(lanes.order)
     lanes.room = 100
     assert lanes.receive("device/c/data", 2)
+    await lanes.until(lambda: lanes.seen == ["device/c/data"])
+
+
+async def test_a_wait_for_room_before_a_reconnect_does_not_count_against_what_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lanes = _Lanes(room=0)
+    now = 100.0
+    monkeypatch.setattr("mqtt_service.adapters.mqtt.bulk_lane.time", SimpleNamespace(monotonic=lambda: now))
+    assert lanes.receive("device/b/data", 1)
+    await lanes.until(lambda: lanes.looks >= 1)
+    lanes.receiver.forget(lanes.order)
+    now += 60
+    assert lanes.receive("device/c/data", 2)
+    await lanes.until(lambda: lanes.looks >= 3)
+    assert lanes.seen == []  # not left to the handler, which would refuse it
+    lanes.room = 1
     await lanes.until(lambda: lanes.seen == ["device/c/data"])
 
 
