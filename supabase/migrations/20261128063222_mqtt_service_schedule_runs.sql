@@ -185,7 +185,7 @@ exception when others then
   if mqtt_private.fn_is_general_fault(sqlstate) then raise; end if;
   if sqlstate = '55P03' then return 0; end if;
   update public.command_schedules
-  set next_run_at = null, last_result = left(format('stopped: %s (%s); pause and resume it when that is mended',
+  set next_run_at = null, last_result = left(format('stopped: %s (%s); resume it when that is mended',
     sqlerrm, sqlstate), 2000)
   where schedule_id = p_schedule.schedule_id;
   return 0;
