@@ -3,8 +3,9 @@
 They are taken in slices of a millisecond, with a turn for the whole event loop between two. A message is not
 acknowledged before it is taken, so what waits here is bounded by the broker's window. Where the taker has no
 room, nothing is taken and nothing acknowledged until it has: the broker keeps the rest. That lasts only while
-at most half of the window waits, since behind a full window the broker holds back HELLOs as well, and only
-for some seconds, since devices wait: then the oldest is handed on, and refused.
+at most half of the window that we ask for waits, since behind a full window the broker holds back HELLOs as
+well, and only for some seconds, since devices wait: then what has no room is handed on, and refused, until
+something has. A broker whose own window is narrower (MQTT 3.1.1 has no way to ask) holds HELLOs back earlier.
 """
 
 import asyncio
