@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
 from mqtt_service.adapters.mqtt.messages import InboundMessage
@@ -24,13 +23,6 @@ _LOOK_FOR_ROOM_EVERY = 0.05
 _LONGEST_WITHOUT_ROOM = 3.0
 # A broker that disregards the window, or sends at QoS 0, could fill the memory.
 _MOST_BYTES = 16 * 1024 * 1024
-
-
-class Taken(Enum):
-    """What became of a message that was offered."""
-
-    TAKEN = auto()
-    NO_ROOM = auto()
 
 
 class Delivery(Protocol):
@@ -47,10 +39,10 @@ D = TypeVar("D", bound=Delivery)
 class BulkLane(Generic[D]):
     """Offers deliveries to `take`, in their order; `force` gets one for which there was no room for too long.
 
-    `limit`: so many may wait where there is no room.
+    `take` returns False where there is no room; so many as `limit` may wait then.
     """
 
-    def __init__(self, take: Callable[[D], Taken], force: Callable[[D], None], limit: int) -> None:
+    def __init__(self, take: Callable[[D], bool], force: Callable[[D], None], limit: int) -> None:
         self._take = take
         self._force = force
         self._limit = limit
@@ -95,7 +87,7 @@ class BulkLane(Generic[D]):
     def _take_oldest(self) -> bool:
         """Take one; False where there is no room, and it can still wait."""
         oldest = self._waiting[0]
-        if self._take(oldest) is Taken.TAKEN:
+        if self._take(oldest):
             self._without_room_since = None
         elif self._can_wait():
             return False

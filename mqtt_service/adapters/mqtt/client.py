@@ -113,8 +113,7 @@ class Client(mqtt.Client):
         self._bridge = bridge
         self._aborted = False
         self._v5 = protocol == V5
-        # What came from the socket, and a reader of what was not taken of it yet.
-        self._received = b""
+        # What came from the socket and was not taken yet.
         self._unread = BytesIO()
         # `InFlight` admits as many or fewer, so nothing ever waits inside paho.
         self.max_inflight_messages_set(options.max_in_flight)
@@ -151,17 +150,17 @@ class Client(mqtt.Client):
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002 - paho's signature
         """Read what the socket has, and handle each packet that is complete by then."""
         try:
-            self._received = super()._sock_recv(_READ_BYTES)
+            received = super()._sock_recv(_READ_BYTES)
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except OSError:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        if not self._received:
+        if not received:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        self._unread = BytesIO(self._received)
+        self._unread = BytesIO(received)
         self.last_received = time.monotonic()
         while self.socket() is not None:
-            self._take_messages()
+            self._take_messages(received)
             rc = self._packet_read()
             if rc == MQTTErrorCode.MQTT_ERR_AGAIN:
                 break
@@ -169,11 +168,11 @@ class Client(mqtt.Client):
                 return self._loop_rc_handle(rc)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _take_messages(self) -> None:
+    def _take_messages(self, received: bytes) -> None:
         """Report the messages that come next in what was read, unless paho is in the middle of a packet."""
         if self._in_packet["command"]:
             return
-        messages, end = read_publishes(self._received, self._unread.tell(), v5=self._v5)
+        messages, end = read_publishes(received, self._unread.tell(), v5=self._v5)
         if messages:
             self._unread.seek(end)
             with self._msgtime_mutex:  # paho pings when nothing came for a keepalive

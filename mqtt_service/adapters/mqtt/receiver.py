@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mqtt_service.adapters.mqtt.ack_order import AckOrder, AckPlace
-from mqtt_service.adapters.mqtt.bulk_lane import BulkLane, Taken
+from mqtt_service.adapters.mqtt.bulk_lane import BulkLane
 from mqtt_service.adapters.mqtt.messages import AtOnce, Handler, HandlerAtOnce, InboundMessage, is_bulk
 from mqtt_service.errors import RetryableError
 
@@ -107,16 +107,16 @@ class Receiver:
         self._handled.pop(mid, None)
         return _Delivery(message, order, order.enter(mid))
 
-    def _take_at_once(self, delivery: _Delivery) -> Taken:
-        """Handle a message of the bulk lane, or have it handled; it may be that neither can be done now."""
+    def _take_at_once(self, delivery: _Delivery) -> bool:
+        """Handle a message of the bulk lane, or have it handled; False where neither can be done now."""
         outcome = self._try_at_once(delivery.message)
         if outcome is AtOnce.HANDLED:
             delivery.acknowledge()
         elif outcome is AtOnce.TO_HANDLER and self._has_room():
             self._start_or_wait(delivery)
         else:
-            return Taken.NO_ROOM
-        return Taken.TAKEN
+            return False
+        return True
 
     def _try_at_once(self, message: InboundMessage) -> AtOnce:
         try:

@@ -102,7 +102,7 @@ def pahos_thread_raises() -> None:
     """The MQTT client's own thread, at the next message, over the connection that is there."""
 
     def injure(queue: CommandQueueProcessor) -> None:
-        queue._sender._connection._client._packet_read = fail  # type: ignore[attr-defined]
+        queue._sender._connection._client._packet_read = fail  # type: ignore[attr-defined]  # behind the protocols
 
     at_some_poll(injure)
 
