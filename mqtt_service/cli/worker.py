@@ -82,5 +82,7 @@ def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, with the schema's.")] = False
 ) -> None:
     """Print the version."""
-    document = {"version": __version__, "schema": read_migrations()[-1].version}
-    typer.echo(json.dumps(document) if as_json else __version__)
+    if as_json:
+        typer.echo(json.dumps({"version": __version__, "schema": read_migrations()[-1].version}))
+    else:
+        typer.echo(__version__)

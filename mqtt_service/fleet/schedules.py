@@ -9,9 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from rich.table import Table
-from rich.text import Text
-
 from mqtt_service.adapters.supabase.fleet_schedules import NewSchedule, ScheduleRow
 from mqtt_service.config import ProjectSettings
 from mqtt_service.errors import UsageError
@@ -19,8 +16,8 @@ from mqtt_service.fleet.finding import find_devices, find_place
 from mqtt_service.fleet.output import Output
 from mqtt_service.fleet.payload import read_payload
 from mqtt_service.fleet.session import Project, open_project
-from mqtt_service.fleet.tables import short_id
-from mqtt_service.fleet.times import both, parse_duration, relative
+from mqtt_service.fleet.tables import schedules_table
+from mqtt_service.fleet.times import both, parse_duration
 
 Change = Literal["pause", "resume", "remove"]
 
@@ -204,29 +201,6 @@ def run_tag_list(settings: ProjectSettings, *, as_json: bool) -> int:
         return 0
 
     return asyncio.run(run())
-
-
-def schedules_table(schedules: Sequence[ScheduleRow], now: datetime) -> Table:
-    """One row a recurring command."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("schedule", "name", "type", "when", "next"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("last")
-    for row in schedules:
-        when = "at the site's wakes" if row.cron is None else f"{row.cron} {row.timezone or ''}".strip()
-        then = "stopped" if row.enabled and row.next_run_at is None else "paused"
-        last = row.last_result or ""
-        if row.last_run_at is not None:
-            last = f"{relative(row.last_run_at, now)}: {last}"
-        table.add_row(
-            short_id(row.schedule_id),
-            Text(row.name),
-            Text(row.command_type),
-            Text(when),
-            relative(row.next_run_at, now) if row.next_run_at else Text(then, style="yellow"),
-            Text(last),
-        )
-    return table
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Commands and devices as tables on a terminal. Pure: rows in, a view out."""
+"""Commands, devices and schedules as tables on a terminal. Pure: rows in, a view out."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -8,15 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mqtt_service.adapters.supabase.fleet_rows import CommandRow, DeviceRow
+from mqtt_service.adapters.supabase.fleet_schedules import ScheduleRow
 from mqtt_service.fleet.times import local, relative
 from mqtt_service.fleet.words import brief, colour
 
 _ID_SHOWN = 8
 
 
-def short_id(command_id: UUID) -> str:
-    """As much of an id as tells commands apart."""
-    return str(command_id)[:_ID_SHOWN]
+def short_id(row_id: UUID) -> str:
+    """As much of an id as tells commands or schedules apart."""
+    return str(row_id)[:_ID_SHOWN]
 
 
 def commands_table(
@@ -73,3 +74,26 @@ def next_wake(device: DeviceRow, now: datetime, zone: tzinfo | None) -> Text:
         return Text("")
     overdue = device.is_active and device.next_wake_at < now
     return Text(local(device.next_wake_at, zone), style="red" if overdue else "")
+
+
+def schedules_table(schedules: Sequence[ScheduleRow], now: datetime) -> Table:
+    """One row a recurring command."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("schedule", "name", "type", "when", "next"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("last")
+    for row in schedules:
+        when = "at the site's wakes" if row.cron is None else f"{row.cron} {row.timezone or ''}".strip()
+        then = "stopped" if row.enabled and row.next_run_at is None else "paused"
+        last = row.last_result or ""
+        if row.last_run_at is not None:
+            last = f"{relative(row.last_run_at, now)}: {last}"
+        table.add_row(
+            short_id(row.schedule_id),
+            Text(row.name),
+            Text(row.command_type),
+            Text(when),
+            relative(row.next_run_at, now) if row.next_run_at else Text(then, style="yellow"),
+            Text(last),
+        )
+    return table

@@ -114,7 +114,7 @@ call mqtt_private.grant_execute('mqtt_private.fn_version_fits', 'authenticated',
 create or replace function mqtt_private.fn_raise_target_fault(p_problem text, p_hint text) returns void
 language plpgsql stable parallel safe set search_path = '' as $$
 begin
-  raise exception using errcode = 'check_violation', message = 'target: ' || p_problem, hint = p_hint;
+  perform mqtt_private.fn_raise_check_violation('target: ' || p_problem, p_hint);
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_raise_target_fault', 'authenticated', 'service_role');
