@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -123,3 +124,18 @@ class Worker:
     def health(self) -> dict[str, dict[str, object] | str | int]:
         document: dict[str, dict[str, object] | str | int] = httpx.get(self.url + "/health").json()
         return document
+
+
+def procfile_words() -> list[str]:
+    """The one line of the Procfile, for a web process, in its words."""
+    kind, _, line = (ROOT / "Procfile").read_text(encoding="utf-8").strip().partition(": ")
+    assert kind == "web"
+    return shlex.split(line)
+
+
+def healthy(port: int) -> bool:
+    """Whether the worker at this port says so."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

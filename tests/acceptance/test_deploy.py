@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -13,10 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.acceptance.processes import ROOT, eventually
+from tests.acceptance.processes import ROOT, eventually, healthy, procfile_words
 from tests.integration.worker.mosquitto import free_port
 
 # Debian's name for nobody; any user without rights would do.
@@ -93,11 +91,9 @@ def test_the_worker_of_a_clean_build_serves_and_ends_as_hosts_expect(
 
 def serve_and_end(host: Path, stack: dict[str, str]) -> float:
     """How many seconds the Procfile's line took until it was healthy."""
-    kind, _, line = (ROOT / "Procfile").read_text(encoding="utf-8").strip().partition(": ")
-    assert kind == "web"
     port = free_port()
     started = time.monotonic()
-    with in_venv(host, shlex.split(line), **stack, PORT=str(port), DYNO="web.1") as worker:
+    with in_venv(host, procfile_words(), **stack, PORT=str(port), DYNO="web.1") as worker:
         try:
             eventually(lambda: healthy(port) or worker.poll() is not None, "a healthy worker", 60)
             seconds = time.monotonic() - started
@@ -111,13 +107,6 @@ def serve_and_end(host: Path, stack: dict[str, str]) -> float:
     assert "Traceback" not in output
     assert run(host, docker_health_check(), PORT=str(port))[0] == 1
     return seconds
-
-
-def healthy(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
 
 
 def test_the_build_has_what_is_pinned_and_nothing_else(host: Path) -> None:

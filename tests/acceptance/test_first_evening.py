@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -31,7 +30,16 @@ from mqtt_service.devstack.keys import JwtKeys
 from mqtt_service.doctor.findings import CHECKS
 from mqtt_service.migrations import read_migrations
 from tests.acceptance.conftest import Database
-from tests.acceptance.processes import ROOT, Worker, dev_stack, eventually, running, worker
+from tests.acceptance.processes import (
+    ROOT,
+    Worker,
+    dev_stack,
+    eventually,
+    healthy,
+    procfile_words,
+    running,
+    worker,
+)
 from tests.integration.worker.mosquitto import Mosquitto, free_port
 from tests.integration.worker.test_mqtt_refusals import make_certificates, run_program
 
@@ -394,9 +402,8 @@ def receiver() -> Iterator[Told]:
 @contextmanager
 def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
     """The Procfile's line as a host starts it, on a port, and ends it; in time: test_deploy.py."""
-    kind, _, line = (ROOT / "Procfile").read_text(encoding="utf-8").strip().partition(": ")
-    program, *words = shlex.split(line)
-    assert (kind, program) == ("web", "python")
+    program, *words = procfile_words()
+    assert program == "python"
     port = free_port()
     settings = {"PORT": str(port), "DYNO": "web.1", "MQTT_CLIENT_ID": "", "ALERT_URL": alert_url}
     with subprocess.Popen(
@@ -412,11 +419,3 @@ def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
             process.kill()
     assert process.returncode == 0, output
     assert "Traceback" not in output
-
-
-def healthy(port: int) -> bool:
-    """Whether a worker says so."""
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
