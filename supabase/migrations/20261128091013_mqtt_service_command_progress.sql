@@ -281,7 +281,8 @@ begin
   set status = case when due_at is not null then 'sent' else status end, -- to be sent, or tried again: the device has it
       last_error = case when due_at is null then last_error end, due_at = null,
       lease_worker = null, lease_until = null, delivered_at = coalesce(delivered_at, now()), no_listener = false,
-      progress = coalesce(least(greatest(p_progress, 0), 100), case when progress_at >= delivered_at then progress end),
+      progress = case when p_progress is not null then least(greatest(p_progress, 0), 100)
+        when progress_at >= delivered_at then progress end,
       progress_at = now(), progress_message = p_message
   where command_id = p_command_id
   returning * into v_command;

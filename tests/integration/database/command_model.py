@@ -15,6 +15,7 @@ _MOVES: dict[str, dict[str, str]] = {
                 "acknowledged": "duplicate"},
     "failed": {"pending": "failed", "sent": "failed", "failed": "duplicate"},
     "rejected": {**dict.fromkeys(("pending", "sent", "failed"), "rejected"), "rejected": "duplicate"},
+    "in_progress": dict.fromkeys(("pending", "sent", "failed", "expired", "cancelled"), "in_progress"),
 }  # fmt: skip
 
 
@@ -38,6 +39,7 @@ class Row:
     delivered: int | None = None
     answered: bool = False
     patience: float | None = None  # its execution_timeout
+    repeatable: bool = False
     delivered_hour: int = 0
     progress_hour: int | None = None
     done_after_cancel: bool = False
@@ -103,11 +105,21 @@ class Model:
     replies: list[tuple[int, int, int]] = field(default_factory=list)  # device, hour, moment
 
     def queue(
-        self, device: int, priority: int, wait: float, life: float, patience: float | None = None
+        self,
+        device: int,
+        priority: int,
+        wait: float,
+        life: float,
+        patience: float | None = None,
+        *,
+        repeatable: bool = False,
     ) -> int:
         number = len(self.rows)
         due = self.now + wait
-        self.rows.append(Row(number, device, priority, due, due, self.now + life, patience=patience))
+        deadline = self.now + life
+        self.rows.append(
+            Row(number, device, priority, due, due, deadline, patience=patience, repeatable=repeatable)
+        )
         return number
 
     # Claims
@@ -174,7 +186,7 @@ class Model:
                 self._count_failure(row, max_retries, again=True, counted=not used_up)
                 failed.add(row.number)
             elif row.answer_due is not None and row.answer_due <= self.now:
-                self._count_failure(row, max_retries, again=False)  # the device may have done it
+                self._count_failure(row, max_retries, again=row.repeatable)  # the device may have done it
                 failed.add(row.number)
         return failed
 
@@ -309,30 +321,35 @@ class Model:
         result = _MOVES[outcome].get(row.status, "ignored")
         if row.status == "pending" and row.attempt == 0 and outcome != "success":
             result = "ignored"  # it was never given to a worker
-        if result == "in_progress":
+        if result in {"acknowledged", "rejected", "failed", "in_progress"}:
+            self._apply(result, row, max_retries)
+        elif row.status == "cancelled" and outcome == "success":
+            row.done_after_cancel = True
+        return {"result": result, "number": row.number}
+
+    def _apply(self, result: str, row: Row, max_retries: int) -> None:
+        if row.delivered is None:
+            row.delivered, row.delivered_hour = self.moment, self.now
+        if result == "failed":
+            self._count_failure(row, max_retries, again=True)
+        elif result != "in_progress":
+            row.settle_down(result)
+            row.answered = row.answered or result == "acknowledged"
+        else:
             if row.due is not None:  # to be sent, or tried again: the device has it
                 row.settle_down("sent")
             row.progress_hour = self.now
-        elif result in {"acknowledged", "rejected"}:
-            row.settle_down(result)
-        elif result == "failed":
-            self._count_failure(row, max_retries, again=True)
-        elif row.status == "cancelled" and outcome == "success":
-            row.done_after_cancel = True
-        if result in {"acknowledged", "rejected", "failed", "in_progress"}:
-            if row.delivered is None:
-                row.delivered, row.delivered_hour = self.moment, self.now
-            row.answered = row.answered or result == "acknowledged"
-        return {"result": result, "number": row.number}
 
     def _meant(self, device: int) -> Row | None:
         """The command that an answer without an id is for."""
         mine = [row for row in self.rows if row.device == device]
         delivered = [row for row in mine if row.delivered is not None]
         last = max(delivered, key=lambda row: (row.delivered or 0, row.rank), default=None)
-        if last is not None and last.status in {"sent", "pending", "expired", "cancelled"}:
-            if not last.done_after_cancel:
-                return last
+        if last is not None and (
+            last.status in {"sent", "pending", "expired"}
+            or (last.status == "cancelled" and not last.done_after_cancel)
+        ):
+            return last
         waiting = [row for row in delivered if row.status in {"sent", "pending"}]
         if waiting:
             return max(waiting, key=lambda row: (row.delivered or 0, row.rank))
