@@ -30,6 +30,7 @@ class Row:
     due: float | None
     waits_until: float
     deadline: float
+    own_deadline: bool = False  # it has an expires_at
     status: str = "pending"
     retries: int = 0
     attempt: int = 0
@@ -109,18 +110,19 @@ class Model:
         device: int,
         priority: int,
         wait: float,
-        life: float,
+        life: float | None,
         patience: float | None = None,
         *,
         repeatable: bool = False,
     ) -> int:
-        number = len(self.rows)
+        """`life` None: as long as commands live that say nothing."""
         due = self.now + wait
-        deadline = self.now + life
-        self.rows.append(
-            Row(number, device, priority, due, due, deadline, patience=patience, repeatable=repeatable)
-        )
-        return number
+        row = Row(len(self.rows), device, priority, due, due, due + TTL)
+        if life is not None:
+            row.deadline, row.own_deadline = self.now + life, True
+        row.patience, row.repeatable = patience, repeatable
+        self.rows.append(row)
+        return row.number
 
     # Claims
 
@@ -389,4 +391,8 @@ class Model:
         if allowed:
             row.settle_down("pending")
             row.due = self.now
+            if not row.own_deadline or row.deadline <= self.now:  # its life begins again
+                row.own_deadline = False
+                row.waits_until = max(row.waits_until, self.now)
+                row.deadline = row.waits_until + TTL
         return allowed

@@ -155,9 +155,7 @@ class CommandQueue(RuleBasedStateMachine):
         kind = "update_config" if repeatable else "reboot"
         for priority in priorities:
             [row] = self.person.rows(query, self.devices[device], kind, priority, wait, life, patience)
-            number = self.model.queue(
-                device, priority, wait, wait + TTL if life is None else life, patience, repeatable=repeatable
-            )
+            number = self.model.queue(device, priority, wait, life, patience, repeatable=repeatable)
             self.commands.append(row["command_id"])
             self.numbers[str(row["command_id"])] = number
 
