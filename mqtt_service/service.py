@@ -180,7 +180,11 @@ class Worker:
                 database, self._worker_id, part_options.retry_policy(self._settings)
             ),
             self.queue,
-            AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
+            AnswerListeners(
+                self.visits.command_acknowledged,
+                self.visits.stored_by_another,
+                self.visits.command_in_progress,
+            ),
             self._worker_id,
             shared=self._settings.mqtt_shared_group is not None,
             standby=self._stands_by,

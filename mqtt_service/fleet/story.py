@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, tzinfo
 
 from mqtt_service.adapters.supabase.fleet_rows import CommandRow, DeviceRow
 from mqtt_service.fleet.times import both, local, relative, span
-from mqtt_service.fleet.words import STATUSES, answer_time, fate, is_leased
+from mqtt_service.fleet.words import STATUSES, answer_time, fate, is_leased, progress_words
 
 # A worker polls every few seconds: what is due for longer waits for something.
 _LATE = timedelta(minutes=1)
@@ -140,12 +140,16 @@ def _due(waits: timedelta) -> Iterator[str]:
 
 def _sent(case: _Case) -> Iterator[str]:
     command = case.command
+    if command.progress_at is not None:
+        yield from _in_progress(case)
+        return
     heard = (
         "nobody was listening then: the device slept"
         if command.no_listener
         else "the device has not answered"
     )
     yield f"The broker has had it since {case.at(command.delivered_at)}; {heard}."
+    yield from _clock(case)
     if not command.no_listener and not case.is_repeatable:
         yield (
             f"It is not sent again: the device may have heard it, and a {command.command_type} is never done "
@@ -160,6 +164,20 @@ def _sent(case: _Case) -> Iterator[str]:
             f"{case.rules.redelivery_limit} times so far)."
         )
     yield from _waking(case)
+
+
+def _in_progress(case: _Case) -> Iterator[str]:
+    command = case.command
+    yield f"The device is at it: {progress_words(command)}, it said {case.at(command.progress_at)}."
+    yield from _clock(case)
+    if command.answer_due_at is not None:
+        yield "Until then it is not sent again, also where the device wakes anew in the middle of it."
+
+
+def _clock(case: _Case) -> Iterator[str]:
+    if case.command.answer_due_at is not None:
+        then = "is tried again, or fails for good" if case.is_repeatable else "fails for good"
+        yield f"If the device says nothing until {case.at(case.command.answer_due_at)}, it {then}."
 
 
 def _waking(case: _Case) -> Iterator[str]:
@@ -215,7 +233,14 @@ def _expired(case: _Case) -> Iterator[str]:
 
 def _cancelled(case: _Case) -> Iterator[str]:
     yield "A person withdrew it. This is final."
-    if case.command.attempt:
+    if case.command.done_after_cancel_at is not None:
+        yield f"The device did it all the same, at {case.at(case.command.done_after_cancel_at)}."
+    elif case.command.response is not None:
+        yield "A worker had already taken it up, and the device got it: its answer is below."
+    elif case.command.progress_at is not None:
+        said = f"{progress_words(case.command)}, it said {case.at(case.command.progress_at)}"
+        yield f"The device got it nevertheless, and has been at it: {said}."
+    elif case.command.attempt:
         yield "A worker had already taken it up, so the device may have got it nevertheless."
 
 

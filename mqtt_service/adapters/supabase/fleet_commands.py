@@ -1,8 +1,9 @@
 """`device_commands` as the command line uses it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -14,6 +15,7 @@ _TABLE = "device_commands"
 _COLUMNS = columns_of(CommandRow)
 _COMMANDS = TypeAdapter(list[CommandRow])
 _NOTHING = TypeAdapter(object)
+_CANCELLED = TypeAdapter(dict[str, int])
 _LISTED_TYPES = TypeAdapter(list[dict[str, object]])
 
 
@@ -106,6 +108,28 @@ class CommandTable:
 
         moved = await self._tables.run(update, _TABLE, _COMMANDS)
         return moved[0] if moved else None
+
+    async def cancel_all(
+        self,
+        target: Mapping[str, Any] | None,
+        schedule_id: UUID | None,
+        kind: str | None,
+        *,
+        count_only: bool,
+    ) -> int:
+        """Cancel what waits for a target's devices, of a recurring command, of a type; returns how many.
+
+        With `count_only` nothing is cancelled. Where an answer was lost, only what was left then is counted.
+        """
+        function = "fn_cancel_commands"
+        parameters: dict[str, object] = {
+            "p_target": None if target is None else dict(target),
+            "p_schedule_id": None if schedule_id is None else str(schedule_id),
+            "p_type": kind,
+            "p_count_only": count_only,
+        }
+        told = await self._tables.run(lambda: self._tables.rpc(function, parameters), function, _CANCELLED)
+        return told["found" if count_only else "cancelled"]
 
     async def repeatable_types(self) -> dict[str, bool]:
         """The types that the project lists: whether doing one twice does no harm."""

@@ -39,6 +39,11 @@ class CommandRow:
     lease_worker: str | None
     lease_until: Moment | None
     attempt: Number
+    progress: int | None = None
+    progress_at: Moment | None = None
+    progress_message: str | None = None
+    answer_due_at: Moment | None = None
+    done_after_cancel_at: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)
