@@ -39,6 +39,9 @@ class CommandRow:
     lease_worker: str | None
     lease_until: Moment | None
     attempt: Number
+    release_id: UUID | None = None
+    verified_at: Moment | None = None
+    config_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class NewCommand:
     priority: int = 0
     scheduled_for: datetime | None = None
     expires_at: datetime | None = None
+    release_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class DeviceRow:
     firmware_version: str | None
     battery_voltage: float | None
     wifi_rssi: int | None
+    hardware_version: str | None = None
 
     @property
     def label(self) -> str:
