@@ -64,6 +64,10 @@ def send(  # noqa: PLR0913 - each is an option of the command line
         typer.Option(metavar="IN", help="Give up after this time, counted from --at: 30m, 2h, 1d."),
     ] = None,
     priority: Annotated[int, typer.Option(min=-32768, max=32767, help="Higher goes first.")] = 0,
+    release: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Of update_firmware: a published release, not a payload."),
+    ] = None,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Watch until all are acknowledged; status 1 if one is not."),
@@ -88,6 +92,7 @@ def send(  # noqa: PLR0913 - each is an option of the command line
         wait,
         timeout,
         yes,
+        release,
         lambda question: typer.confirm(question, err=True),
     )
     raise typer.Exit(run_send(load_project_settings(), request, as_json=as_json))

@@ -44,6 +44,13 @@ class _Case:
         return self.command.command_type in _REPEATABLE | self.rules.repeatable
 
     @property
+    def version(self) -> str | None:
+        """The version of the release that it names, if it names one."""
+        payload = self.command.command_payload
+        names_one = self.command.release_id is not None and isinstance(payload, dict)
+        return str(payload.get("version")) if names_one else None
+
+    @property
     def is_overdue(self) -> bool:
         wake = self.device.next_wake_at if self.device else None
         return wake is not None and wake < self.now
@@ -55,6 +62,8 @@ def tell(
     """The story, a sentence or two a line; `device` None: it was deleted meanwhile."""
     case = _Case(command, device, rules, now, zone)
     lines = [_origin(case)]
+    if command.config_version is not None:
+        lines.append(f"It carries what differs in version {command.config_version} of its configuration.")
     if not command.in_queue and fate(command) == "lost" and command.status in {"pending", "sent", "failed"}:
         return [*lines, *_left_alone(case)]
     tellers = {
@@ -163,6 +172,8 @@ def _sent(case: _Case) -> Iterator[str]:
             f"When the device wakes, it is sent again{unless} ({command.redelivery_count} of "
             f"{case.rules.redelivery_limit} times so far)."
         )
+    if case.version is not None:
+        yield f"If it wakes with version {case.version}, it did it all the same."
     yield from _waking(case)
 
 
@@ -197,6 +208,11 @@ def _waking(case: _Case) -> Iterator[str]:
 
 def _failed(case: _Case) -> Iterator[str]:
     command = case.command
+    if case.version is not None and command.acknowledged_at is not None and command.due_at is None:
+        when = case.at(command.acknowledged_at)
+        yield f"The device acknowledged it at {when}, and then: {command.last_error}."
+        yield "It is not tried again by itself. If the device wakes with that version after all, it counts."
+        return
     count = f"{command.retry_count} of {case.rules.max_retries} failures"
     yield f"The last attempt failed: {command.last_error or 'no reason was given'} ({count})."
     if command.due_at is not None:
@@ -212,6 +228,14 @@ def _acknowledged(case: _Case) -> Iterator[str]:
     took = answer_time(case.command)
     after = "" if took is None else f", {took.total_seconds():.1f} s after the broker had it"
     yield f"The device did it at {case.at(case.command.acknowledged_at)}{after}."
+    if case.version is not None and case.command.verified_at is not None:
+        yield f"It woke with version {case.version} at {case.at(case.command.verified_at)}: verified."
+    elif case.version is not None:
+        yield (
+            f"Whether it took is what the device says when it wakes next: with version {case.version} it is "
+            "verified, with another one it fails."
+        )
+        yield from _waking(case)
     repeats = case.command.retry_count + case.command.redelivery_count
     if repeats:
         yield f"It took {case.command.retry_count} failures and {case.command.redelivery_count} redeliveries."

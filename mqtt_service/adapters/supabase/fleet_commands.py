@@ -50,6 +50,7 @@ class CommandTable:
                 "priority": command.priority,
                 "scheduled_for": command.scheduled_for and command.scheduled_for.isoformat(),
                 "expires_at": command.expires_at and command.expires_at.isoformat(),
+                **({"release_id": str(command.release_id)} if command.release_id else {}),
             }
             for command in commands
         ]

@@ -44,6 +44,9 @@ class CommandRow:
     progress_message: str | None = None
     answer_due_at: Moment | None = None
     done_after_cancel_at: Moment | None = None
+    release_id: UUID | None = None
+    verified_at: Moment | None = None
+    config_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class NewCommand:
     priority: int = 0
     scheduled_for: datetime | None = None
     expires_at: datetime | None = None
+    release_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class DeviceRow:
     firmware_version: str | None
     battery_voltage: float | None
     wifi_rssi: int | None
+    hardware_version: str | None = None
 
     @property
     def label(self) -> str:

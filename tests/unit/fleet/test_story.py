@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -107,6 +108,50 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], str]] = {
         {},
         ["The device did it at", "1.0 s after the broker had it"],
         "done",
+    ),
+    "a release that the device has not confirmed yet": (
+        {
+            "status": "acknowledged",
+            "release_id": UUID(int=7),
+            "command_payload": {"version": "1.4.0"},
+            "acknowledged_at": ago(minutes=8),
+            "due_at": None,
+        },
+        {},
+        ["with version 1.4.0 it is verified, with another one it fails", "wakes at 2026-03-01 16:00:00"],
+        "done",
+    ),
+    "a release that was verified": (
+        {
+            "status": "acknowledged",
+            "release_id": UUID(int=7),
+            "command_payload": {"version": "1.4.0"},
+            "acknowledged_at": ago(minutes=8),
+            "verified_at": ago(minutes=4),
+            "due_at": None,
+        },
+        {},
+        ["It woke with version 1.4.0 at 2026-03-01 11:56:00", "verified"],
+        "done",
+    ),
+    "a release that did not take": (
+        {
+            "status": "failed",
+            "release_id": UUID(int=7),
+            "command_payload": {"version": "1.4.0"},
+            "acknowledged_at": ago(minutes=8),
+            "last_error": "the device came back with version 1.3.0, not 1.4.0",
+            "due_at": None,
+        },
+        {},
+        ["and then: the device came back with version 1.3.0, not 1.4.0", "not tried again by itself"],
+        "lost",
+    ),
+    "a configuration": (
+        {"command_type": "update_config", "config_version": 5},
+        {},
+        ["carries what differs in version 5 of its configuration"],
+        "open",
     ),
     "rejected": (
         {"status": "rejected", "last_error": "no such picture", "due_at": None},
