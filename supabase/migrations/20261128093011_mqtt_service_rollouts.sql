@@ -33,7 +33,8 @@ $$);
 alter table public.command_rollouts
   add column if not exists continuous boolean not null default false,
   add column if not exists command_payload jsonb not null default '{}',
-  add column if not exists release_id uuid,
+  -- stays as long as a rollout names it
+  add column if not exists release_id uuid references public.firmware_releases (release_id),
   add column if not exists priority smallint not null default 0,
   add column if not exists validity interval          -- how long each command lives; null: COMMAND_TTL
     check (validity between interval '1 second' and interval '10 years'),
@@ -69,6 +70,8 @@ alter table public.command_rollouts
 
 -- a company's rollouts; the claim: which are due
 create index if not exists command_rollouts_company_id_idx on public.command_rollouts (company_id);
+create index if not exists command_rollouts_release_id_idx on public.command_rollouts (release_id)
+  where release_id is not null;
 create index if not exists command_rollouts_next_release_at_idx on public.command_rollouts (next_release_at)
   where next_release_at is not null;
 
@@ -128,8 +131,6 @@ grant select, insert, update, delete on table mqtt_private.rollout_changes to se
 
 alter table public.device_commands
   add column if not exists rollout_id uuid references public.command_rollouts (rollout_id) on delete set null,
-  add column if not exists release_id uuid,
-  add column if not exists verified_at timestamptz,
   add column if not exists execution_timeout interval,
   add column if not exists held_until timestamptz; -- its window opens then (…_maintenance_windows.sql); due_at is null
 
@@ -253,8 +254,13 @@ begin
     perform mqtt_private.fn_check_target(new.target);
     new.company_id := coalesce(new.company_id, mqtt_private.fn_company_of_target(new.target));
     perform mqtt_private.fn_check_target_company(new.target, new.company_id);
-    if new.release_id is null then -- else the release's own rules complete the payload
+    if new.release_id is null then
       perform mqtt_private.fn_check_command(new.command_type, new.command_payload);
+    elsif new.command_type <> 'update_firmware' or not exists (select from public.firmware_releases
+      where release_id = new.release_id and company_id = new.company_id)
+    then
+      perform mqtt_private.fn_raise_check_violation('release_id does not go with this rollout',
+        'Write an update_firmware with a release of the same company.');
     end if;
     if current_user = 'authenticated' or new.created_by_user_id is null then
       new.created_by_user_id := auth.uid();
