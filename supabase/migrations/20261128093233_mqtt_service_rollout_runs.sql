@@ -257,7 +257,7 @@ begin
       all_released = v_over and not continuous,
       next_release_at = case
         when v_over and continuous then p_now + interval '5 minutes'
-        when v_over then null
+        when v_over then p_now -- once more: its commands may have ended already
         when v_left <= 0 then greatest(v_began + interval '1 minute', p_now)
         -- a continuous rollout that finds nobody looks on without haste
         when continuous and cardinality(v_found.active_ids) = 0 then p_now + interval '1 second'
@@ -307,7 +307,7 @@ begin
       set status = 'finished', last_result = case when v_counts.total = 0 then 'no device fits the target'
         else mqtt_private.fn_describe_rollout(v_counts) end
       where rollout_id = p_rollout.rollout_id;
-    elsif p_rollout.next_release_at is not null then -- it was resumed
+    elsif p_rollout.next_release_at is not null then
       update public.command_rollouts set next_release_at = null where rollout_id = p_rollout.rollout_id;
     end if;
     return 0;
@@ -411,11 +411,11 @@ begin
       v_seen := mqtt_private.fn_run_rollout_or_stop_it(v_id, p_now, least(v_part, c_page));
       v_rows := v_rows - v_seen;
       v_part := v_part - v_seen;
-      exit when v_seen = 0 or v_part <= 0 or not exists ( -- it is done for now, or has had its part
+      exit when v_part <= 0 or not exists ( -- it is done for now, or has had its part
         select from public.command_rollouts where rollout_id = v_id and status = 'running' and next_release_at <= p_now);
     end loop;
   end loop;
-  return v_more or exists (select from public.rollout_counts where unseen);
+  return v_more or cardinality(v_due) >= p_rollouts;
 end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_run_rollouts', 'service_role');
