@@ -222,7 +222,8 @@ declare
   v_transaction constant text := pg_current_xact_id()::text;
 begin
   insert into mqtt_private.window_changes (site_id, rollout_id) values (p_site_id, p_rollout_id);
-  update public.command_rollouts set next_release_at = now()
+  update public.command_rollouts
+  set next_release_at = greatest(now(), minute_began_at + interval '1 minute') -- the rate holds all the same
   where rollout_id = p_rollout_id and status = 'running' and next_release_at > now();
   if current_setting('mqtt_service.rung_in', true) is distinct from v_transaction then
     perform mqtt_private.fn_ring('due');

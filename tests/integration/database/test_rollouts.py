@@ -15,7 +15,7 @@ from tests.integration.database.queue_calls import Queue, copied, emptied
 from tests.integration.database.test_schedules import COMPANY, SITE, TARGET, devices
 
 CREATOR, OTHER = "a0000000-0000-4000-8000-0000000000e3", "a0000000-0000-4000-8000-0000000000e4"
-_PLACES = f"""
+PLACES = f"""
 insert into companies (company_id) values ('{COMPANY}');
 insert into sites (site_id, company_id, timezone, wake_schedule_cron)
 values ('{SITE}', '{COMPANY}', 'Europe/Berlin', '0 8 * * *');
@@ -26,7 +26,7 @@ End = Literal["acknowledged", "rejected", "cancelled", "expired", "failed"]
 
 @pytest.fixture
 def queue(shared: psycopg.Connection) -> Queue:
-    emptied(shared).execute(_PLACES.encode())
+    emptied(shared).execute(PLACES.encode())
     return Queue(shared)
 
 
@@ -526,5 +526,64 @@ def test_what_can_never_work_is_refused(queue: Queue, columns: dict[str, object]
 @pytest.fixture
 def many(server_url: str, migrated_template: str) -> Iterator[Queue]:
     with copied(server_url, migrated_template) as connection:
-        connection.execute(_PLACES.encode())
+        connection.execute(PLACES.encode())
         yield Queue(connection)
+
+
+def test_a_claim_reads_no_more_beside_many_rollouts_and_devices(many: Queue) -> None:
+    costs = []
+    for rollouts, count in ((50, 1_000), (950, 19_000)):
+        with many.connection.transaction():
+            many.connection.execute("set local session_replication_role = replica")
+            many.connection.execute(
+                "with r as (insert into command_rollouts (company_id, name, target, command_type, next_release_at)"
+                " select %(company)s, 'r', '{}', 'ping', now() + interval '1 hour' from generate_series(1, %(r)s)"
+                " returning rollout_id),"
+                " c as (insert into rollout_counts (rollout_id, sent) select rollout_id, 100 from r)"
+                " insert into device_commands (device_id, command_type, status, rollout_id, delivered_at)"
+                " select gen_random_uuid(), 'ping', 'sent', rollout_id, now()"
+                " from r, generate_series(1, %(n)s / %(r)s)",
+                {"company": COMPANY, "r": rollouts, "n": count},
+            )
+            many.connection.execute(
+                "insert into rollout_devices (rollout_id, device_id, command_id, state)"
+                " select rollout_id, device_id, command_id, 'sent' from device_commands on conflict do nothing"
+            )
+        many.connection.execute("vacuum analyze")
+        costs.append(cost(many))
+    (few_rows, few_pages), (many_rows, many_pages) = costs
+    assert many_rows <= few_rows
+    assert many_pages - few_pages <= 15
+
+
+def cost(queue: Queue) -> tuple[int, int]:
+    """Rows of the queue and of the rollouts that a claim reads, and pages that it touches."""
+    read = (
+        "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int as n from pg_stat_xact_user_tables"
+        " where relname in ('command_rollouts', 'rollout_counts', 'rollout_devices', 'device_commands')"
+    )
+    for _ in range(2):  # the first one also makes plans
+        with queue.connection.transaction(force_rollback=True):
+            before = queue.rows(read)[0]["n"]
+            [plan] = queue.rows(
+                "explain (analyze, buffers, format json) select public.fn_claim_commands('w1', 100)"
+            )
+            after = queue.rows(read)[0]["n"]
+    top = plan["QUERY PLAN"][0]["Plan"]
+    return after - before, top["Shared Hit Blocks"] + top["Shared Read Blocks"]
+
+
+def test_a_snapshot_of_many_devices_is_taken_when_it_starts_and_makes_no_rows(many: Queue) -> None:
+    many.connection.execute("set session_replication_role = replica")
+    many.connection.execute(
+        "insert into devices (device_mac, company_id, site_id, is_active)"
+        " select lpad(to_hex(n), 12, '0'), %s, %s, true from generate_series(1, 2000) n",
+        (COMPANY, SITE),
+    )
+    many.connection.execute("reset session_replication_role")
+    rollout = start(many, rate_per_minute=60)
+    row = progress(many, rollout)
+    assert (row["total"], row["waiting"], queued(many)) == (2000, 2000, 0)
+    run(many)
+    run(many)
+    assert queued(many) == 60
