@@ -367,9 +367,7 @@ def test_a_rollout_that_somebody_holds_waits_and_stops_no_claim(queue: Queue) ->
     held = start(queue)
     with queue.another() as other:
         with other.connection.transaction():
-            other.connection.execute(
-                "select from command_rollouts where rollout_id = %s for update", (held,)
-            )
+            other.connection.execute("select from command_rollouts where rollout_id = %s for update", (held,))
             with queue.connection.transaction():
                 queue.connection.execute("set local statement_timeout = '5s'")
                 assert queue.claim()["commands"] == []
@@ -536,8 +534,10 @@ def test_a_claim_reads_no_more_beside_many_rollouts_and_devices(many: Queue) -> 
         with many.connection.transaction():
             many.connection.execute("set local session_replication_role = replica")
             many.connection.execute(
-                "with r as (insert into command_rollouts (company_id, name, target, command_type, next_release_at)"
-                " select %(company)s, 'r', '{}', 'ping', now() + interval '1 hour' from generate_series(1, %(r)s)"
+                "with r as ("
+                " insert into command_rollouts (company_id, name, target, command_type, next_release_at)"
+                " select %(company)s, 'r', '{}', 'ping', now() + interval '1 hour'"
+                " from generate_series(1, %(r)s)"
                 " returning rollout_id),"
                 " c as (insert into rollout_counts (rollout_id, sent) select rollout_id, 100 from r)"
                 " insert into device_commands (device_id, command_type, status, rollout_id, delivered_at)"
@@ -547,7 +547,8 @@ def test_a_claim_reads_no_more_beside_many_rollouts_and_devices(many: Queue) -> 
             )
             many.connection.execute(
                 "insert into rollout_devices (rollout_id, device_id, command_id, state)"
-                " select rollout_id, device_id, command_id, 'sent' from device_commands on conflict do nothing"
+                " select rollout_id, device_id, command_id, 'sent' from device_commands"
+                " on conflict do nothing"
             )
         many.connection.execute("vacuum analyze")
         costs.append(cost(many))

@@ -1,4 +1,4 @@
-"""Maintenance windows: commands that change devices wait until their site's window opens, and others do not."""
+"""Maintenance windows: what changes devices waits until their site's window opens, and the rest does not."""
 
 from datetime import UTC, timedelta
 from uuid import UUID
@@ -20,14 +20,20 @@ def queue(shared: psycopg.Connection) -> Queue:
 def closed(queue: Queue, **columns: object) -> UUID:
     """A window that is closed now and opens within the next hours."""
     opens = queue.now().astimezone(UTC) + timedelta(hours=2)
-    row = {"site_id": SITE, "cron": f"{opens.minute} {opens.hour} * * *", "duration": "1 hour", "timezone": "UTC"}
+    row = {
+        "site_id": SITE,
+        "cron": f"{opens.minute} {opens.hour} * * *",
+        "duration": "1 hour",
+        "timezone": "UTC",
+    }
     return queue.insert("maintenance_windows", "window_id", **row | columns)
 
 
 def opened(queue: Queue) -> None:
     """As if time had come to where all windows are open, and what they hold is due."""
     queue.connection.execute(
-        "update maintenance_windows set opens_at = now() - interval '1 s', closes_at = now() + interval '1 hour'"
+        "update maintenance_windows"
+        " set opens_at = now() - interval '1 s', closes_at = now() + interval '1 hour'"
     )
     queue.connection.execute("update device_commands set held_until = now() where held_until is not null")
 
@@ -180,7 +186,8 @@ def test_more_than_a_claim_takes_are_held_at_once(queue: Queue) -> None:
     [device] = devices(queue, 1)
     closed(queue)
     queue.connection.execute(
-        "insert into device_commands (device_id, command_type) select %s, 'reboot' from generate_series(1, 900)",
+        "insert into device_commands (device_id, command_type)"
+        " select %s, 'reboot' from generate_series(1, 900)",
         (device,),
     )
     picture = queue.command(device, command_type="capture_image")
@@ -190,7 +197,9 @@ def test_more_than_a_claim_takes_are_held_at_once(queue: Queue) -> None:
 
 def test_a_window_that_closes_opens_again_at_its_next_time(queue: Queue) -> None:
     window = closed(queue, cron="0 3 * * *", timezone=None)
-    queue.connection.execute("update maintenance_windows set opens_at = now() - interval '2 hours', closes_at = now()")
+    queue.connection.execute(
+        "update maintenance_windows set opens_at = now() - interval '2 hours', closes_at = now()"
+    )
     queue.claim()
     [row] = queue.rows("select opens_at, closes_at from maintenance_windows where window_id = %s", window)
     local = queue.rows("select %s::timestamptz at time zone 'Europe/Berlin' as t", row["opens_at"])[0]["t"]
@@ -216,9 +225,13 @@ def test_a_rollout_releases_inside_of_its_window_alone(queue: Queue) -> None:
     closed(queue, site_id=None, rollout_id=rollout)
     run(queue)
     row = progress(queue, rollout)
-    assert (row["waiting"], row["last_result"].startswith("waits for its window, which opens at")) == (4, True)
+    assert (row["waiting"], row["last_result"].startswith("waits for its window, which opens at")) == (
+        4,
+        True,
+    )
     queue.connection.execute(
-        "update maintenance_windows set opens_at = now() - interval '1 s', closes_at = now() + interval '1 hour'"
+        "update maintenance_windows"
+        " set opens_at = now() - interval '1 s', closes_at = now() + interval '1 hour'"
     )
     queue.connection.execute("update command_rollouts set next_release_at = now()")
     run(queue)
