@@ -66,7 +66,7 @@ def start(  # noqa: PLR0913 - each is an option of the command line
     rate: Annotated[int | None, typer.Option(min=1, max=10000, help="Devices a minute; 50.")] = None,
     growth: Annotated[
         float | None,
-        typer.Option(min=1, max=10, help="Times this, whenever a minute's devices have succeeded; 1."),
+        typer.Option(min=1, max=10, help="Times this, when a minute has succeeded; 1."),
     ] = None,
     max_rate: Annotated[int | None, typer.Option(min=1, max=10000, help="The most a minute; 1000.")] = None,
     stop_at: Annotated[
@@ -88,8 +88,8 @@ def start(  # noqa: PLR0913 - each is an option of the command line
     """Start a rollout, after saying for how many devices it is."""
     target = TargetWords(device or (), site, program, company, tags or (), where)
     request = RolloutRequest(
-        name, command_type, target, pairs or (), payload, release, continuous, rate, growth, max_rate, stop_at,
-        stop_after, expires, priority, needs_approval, yes, typer.confirm,
+        name, command_type, target, pairs or (), payload, release, continuous, rate, growth, max_rate,
+        stop_at, stop_after, expires, priority, needs_approval, yes, typer.confirm,
     )  # fmt: skip
     raise typer.Exit(run_rollout_start(load_project_settings(), request, as_json=as_json))
 

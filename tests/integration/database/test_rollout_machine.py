@@ -158,7 +158,8 @@ class RolloutMachine(RuleBasedStateMachine):
         status = data.draw(st.sampled_from(MOVES[self.model.commands[number]]))
         self.queue.connection.execute(
             "update device_commands set status = %s, due_at = case when %s = 'pending' then now() end"
-            " where command_id = (select command_id from device_commands order by device_id offset %s limit 1)",
+            " where command_id = ("
+            " select command_id from device_commands order by device_id offset %s limit 1)",
             (status, status, number),
         )
         self.model.commands[number] = status
