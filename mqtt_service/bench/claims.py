@@ -1,5 +1,6 @@
-"""What a claim costs beside rows that do not concern it: a million finished, a hundred thousand for later, and as
-many schedules with a rollout for each hundred of them.
+"""What a claim costs beside rows that do not concern it.
+
+Those are a million finished, a hundred thousand for later, and as many schedules with a thousand rollouts.
 
 Four databases of one server hold the same devices; each claim is timed in one after the other, and rolled
 back, so that the next finds the same rows.
@@ -46,7 +47,9 @@ join (select device_id, row_number() over () - 1 as place, count(*) over () as o
 _LATER = """
 insert into public.device_commands (device_id, command_type, scheduled_for, due_at)
 select d.device_id, 'capture_image', at, at
-from (select n, now() + interval '1 hour' + n * interval '10 seconds' as at from generate_series(1, %(rows)s) n) n
+from (
+    select n, now() + interval '1 hour' + n * interval '10 seconds' as at from generate_series(1, %(rows)s) n
+) n
 join (select device_id, row_number() over () - 1 as place, count(*) over () as of from public.devices) d
     on d.place = n %% d.of
 """
@@ -56,12 +59,14 @@ with company as (
     insert into public.companies (name) values ('bench') returning company_id
 ), schedules as (
     insert into public.command_schedules (company_id, name, target, command_type, cron, next_run_at)
-    select company_id, 'bench', '{}', 'ping', '0 6 * * *', now() + interval '1 hour' + n * interval '1 second'
+    select company_id, 'bench', '{}', 'ping', '0 6 * * *',
+        now() + interval '1 hour' + n * interval '1 second'
     from company, generate_series(1, %(rows)s) n
 ), rollouts as (
     insert into public.command_rollouts
         (company_id, name, target, command_type, all_released, next_release_at)
-    select company_id, 'bench', '{}', 'ping', n %% 2 = 0, case when n %% 2 = 1 then now() + interval '1 hour' end
+    select company_id, 'bench', '{}', 'ping', n %% 2 = 0,
+        case when n %% 2 = 1 then now() + interval '1 hour' end
     from company, generate_series(1, %(rows)s / 100) n
     returning rollout_id
 ), counts as (
