@@ -70,6 +70,7 @@ def _command(number: int, command_type: str, status: str, **changes: object) -> 
         "last_error": None,
         "response": None,
         "due_at": None,
+        "held_until": None,
         "in_queue": True,
         "lease_worker": None,
         "lease_until": None,

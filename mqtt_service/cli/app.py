@@ -8,6 +8,7 @@ from mqtt_service.cli import (
     configuration,
     devices,
     firmware,
+    rollouts,
     schedules,
     trial,
     watching,
@@ -28,7 +29,10 @@ app = typer.Typer(
     help="Carries commands from a Supabase project to MQTT devices, and their answers back.",
     epilog="Exit status: 0 done, 1 something failed, 2 wrong configuration or use, 130 interrupted.",
 )
-for group in (worker, checking, configuration, commands, schedules, devices, firmware, watching, trial):
+_GROUPS = (
+    worker, checking, configuration, commands, schedules, rollouts, devices, firmware, watching, trial,
+)  # fmt: skip
+for group in _GROUPS:
     app.add_typer(group.app)
 
 

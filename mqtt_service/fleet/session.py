@@ -8,6 +8,7 @@ from mqtt_service.adapters.supabase.firmware import FirmwareStore
 from mqtt_service.adapters.supabase.fleet_commands import CommandTable
 from mqtt_service.adapters.supabase.fleet_devices import DeviceTable
 from mqtt_service.adapters.supabase.fleet_firmware import ConfigTable, ReleaseTable
+from mqtt_service.adapters.supabase.fleet_rollouts import RolloutTable
 from mqtt_service.adapters.supabase.fleet_schedules import ScheduleTable
 from mqtt_service.adapters.supabase.tables import Tables
 from mqtt_service.adapters.supabase.transport import connect
@@ -24,6 +25,7 @@ class Project:
     releases: ReleaseTable
     configs: ConfigTable
     firmware: FirmwareStore
+    rollouts: RolloutTable
 
 
 @asynccontextmanager
@@ -41,6 +43,7 @@ async def open_project(settings: ProjectSettings) -> AsyncIterator[Project]:
             ReleaseTable(tables),
             ConfigTable(tables),
             FirmwareStore(client),
+            RolloutTable(tables),
         )
     finally:
         await client.postgrest.aclose()
