@@ -73,7 +73,8 @@ create policy mqtt_members_read on public.device_wakes for select to authenticat
 -- Security definer: nobody else may read mqtt_private.adoption.
 create or replace function mqtt_private.fn_changes_since() returns timestamptz
 language sql stable security definer set search_path = '' as $$
-  select applied_at from mqtt_private.adoption where table_name = 'public.device_command_changes'
+  select coalesce((
+    select applied_at from mqtt_private.adoption where table_name = 'public.device_command_changes'), 'infinity')
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_changes_since', 'authenticated', 'service_role');
 
@@ -84,43 +85,56 @@ language sql stable set search_path = '' as $$
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_acting_role', 'authenticated', 'service_role');
 
+-- What there is to say of a change, beside its statuses; null: nothing. Of a change that is not of the status, p_worker is
+-- who took the attempt over, null where it was given back.
+create or replace function mqtt_private.fn_detail_of_change(
+  p_from text, p_to text, p_error text, p_retry_at timestamptz, p_attempt bigint, p_redelivery int, p_no_listener boolean,
+  p_old_worker text, p_worker text) returns jsonb
+language plpgsql immutable parallel safe set search_path = '' as $$
+begin
+  return case
+    when p_to in ('failed', 'rejected', 'expired') then jsonb_strip_nulls(jsonb_build_object('error', p_error,
+      'retry_at', case when p_to = 'failed' then p_retry_at end, 'attempt', nullif(p_attempt, 0)))
+    when p_from = p_to and p_worker is null then jsonb_build_object('given_back', true, 'attempt', p_attempt)
+    when p_from = p_to then jsonb_build_object('taken_over_from', p_old_worker, 'attempt', p_attempt)
+    when p_from = 'sent' and p_to = 'pending' then jsonb_build_object('redelivery', p_redelivery)
+    when p_to = 'sent' then jsonb_strip_nulls(jsonb_build_object(
+      'attempt', p_attempt, 'no_listener', case when p_no_listener then true end))
+  end;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_detail_of_change', 'service_role');
+
 -- Writes the changes of one statement, all at once. A claim that leases commands changes no status: then the join finds
 -- nothing, and nothing is written.
--- Security definer, since whoever changes a command writes no history. No nested loop: the plan is kept, and may have been
--- made for one row.
+-- Security definer, since whoever changes a command writes no history. One plan is kept for statements of one row and of
+-- hundreds, so that it must have no nested loop. What is rarely needed is a function's, so that the plan starts quickly.
 create or replace function mqtt_private.fn_record_changes() returns trigger
-language plpgsql volatile security definer set search_path = '' set enable_nestloop = off as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp
+set enable_nestloop = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_user constant text := auth.uid();
 begin
   insert into public.device_command_changes
     (command_id, device_id, from_status, to_status, changed_by, who, detail)
   select c.command_id, c.device_id, c.old_status, c.new_status, c.changed_by,
-    case c.changed_by when 'worker' then coalesce(c.old_worker, c.new_worker) when 'user' then c.uid
-      when 'service' then c.role end,
-    case
-      when c.new_status in ('failed', 'rejected', 'expired') then jsonb_strip_nulls(jsonb_build_object(
-        'error', c.last_error, 'retry_at', case when c.new_status = 'failed' then c.due_at end,
-        'attempt', nullif(c.attempt, 0)))
-      when c.old_status = c.new_status and c.new_worker is null then jsonb_build_object(
-        'given_back', true, 'attempt', c.attempt)
-      when c.old_status = c.new_status then jsonb_build_object('taken_over_from', c.old_worker, 'attempt', c.attempt)
-      when c.old_status = 'sent' and c.new_status = 'pending' then jsonb_build_object('redelivery', c.redelivery_count)
-      when c.new_status = 'sent' and (c.attempt > 1 or c.no_listener) then jsonb_strip_nulls(jsonb_build_object(
-        'attempt', c.attempt, 'no_listener', case when c.no_listener then true end))
-    end
+    case c.changed_by when 'worker' then coalesce(c.old_worker, c.new_worker) when 'user' then v_user
+      when 'service' then mqtt_private.fn_acting_role() end,
+    case when c.new_status in ('failed', 'rejected', 'expired', 'pending') or c.new_status = 'sent' and (c.attempt > 1 or c.no_listener)
+      then mqtt_private.fn_detail_of_change(c.old_status, c.new_status, c.last_error, c.due_at, c.attempt, c.redelivery_count, c.no_listener, c.old_worker, c.new_worker) end
   from (
     select n.command_id, n.device_id, n.attempt, n.redelivery_count, n.no_listener, n.last_error, n.due_at,
       o.status::text as old_status, n.status::text as new_status, o.lease_worker as old_worker,
-      n.lease_worker as new_worker, session.uid, session.role,
+      n.lease_worker as new_worker,
       case
-        when session.uid is not null then 'user'
+        when v_user is not null then 'user'
         when n.status::text in ('acknowledged', 'rejected')
           or n.status::text = 'failed' and n.last_error like 'the device reports failure%' then 'device'
         when n.status::text = 'expired' then 'queue'
         when o.lease_worker is not null or n.lease_worker is not null then 'worker'
         when n.status::text = 'failed' or o.status::text = 'sent' and n.status::text = 'pending' then 'queue'
         else 'service' end as changed_by
-    from old_rows o join new_rows n on n.command_id = o.command_id,
-      (select auth.uid()::text as uid, mqtt_private.fn_acting_role() as role offset 0) session
+    from old_rows o join new_rows n on n.command_id = o.command_id
     where o.status::text is distinct from n.status::text
       or o.lease_worker is not null and n.status::text = 'pending' and o.lease_worker is distinct from n.lease_worker
   ) c;
@@ -137,8 +151,9 @@ create or replace trigger mqtt_record_changes after update on public.device_comm
   for each statement execute function mqtt_private.fn_record_changes();
 
 -- A command that is inserted as anything but pending: another service has done something with it already.
+-- Security definer, as above.
 create or replace function mqtt_private.fn_record_inserted() returns trigger
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 begin
   if not exists (select from new_rows where status::text <> 'pending') then return null; end if;
   insert into public.device_command_changes (command_id, device_id, to_status, changed_by, who, detail)
@@ -160,8 +175,9 @@ create or replace trigger mqtt_record_inserted after insert on public.device_com
 
 -- What a device says after its command has ended, where the status stays (…_command_progress.sql, …_firmware.sql): the
 -- trigger's argument is the column that says when.
+-- Security definer, as above.
 create or replace function mqtt_private.fn_record_late_word() returns trigger
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 begin
   insert into public.device_command_changes (command_id, device_id, from_status, to_status, changed_by, detail)
   values (new.command_id, new.device_id, old.status::text, new.status::text, 'device',
@@ -193,8 +209,9 @@ $$;
 
 -- Wakes --------------------------------------------------------------------------------------------------------
 
+-- Writes the visit that begins. Security definer, as above.
 create or replace function mqtt_private.fn_record_wake() returns trigger
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 begin
   insert into public.device_wakes (device_id, at, hello, worker, pending_count)
   values (new.device_id, new.began_at, coalesce(new.received_refs[1] is not null, false), new.lease_worker,
@@ -220,7 +237,7 @@ create or replace trigger mqtt_record_wake after update on mqtt_private.visits
 -- Security definer: nobody else may remove any.
 create or replace function mqtt_private.fn_remove_old_changes(
   p_before timestamptz, p_limit int, out removed int, out more boolean)
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off as $$
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp set enable_seqscan = off as $$
 declare
   v_changes int;
   v_wakes int;

@@ -72,8 +72,8 @@ call mqtt_private.create_view('device_timeline',
   from public.device_wakes w
   union all
   select t.device_id, t.captured_at, 'reading', mqtt_private.fn_describe_reading(to_jsonb(t)),
-    jsonb_strip_nulls(to_jsonb(t)) - array['device_id', 'telemetry_id', 'captured_at', 'created_at', 'site_id', 'program_id',
-      'company_id', 'metadata'], t.telemetry_id
+    jsonb_strip_nulls(to_jsonb(t)) - array['device_id', 'captured_at', 'created_at', 'site_id', 'program_id',
+      'company_id', 'metadata'], null
   from public.device_telemetry t
 $$);
 
