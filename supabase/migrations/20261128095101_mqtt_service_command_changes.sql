@@ -53,6 +53,9 @@ begin
   foreach v_table in array array['device_command_changes', 'device_wakes'] loop
     call mqtt_private.grant_table(v_table, '', '', false);
     execute format('revoke insert, update, delete, truncate on table public.%I from service_role', v_table);
+    -- default privileges of older projects may have given the sequence away
+    execute format('revoke all on sequence %s from public, anon, authenticated, service_role', pg_get_serial_sequence(
+      'public.' || v_table, case v_table when 'device_wakes' then 'wake_id' else 'change_id' end));
   end loop;
 end
 $$;

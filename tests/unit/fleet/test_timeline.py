@@ -18,9 +18,14 @@ COMMAND = UUID("0f9c2c1e-6f0b-4d36-9a53-0d8f7f7a2b11")
 
 @pytest.mark.parametrize(
     ("timezone", "zone"),
-    [("Europe/Berlin", "Europe/Berlin"), (" Europe/Berlin ", "Europe/Berlin"), ("Moon/Base", "UTC"), ("..", "UTC"),
-     (None, "UTC")],
-)  # fmt: skip
+    [
+        ("Europe/Berlin", "Europe/Berlin"),
+        (" Europe/Berlin ", "Europe/Berlin"),
+        ("Moon/Base", "UTC"),
+        ("..", "UTC"),
+        (None, "UTC"),
+    ],
+)
 def test_the_zone_is_the_sites_or_utc(timezone: str | None, zone: str) -> None:
     assert str(zone_of(Place("site", UUID(int=1), "North", timezone))) == zone
     assert zone_of(None) == UTC
