@@ -67,7 +67,7 @@ call mqtt_private.create_view('device_timeline',
   from public.device_images where status in ('complete', 'failed')
   union all
   select w.device_id, w.at, 'wake', case when w.hello then 'said HELLO' else 'woke with a picture' end
-    || case when w.pending_count > 0 then format(', %s pictures wait', w.pending_count) else '' end,
+    || case when w.pending_count > 0 then ', pictures to send: ' || w.pending_count else '' end,
     jsonb_build_object('worker', w.worker, 'pictures', w.pending_count), null
   from public.device_wakes w
   union all
@@ -102,8 +102,10 @@ declare
       percentile_cont(0.5) within group (order by c.seconds_to_answer) as median_seconds_to_answer,
       percentile_cont(0.95) within group (order by c.seconds_to_answer) as p95_seconds_to_answer
     from public.devices d %6$s cross join lateral (
-      select x.command_type, x.status, x.due_at, x.issued_at, %4$s as succeeded, greatest(extract(epoch from x.acknowledged_at - x.delivered_at), 0)::double precision
-        as seconds_to_answer
+      select x.command_type, x.status, x.due_at, x.issued_at, %4$s as succeeded,
+        case when x.acknowledged_at is not null and x.delivered_at is not null
+          then greatest(extract(epoch from x.acknowledged_at - x.delivered_at), 0)::double precision end
+          as seconds_to_answer
       from public.device_commands x
       where x.device_id = d.device_id and x.issued_at > now() - interval '30 days' and x.in_queue
       offset 0) c

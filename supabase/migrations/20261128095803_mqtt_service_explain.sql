@@ -329,8 +329,8 @@ declare
 begin
   t.state := 'acknowledged';
   t.lines := array[format('The device did it at %s%s.', mqtt_private.fn_say_when(s.acknowledged_at, s.now, s.zone),
-    coalesce(', ' || to_char(greatest(extract(epoch from s.acknowledged_at - s.delivered_at), 0), 'FM999999990.0')
-      || ' s after the broker had it', ''))];
+    case when s.acknowledged_at is not null and s.delivered_at is not null then format(', %s s after the broker had it',
+      to_char(greatest(extract(epoch from s.acknowledged_at - s.delivered_at), 0), 'FM999999990.0')) else '' end)];
   if s.retry_count + s.redelivery_count > 0 then
     t.lines := t.lines || format('It took %s failures and %s redeliveries.', s.retry_count, s.redelivery_count);
   end if;

@@ -1,4 +1,4 @@
-"""The words of a command's story, for each state that a command can be in; `show` and dashboards print them."""
+"""The words of a command's story, for each state that it can be in; `show` and dashboards print them."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -21,127 +21,219 @@ _OTHERS = """
 alter table device_commands
   add column if not exists held_until timestamptz, add column if not exists progress smallint,
   add column if not exists progress_at timestamptz, add column if not exists progress_message text,
-  add column if not exists answer_due_at timestamptz, add column if not exists done_after_cancel_at timestamptz,
+  add column if not exists answer_due_at timestamptz,
+  add column if not exists done_after_cancel_at timestamptz,
   add column if not exists release_id uuid, add column if not exists verified_at timestamptz,
   add column if not exists rollout_id uuid, add column if not exists config_version bigint
 """
 
 CASES: dict[str, tuple[dict[str, str], str, list[str], str]] = {
     # the command's columns; the device's; what the story says; its state
-    "due": ({}, "", ["takes it up at its next poll", "gives up at 2026-03-02 12:55:00+01:00 (in 23 h 55 min)"], "due"),
+    "due": (
+        {},
+        "",
+        ["takes it up at its next poll", "gives up at 2026-03-02 12:55:00+01:00 (in 23 h 55 min)"],
+        "due",
+    ),
     "late": ({"due_at": "ago('10 min')"}, "", ["due for 10 min", "mqtt-service top"], "late"),
     "scheduled": (
-        {"due_at": "ago('-2 h')", "scheduled_for": "ago('-2 h')"}, "",
-        ["waits for its time", "15:00:00+01:00 (in 2 h)", "gives up at 2026-03-02 15:00:00+01:00"], "scheduled",
+        {"due_at": "ago('-2 h')", "scheduled_for": "ago('-2 h')"},
+        "",
+        ["waits for its time", "15:00:00+01:00 (in 2 h)", "gives up at 2026-03-02 15:00:00+01:00"],
+        "scheduled",
     ),
     "leased": (
-        {**LEASE, "lease_until": "ago('-20 s')", "due_at": "ago('-20 s')"}, "",
-        [f"{WORKER} is sending it now (attempt 1)", "(in 20 s)"], "leased",
+        {**LEASE, "lease_until": "ago('-20 s')", "due_at": "ago('-20 s')"},
+        "",
+        [f"{WORKER} is sending it now (attempt 1)", "(in 20 s)"],
+        "leased",
     ),
     "lease over": (
-        {**LEASE, "lease_until": "ago('3 s')", "due_at": "ago('3 s')"}, "", ["lease ran out 3 s ago"], "due",
+        {**LEASE, "lease_until": "ago('3 s')", "due_at": "ago('3 s')"},
+        "",
+        ["lease ran out 3 s ago"],
+        "due",
     ),
     "of an inactive device": (
-        {}, "is_active = false, provisioning_status = 'inactive'",
-        ["not active (inactive)", "mqtt-service map"], "inactive",
+        {},
+        "is_active = false, provisioning_status = 'inactive'",
+        ["not active (inactive)", "mqtt-service map"],
+        "inactive",
     ),
     "redelivered": ({"redelivery_count": "2"}, "", ["was sent before", "second time"], "due"),
     "held": (
-        {"due_at": "null", "held_until": "ago('-3 h')"}, "",
-        ["A maintenance window holds it", "opens at 2026-03-01 16:00:00+01:00 (in 3 h)"], "held",
+        {"due_at": "null", "held_until": "ago('-3 h')"},
+        "",
+        ["A maintenance window holds it", "opens at 2026-03-01 16:00:00+01:00 (in 3 h)"],
+        "held",
     ),
     "of a rollout": ({"rollout_id": "gen_random_uuid()"}, "", ["part of the rollout"], "due"),
     "of a configuration": ({"config_version": "7"}, "", ["carries version 7"], "due"),
     "sent, repeatable": (
-        {**SENT, "command_type": "'send_image'", "delivered_at": "ago('1 min')"}, "",
-        ["has not answered", "When the device wakes, it is sent again (0 of 3", "wakes at 2026-03-01 17:00:00"],
+        {**SENT, "command_type": "'send_image'", "delivered_at": "ago('1 min')"},
+        "",
+        [
+            "has not answered",
+            "When the device wakes, it is sent again (0 of 3",
+            "wakes at 2026-03-01 17:00:00",
+        ],
         "waiting_for_wake",
     ),
     "sent, of the project's own type that may be repeated": (
-        {**SENT, "command_type": "'water_plants'", "delivered_at": "ago('1 min')"}, "", ["it is sent again"],
+        {**SENT, "command_type": "'water_plants'", "delivered_at": "ago('1 min')"},
+        "",
+        ["it is sent again"],
         "waiting_for_wake",
     ),
     "sent, replaceable": (
-        {**SENT, "command_type": "'update_config'", "delivered_at": "ago('1 min')"}, "",
-        ["unless a newer one has replaced it"], "waiting_for_wake",
+        {**SENT, "command_type": "'update_config'", "delivered_at": "ago('1 min')"},
+        "",
+        ["unless a newer one has replaced it"],
+        "waiting_for_wake",
     ),
     "sent, never to be done twice": (
-        {**SENT, "delivered_at": "ago('1 min')"}, "", ["a reboot is never done twice"], "sent",
+        {**SENT, "delivered_at": "ago('1 min')"},
+        "",
+        ["a reboot is never done twice"],
+        "sent",
     ),
     "sent while nobody listened": (
-        {**SENT, "no_listener": "true", "delivered_at": "ago('1 min')"}, "",
-        ["nobody was listening", "it is sent again (0 of 3"], "waiting_for_wake",
+        {**SENT, "no_listener": "true", "delivered_at": "ago('1 min')"},
+        "",
+        ["nobody was listening", "it is sent again (0 of 3"],
+        "waiting_for_wake",
     ),
     "sent as often as may be": (
-        {**SENT, "command_type": "'send_image'", "redelivery_count": "3", "delivered_at": "ago('1 min')"}, "",
-        ["sent again 3 times, which is all"], "sent",
+        {**SENT, "command_type": "'send_image'", "redelivery_count": "3", "delivered_at": "ago('1 min')"},
+        "",
+        ["sent again 3 times, which is all"],
+        "sent",
     ),
     "sent to a device that did not wake": (
-        {**SENT, "delivered_at": "ago('1 h')"}, "next_wake_at = ago('30 min')",
-        ["should have woken", "(30 min ago)", "last heard 4 h ago"], "sent",
+        {**SENT, "delivered_at": "ago('1 h')"},
+        "next_wake_at = ago('30 min')",
+        ["should have woken", "(30 min ago)", "last heard 4 h ago"],
+        "sent",
     ),
     "sent to a device that was never heard": (
-        {**SENT, "delivered_at": "ago('1 h')"}, "next_wake_at = null, last_seen_at = null",
-        ["When the device wakes is not known; it was never heard yet."], "sent",
+        {**SENT, "delivered_at": "ago('1 h')"},
+        "next_wake_at = null, last_seen_at = null",
+        ["When the device wakes is not known; it was never heard yet."],
+        "sent",
     ),
     "in progress": (
-        {**SENT, "delivered_at": "ago('9 min')", "progress": "40", "progress_at": "ago('1 min')",
-         "progress_message": "'writing'", "answer_due_at": "ago('-4 min')"}, "",
-        ["the device is at it", "come to 40 %: writing, as the device said 1 min ago", "It fails at", "(in 4 min)"],
+        {
+            **SENT,
+            "delivered_at": "ago('9 min')",
+            "progress": "40",
+            "progress_at": "ago('1 min')",
+            "progress_message": "'writing'",
+            "answer_due_at": "ago('-4 min')",
+        },
+        "",
+        [
+            "the device is at it",
+            "come to 40 %: writing, as the device said 1 min ago",
+            "It fails at",
+            "(in 4 min)",
+        ],
         "in_progress",
     ),
     "to be retried": (
-        {"status": "'failed'", "retry_count": "1", "last_error": "'low battery'", "due_at": "ago('-30 s')"}, "",
-        ["low battery (1 of 3 failures)", "tried again at 2026-03-01 13:00:30+01:00 (in 30 s)"], "retry",
+        {"status": "'failed'", "retry_count": "1", "last_error": "'low battery'", "due_at": "ago('-30 s')"},
+        "",
+        ["low battery (1 of 3 failures)", "tried again at 2026-03-01 13:00:30+01:00 (in 30 s)"],
+        "retry",
     ),
     "failed, and held": (
-        {"status": "'failed'", "retry_count": "1", "due_at": "null", "held_until": "ago('-1 h')"}, "",
-        ["holds the next attempt until"], "held",
+        {"status": "'failed'", "retry_count": "1", "due_at": "null", "held_until": "ago('-1 h')"},
+        "",
+        ["holds the next attempt until"],
+        "held",
     ),
     "failed for good": (
-        {"status": "'failed'", "retry_count": "3", "last_error": "'low battery'", "due_at": "null"}, "",
-        ["not tried again by itself", "mqtt-service retry 0f9c2c1e"], "failed",
+        {"status": "'failed'", "retry_count": "3", "last_error": "'low battery'", "due_at": "null"},
+        "",
+        ["not tried again by itself", "mqtt-service retry 0f9c2c1e"],
+        "failed",
     ),
     "acknowledged": (
-        {"status": "'acknowledged'", "delivered_at": "ago('9 s')", "acknowledged_at": "ago('8 s')", "due_at": "null"},
-        "", ["The device did it at", "1.0 s after the broker had it"], "acknowledged",
+        {
+            "status": "'acknowledged'",
+            "delivered_at": "ago('9 s')",
+            "acknowledged_at": "ago('8 s')",
+            "due_at": "null",
+        },
+        "",
+        ["The device did it at", "1.0 s after the broker had it"],
+        "acknowledged",
     ),
     "acknowledged, to be verified": (
-        {"status": "'acknowledged'", "acknowledged_at": "ago('8 s')", "due_at": "null",
-         "release_id": "gen_random_uuid()"}, "",
-        ["what the device says when it wakes next", "wakes at"], "waiting_for_verification",
+        {
+            "status": "'acknowledged'",
+            "acknowledged_at": "ago('8 s')",
+            "due_at": "null",
+            "release_id": "gen_random_uuid()",
+        },
+        "",
+        ["what the device says when it wakes next", "wakes at"],
+        "waiting_for_verification",
     ),
     "verified": (
-        {"status": "'acknowledged'", "acknowledged_at": "ago('8 s')", "due_at": "null",
-         "release_id": "gen_random_uuid()", "verified_at": "ago('2 s')"}, "",
-        ["woke with the new version at"], "verified",
+        {
+            "status": "'acknowledged'",
+            "acknowledged_at": "ago('8 s')",
+            "due_at": "null",
+            "release_id": "gen_random_uuid()",
+            "verified_at": "ago('2 s')",
+        },
+        "",
+        ["woke with the new version at"],
+        "verified",
     ),
     "rejected": (
-        {"status": "'rejected'", "last_error": "'no such picture'", "due_at": "null"}, "",
-        ["never will: no such picture", "final"], "rejected",
+        {"status": "'rejected'", "last_error": "'no such picture'", "due_at": "null"},
+        "",
+        ["never will: no such picture", "final"],
+        "rejected",
     ),
     "expired": (
-        {"status": "'expired'", "due_at": "null"}, "", ["time went by (unsent)", "late success"], "expired",
+        {"status": "'expired'", "due_at": "null"},
+        "",
+        ["time went by (unsent)", "late success"],
+        "expired",
     ),
     "expired after it was sent": (
-        {"status": "'expired'", "delivered_at": "ago('2 min')", "due_at": "null"}, "",
-        ["(the broker had it at 2026-03-01 12:58:00+01:00)"], "expired",
+        {"status": "'expired'", "delivered_at": "ago('2 min')", "due_at": "null"},
+        "",
+        ["(the broker had it at 2026-03-01 12:58:00+01:00)"],
+        "expired",
     ),
     "cancelled": (
-        {"status": "'cancelled'", "attempt": "1", "due_at": "null"}, "",
-        ["It was withdrawn", "may have got it nevertheless"], "cancelled",
+        {"status": "'cancelled'", "attempt": "1", "due_at": "null"},
+        "",
+        ["It was withdrawn", "may have got it nevertheless"],
+        "cancelled",
     ),
     "cancelled, and done": (
-        {"status": "'cancelled'", "attempt": "1", "due_at": "null", "done_after_cancel_at": "ago('1 s')"}, "",
-        ["It was withdrawn", "did it all the same"], "cancelled",
+        {"status": "'cancelled'", "attempt": "1", "due_at": "null", "done_after_cancel_at": "ago('1 s')"},
+        "",
+        ["It was withdrawn", "did it all the same"],
+        "cancelled",
     ),
     "from before": (
-        {"in_queue": "false", "due_at": "null"}, "", ["leaves it alone", "queue it anew"], "left_alone",
+        {"in_queue": "false", "due_at": "null"},
+        "",
+        ["leaves it alone", "queue it anew"],
+        "left_alone",
     ),
     "with another service's status": (
-        {"status": "'archived'", "due_at": "null"}, "", ["'archived'"], "foreign",
+        {"status": "'archived'", "due_at": "null"},
+        "",
+        ["'archived'"],
+        "foreign",
     ),
-}  # fmt: skip
+}
 OPEN = {
     "due",
     "late",
@@ -201,9 +293,14 @@ def without_triggers(database: psycopg.Connection, statement: str) -> None:
 def story_of(database: psycopg.Connection, **columns: str) -> dict[str, Any]:
     """The story of a command with these columns, in SQL."""
     row = {
-        "command_id": "'0f9c2c1e-6f0b-4d36-9a53-0d8f7f7a2b11'", "device_id": f"'{DEVICE}'", "command_type": "'reboot'",
-        "issued_at": "ago('5 min')", "due_at": "ago('2 s')", "in_queue": "true", **columns,
-    }  # fmt: skip
+        "command_id": "'0f9c2c1e-6f0b-4d36-9a53-0d8f7f7a2b11'",
+        "device_id": f"'{DEVICE}'",
+        "command_type": "'reboot'",
+        "issued_at": "ago('5 min')",
+        "due_at": "ago('2 s')",
+        "in_queue": "true",
+        **columns,
+    }
     without_triggers(
         database, f"insert into device_commands ({', '.join(row)}) values ({', '.join(row.values())})"
     )

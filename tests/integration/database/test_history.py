@@ -1,4 +1,4 @@
-"""Each change of a command's status is written once, with who did it; nobody rewrites it, and it stops nothing."""
+"""Each change of a command is written once, with who did it; nobody rewrites it, and it stops nothing."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -139,7 +139,7 @@ def test_history_that_cannot_be_written_stops_nothing(queue: Queue) -> None:
     queue.connection.add_notice_handler(note)
     with queue.connection.transaction(force_rollback=True):
         for table in ("device_command_changes", "device_wakes"):
-            queue.connection.execute(f"alter table {table} add constraint full check (false) not valid")
+            queue.connection.execute(f"alter table {table} add constraint shut check (false) not valid")
         device = queue.device("AA")
         command = sent(queue, device)
         queue.acknowledge({"topic_id": "AA", "command_id": str(command), "outcome": "success"})
@@ -223,7 +223,7 @@ def test_a_claim_is_no_dearer_beside_many_changes(queue: Queue) -> None:
 
 
 def test_changes_cost_the_same_beside_many(queue: Queue) -> None:
-    """Pages that settling and answering for 40 devices touch; an index one level deeper would be one for each row."""
+    """Pages that 40 changes touch; an index that is one level deeper is one more for each."""
     devices = {f"{number:012X}": queue.device(f"{number:012X}") for number in range(40)}
     pages = []
     for rows in (100, 20_000):

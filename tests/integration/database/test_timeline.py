@@ -57,13 +57,13 @@ def test_a_day_is_told_in_order(database: psycopg.Connection) -> None:
     assert told == [
         ("command", "update_config issued"),
         ("command", "update_config sent by w1; nobody was listening"),
+        ("wake", "said HELLO, pictures to send: 1"),
         ("command", "update_config to be sent again, since the device woke"),
-        ("wake", "said HELLO, 1 pictures wait"),
         ("command", "update_config sent by w1"),
         ("command", "update_config acknowledged"),
         ("reading", "21.5 °C, 60 %RH"),
         ("picture", "a.jpg complete"),
-    ] or told[2:4] == [told[3], told[2]]
+    ]
     assert {row["about"] for row in rows if row["kind"] == "command"} == {command}
     [sent, *_] = [row for row in rows if row["what"].startswith("update_config sent")]
     assert sent["details"] == {
@@ -77,8 +77,10 @@ def test_what_happened_before_changes_were_written_is_told_from_the_commands(
     database.execute("update mqtt_private.adoption set applied_at = now() - interval '1 hour'")
     database.execute("set session_replication_role = replica")
     database.execute(
-        "insert into device_commands (device_id, command_type, status, delivered_at, acknowledged_at, updated_at)"
-        " select %s, 'ping', 'acknowledged', at, at, at from (values (now() - interval '2 hours'), (now())) t (at)",
+        "insert into device_commands"
+        " (device_id, command_type, status, delivered_at, acknowledged_at, updated_at)"
+        " select %s, 'ping', 'acknowledged', at, at, at"
+        " from (values (now() - interval '2 hours'), (now())) t (at)",
         (A,),
     )
     database.execute("set session_replication_role = default")
@@ -128,7 +130,8 @@ def test_one_device_and_a_span_are_read_by_indexes(database: psycopg.Connection)
         node.get("Relation Name") for node in nodes(explained[0]["Plan"]) if node["Node Type"] == "Seq Scan"
     }
     assert scanned & {
-        "device_commands", "device_command_changes", "device_wakes", "device_telemetry", "device_history", "device_images",
+        "device_commands", "device_command_changes", "device_wakes", "device_telemetry", "device_history",
+        "device_images",
     } == set()  # fmt: skip
 
 
@@ -139,13 +142,14 @@ def numbers(database: psycopg.Connection, dimension: str) -> dict[str, dict[str,
 
 @pytest.fixture
 def counted(database: psycopg.Connection) -> psycopg.Connection:
-    """Commands of a day: done after 10 s and 30 s, failed for good, to be tried again, expired; and one from long ago."""
+    """Commands of a day: done after 10 s and 30 s, failed, to be tried again, expired; one from long ago."""
     database.execute("delete from device_commands")
     database.execute("update devices set firmware_version = '1.2.0'")
     for device in (A, B):
         database.execute(
             """
-            insert into device_commands (device_id, command_type, status, issued_at, delivered_at, acknowledged_at, due_at)
+            insert into device_commands
+              (device_id, command_type, status, issued_at, delivered_at, acknowledged_at, due_at)
             select %s, kind, status, at, at, at + took, due
             from (values
               ('ping', 'acknowledged', now() - interval '1 hour', interval '10 s', null::timestamptz),
