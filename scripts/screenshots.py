@@ -114,7 +114,10 @@ def _show_view() -> RenderableType:
     # as fn_explain_command says it
     story = (
         "send_image for DEVICE-ESP32S3-001 (AA:BB:CC:DD:EE:FF), queued 2026-03-01 11:00:00+00:00 (1 h ago).",
-        "The broker has had it since 2026-03-01 11:01:00+00:00 (59 min ago); nobody was listening: it slept.",
+        (
+            "The broker has had it since 2026-03-01 11:01:00+00:00 (59 min ago); nobody was listening then: "
+            "the device slept."
+        ),
         "When the device wakes, it is sent again (0 of 3 times so far).",
         "The device wakes at 2026-03-01 15:00:00+00:00 (in 3 h); it was last heard 5 h ago.",
         "It gives up at 2026-03-02 11:00:00+00:00 (in 23 h).",

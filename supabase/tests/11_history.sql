@@ -13,7 +13,7 @@ where device_id in ('a0000000-0000-4000-8000-000000000031', 'b0000000-0000-4000-
 
 select pg_temp.become('viewer.a');
 select results_eq($$select from_status, to_status, changed_by from device_command_changes$$,
-  $$values ('pending', 'failed', 'service')$$, 'a viewer sees the changes of her company''s commands');
+  $$values ('pending', 'failed', 'queue')$$, 'a viewer sees the changes of her company''s commands');
 select results_eq('select device_id from device_wakes', $$values ('a0000000-0000-4000-8000-000000000031'::uuid)$$, '… and the wakes of its devices');
 select results_eq(
   $$select what from device_timeline where kind in ('command', 'wake') and about is distinct from null and what like 'reboot failed%'$$,

@@ -304,7 +304,8 @@ def story_of(database: psycopg.Connection, **columns: str) -> dict[str, Any]:
     without_triggers(
         database, f"insert into device_commands ({', '.join(row)}) values ({', '.join(row.values())})"
     )
-    return explained(database, row["command_id"])
+    story: dict[str, Any] = explained(database, row["command_id"])
+    return story
 
 
 def explained(database: psycopg.Connection, command_id: str, user: str = VIEWER_A) -> Any:
