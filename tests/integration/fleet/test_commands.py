@@ -158,7 +158,7 @@ def test_a_day_of_a_device_is_replayed_in_the_zone_of_its_site(run: Run, databas
     finished = run("timeline", code)
     assert finished.status == 0, finished.err
     issued, cancelled = [line for line in finished.out.splitlines() if command_id[:8] in line]
-    assert issued.endswith("ping issued")
+    assert "ping issued" in issued
     assert "ping cancelled by" in cancelled
     assert "+05:30" in issued
     document = run("timeline", code, "--since", "1h", "--json").document
