@@ -123,8 +123,10 @@ begin
   select c.command_id, c.device_id, c.old_status, c.new_status, c.changed_by,
     case c.changed_by when 'worker' then coalesce(c.old_worker, c.new_worker) when 'user' then v_user
       when 'service' then mqtt_private.fn_acting_role() end,
-    case when c.new_status in ('failed', 'rejected', 'expired', 'pending') or c.new_status = 'sent' and (c.attempt > 1 or c.no_listener)
-      then mqtt_private.fn_detail_of_change(c.old_status, c.new_status, c.last_error, c.due_at, c.attempt, c.redelivery_count, c.no_listener, c.old_worker, c.new_worker) end
+    case when c.new_status in ('failed', 'rejected', 'expired', 'pending')
+        or c.new_status = 'sent' and (c.attempt > 1 or c.no_listener)
+      then mqtt_private.fn_detail_of_change(c.old_status, c.new_status, c.last_error, c.due_at, c.attempt,
+        c.redelivery_count, c.no_listener, c.old_worker, c.new_worker) end
   from (
     select n.command_id, n.device_id, n.attempt, n.redelivery_count, n.no_listener, n.last_error, n.due_at,
       o.status::text as old_status, n.status::text as new_status, o.lease_worker as old_worker,

@@ -1,28 +1,16 @@
 """Each change of a command is written once, with who did it; nobody rewrites it, and it stops nothing."""
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from tests.integration.database.queue_calls import Queue, copied, emptied
+from tests.integration.database.queue_calls import Queue
 from tests.integration.database.test_claim_cost import cost_of_a_claim
 from tests.integration.database.test_image_storage import acting_as
 
 USER = "a0000000-0000-4000-8000-0000000000e2"
 Change = tuple[str | None, str, str, str | None]
-
-
-@pytest.fixture(scope="module")
-def shared(server_url: str, migrated_template: str) -> Iterator[psycopg.Connection]:
-    with copied(server_url, migrated_template) as connection:
-        yield connection
-
-
-@pytest.fixture
-def queue(shared: psycopg.Connection) -> Queue:
-    return Queue(emptied(shared))
 
 
 def changes(queue: Queue, command: UUID) -> list[Change]:
