@@ -58,7 +58,7 @@ from mqtt_service.metrics import (
     SUPABASE_CONNECTED,
 )
 from mqtt_service.migrations import read_migrations
-from mqtt_service.project_check import check_project, check_schema, set_wake_spread
+from mqtt_service.project_check import check_project, check_schema, set_queue_rules, set_wake_spread
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
@@ -320,6 +320,7 @@ class Worker:
         project = ProjectGateway(self._database)
         if not self._stands_by:
             await set_wake_spread(project, self._settings.wake_spread)
+            await set_queue_rules(project, part_options.queue_rules(self._settings))
         await check_project(project, self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 

@@ -1,8 +1,9 @@
 """What a claim costs beside rows that do not concern it.
 
-Those are a million finished, a hundred thousand for later, and as many schedules with a thousand rollouts.
+Those are a million finished, as many changes, a hundred thousand for later, and as many schedules with a
+thousand rollouts.
 
-Four databases of one server hold the same devices; each claim is timed in one after the other, and rolled
+Databases of one server hold the same devices; each claim is timed in one after the other, and rolled
 back, so that the next finds the same rows.
 """
 
@@ -75,6 +76,14 @@ with company as (
 insert into public.rollout_devices (rollout_id, device_id, command_id, state)
 select rollout_id, gen_random_uuid(), gen_random_uuid(), 'sent' from rollouts, generate_series(1, 100)
 """
+# A change of a status each, as the triggers write them.
+_CHANGES = """
+insert into public.device_command_changes (command_id, device_id, at, from_status, to_status, changed_by, who)
+select gen_random_uuid(), d.device_id, now() - n * interval '5 seconds', 'pending', 'sent', 'worker', 'bench'
+from generate_series(1, %(rows)s) n
+join (select device_id, row_number() over () - 1 as place, count(*) over () as of from public.devices) d
+    on d.place = n %% d.of
+"""
 _DUE = """
 insert into public.device_commands (device_id, command_type, due_at)
 select device_id, 'capture_image', now() from public.devices order by device_code limit %s
@@ -91,6 +100,9 @@ async def measure_claims(directory: Path, finished: int, later: int, repeats: in
             "empty": await parts.enter_async_context(_database(postgres.url, "empty", "", 0)),
             f"{finished:,} finished": await parts.enter_async_context(
                 _database(postgres.url, "finished", _FINISHED, finished)
+            ),
+            f"{finished:,} changes": await parts.enter_async_context(
+                _database(postgres.url, "changes", _CHANGES, finished)
             ),
             f"{later:,} for later": await parts.enter_async_context(
                 _database(postgres.url, "later", _LATER, later)

@@ -8,8 +8,8 @@ select is_empty(
 select results_eq(
   $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')$$,
   $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'), ('fn_preview_target(jsonb,integer,uuid)'),
-    ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)')$$,
-  'signed-in users preview schedules and targets, set configurations, and execute nothing else of the API');
+    ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)'), ('fn_explain_command(uuid)')$$,
+  'signed-in users preview schedules and targets, set configurations, ask for stories, and execute nothing else of the API');
 select is_empty(
   $$select name from our_functions where has_function_privilege('public', oid, 'execute')$$,
   'public executes no function');

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from mqtt_service.adapters.supabase.fleet_rows import CommandRow, NewCommand
+from mqtt_service.adapters.supabase.fleet_rows import CommandRow, NewCommand, Story
 from mqtt_service.adapters.supabase.tables import Query, Tables, columns_of
 
 _TABLE = "device_commands"
@@ -16,7 +16,7 @@ _COLUMNS = columns_of(CommandRow)
 _COMMANDS = TypeAdapter(list[CommandRow])
 _NOTHING = TypeAdapter(object)
 _CANCELLED = TypeAdapter(dict[str, int])
-_LISTED_TYPES = TypeAdapter(list[dict[str, object]])
+_STORY: TypeAdapter[Story | None] = TypeAdapter(Story | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +132,12 @@ class CommandTable:
         told = await self._tables.run(lambda: self._tables.rpc(function, parameters), function, _CANCELLED)
         return told["found" if count_only else "cancelled"]
 
-    async def repeatable_types(self) -> dict[str, bool]:
-        """The types that the project lists: whether doing one twice does no harm."""
-
-        def select() -> Query:
-            return self._tables.table("device_command_types").select("command_type,repeatable")
-
-        listed = await self._tables.run(select, "device_command_types", _LISTED_TYPES)
-        return {str(row["command_type"]): bool(row["repeatable"]) for row in listed}
+    async def explain(self, command_id: UUID) -> Story | None:
+        """The story of a command; None where it was deleted."""
+        parameters: dict[str, object] = {"p_command_id": str(command_id)}
+        return await self._tables.run(
+            lambda: self._tables.rpc("fn_explain_command", parameters), "fn_explain_command", _STORY
+        )
 
     def _select(self) -> Query:
         return self._tables.table(_TABLE).select(_COLUMNS)

@@ -51,6 +51,18 @@ class CommandRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Story:
+    """The answer of `fn_explain_command`: where a command is, in `text`, a sentence or two a line."""
+
+    state: str
+    final: bool
+    text: list[str]
+    timezone: str
+    next_at: Moment | None = None
+    gives_up_at: Moment | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewCommand:
     """A command to queue; its id is chosen here, so that it can be sent again without queueing twice."""
 
@@ -125,6 +137,17 @@ class ImageRow:
     completed_at: Moment | None
     updated_at: SomeTime
     last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRow:
+    """A row of `device_timeline`; `about` is the command or picture that it is about."""
+
+    happened_at: Moment
+    kind: str
+    what: Word
+    details: Any
+    about: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
