@@ -4,11 +4,12 @@ Where processes share the files, those that take longest come first.
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.prepared_cluster import copied_from
 from tests.requirements import NO_SKIPS
 
 # About the longest first; one that waits most of its time stands beside one that calculates.
@@ -46,6 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In each process of several (pytest-xdist), put the longest files first: none is left for the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: _PLACES.get(item.path, len(_PLACES)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stacks_begin_with_a_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start each stack of this process on a copy of one prepared cluster."""
+    copied = copied_from(tmp_path_factory.mktemp("prepared") / "postgres")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", copied)
+        yield
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

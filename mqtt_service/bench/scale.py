@@ -18,8 +18,8 @@ async def measure_scale(
 ) -> list[Measure]:
     """Rates over that of the first of `workers`, and over that of the first of `devices`.
 
-    Workers share the devices that the rig has; devices share one worker, and the commands are as many for each
-    number of them: for 100,000 devices, not one each.
+    Workers share the devices that the rig has; devices share one worker. There are as many
+    commands for many devices as for few: for 100,000, not one each.
     """
     by_workers = {number: await _rate(rig, commands, number, None) for number in workers}
     by_devices = {}
