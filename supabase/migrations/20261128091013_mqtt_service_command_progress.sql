@@ -278,8 +278,9 @@ declare
   v_command public.device_commands;
 begin
   update public.device_commands
-  set status = case when due_at is not null then 'sent' else status end, -- to be sent, or tried again: the device has it
-      last_error = case when due_at is null then last_error end, due_at = null,
+  -- to be sent (also once its window opens), or tried again: the device has it
+  set status = case when status = 'pending' or due_at is not null then 'sent' else status end,
+      last_error = case when status <> 'pending' and due_at is null then last_error end, due_at = null,
       lease_worker = null, lease_until = null, delivered_at = coalesce(delivered_at, now()), no_listener = false,
       progress = case when p_progress is not null then least(greatest(p_progress, 0), 100)
         when progress_at >= delivered_at then progress end,

@@ -31,7 +31,7 @@ begin
   end if;
   v_ids := array(
     select command_id from public.device_commands
-    where in_queue and due_at is not null and status in ('pending', 'failed')
+    where in_queue and (due_at is not null or held_until is not null) and status in ('pending', 'failed')
       and (p_target is null or device_id = any (v_devices))
       and (p_schedule_id is null or starts_with(idempotency_key, v_key))
       and (p_type is null or command_type::text = p_type));
@@ -39,7 +39,8 @@ begin
     -- Devices' commands are locked in one order, so that two who cancel do not wait for each other.
     with locked as materialized (
       select command_id from public.device_commands
-      where command_id = any (v_ids) and due_at is not null and status in ('pending', 'failed')
+      where command_id = any (v_ids) and (due_at is not null or held_until is not null)
+        and status in ('pending', 'failed')
       order by device_id, command_id for update
     ), changed as (
       update public.device_commands set status = 'cancelled'
