@@ -57,6 +57,7 @@ BY_HAND = {
     "fn_calculate_next_wake",
     "fn_fleet_overview",
     "fn_preview_target",
+    "fn_set_desired_config",
     "fn_examine_project",
 }
 # Made again by a clock of their own, whatever came of them: see test_retention, test_alerts, test_measures.
