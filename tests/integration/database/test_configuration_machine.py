@@ -16,6 +16,7 @@ CONFIGS = st.dictionaries(st.sampled_from("ab"), st.integers(1, 2), max_size=2)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("desire"), CONFIGS),
+        st.tuples(st.just("visit"), st.booleans()),
         st.tuples(st.just("wake"), WORKERS),
         st.tuples(st.just("send"), WORKERS),
         st.tuples(st.just("lose worker"), WORKERS),
@@ -53,6 +54,15 @@ class World:
         other = "w2" if worker == "w1" else "w1"
         self.queue.hello("d1", worker=other)  # which hears the same HELLO
         assert len(self.commands()) == rows + added
+
+    def visit(self, answers: bool) -> None:
+        """A whole wake in which nothing goes wrong, but that the answers may be lost."""
+        self.wake("w1")
+        self.send("w1")
+        while self.on_the_wire:
+            self.obey(answers=answers)
+        while self.obeyed:
+            self.answer(0)
 
     def send(self, worker: str) -> None:
         """Claim, publish, settle; what the claim brings reaches the broker in this order."""
