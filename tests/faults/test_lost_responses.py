@@ -60,6 +60,7 @@ BY_HAND = {
     "fn_preview_target",
     "fn_cancel_commands",
     "fn_explain_command",
+    "fn_set_desired_config",
     "fn_examine_project",
 }
 # Made again by a clock of their own, whatever came of them: see test_retention, test_alerts, test_measures.
