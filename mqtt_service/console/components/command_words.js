@@ -9,7 +9,7 @@ export const STATUSES = {
   acknowledged: { sign: '✓', tone: 'good', means: 'the device did it' },
   failed: { sign: '!', tone: 'warn', means: 'the last attempt failed' },
   rejected: { sign: '✕', tone: 'bad', means: 'the device will never do it' },
-  expired: { sign: '⧖', tone: 'bad', means: 'its time ran out' },
+  expired: { sign: '⊘', tone: 'bad', means: 'its time ran out' },
   cancelled: { sign: '–', tone: '', means: 'a person withdrew it' },
 };
 
@@ -27,7 +27,7 @@ export const TYPES = {
 /** @param {{status: string, final?: boolean}} props */
 export function StatusPill({ status }) {
   const { sign = '·', tone = '', means = '' } = STATUSES[status] ?? {};
-  return html`<span class=${`pill ${tone}`} title=${means}><span aria-hidden="true">${sign}</span>${status}</span>`;
+  return html`<span class=${`pill ${tone}`} title=${means}><span aria-hidden="true">${sign}</span><span class="word">${status}</span></span>`;
 }
 
 /** What the database lets a person do with a command: it is pending or failed. */

@@ -3,4 +3,5 @@
 /** @type {{path: string, title: string, load: () => Promise<{default: Function}>}[]} */
 export const VIEWS = [
   { path: 'now', title: 'Now', load: () => import('./now.js') },
+  { path: 'commands', title: 'Commands', load: () => import('./commands.js') },
 ];
