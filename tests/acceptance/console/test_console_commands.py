@@ -154,6 +154,7 @@ def test_keys_search_move_open_and_go_back_and_an_address_keeps_its_filters(
     page.keyboard.type("no such device")
     expect(page.get_by_role("heading", name="No command fits these filters")).to_be_visible()
     assert "q=no+such+device" in page.url
+    expect(page.get_by_role("searchbox")).to_have_value("no such device")
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
