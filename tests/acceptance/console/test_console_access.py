@@ -18,13 +18,14 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 def command_id(console: object, database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
     """A command of company A that waits, and one that failed."""
     row = database.execute(
-        "insert into device_commands (device_id, command_type, command_payload, scheduled_for) "
-        "values (%s, 'update_config', '{\"brightness\": 3}', now() + interval '3 hours') returning command_id::text",
+        "insert into device_commands (device_id, command_type, command_payload, scheduled_for) values "
+        "(%s, 'update_config', '{\"brightness\": 3}', now() + interval '3 hours') returning command_id::text",
         [DEVICE_A],
     ).fetchone()
     assert row
     database.execute(
-        "insert into device_commands (device_id, command_type, status, last_error) values (%s, 'ping', 'failed', 'no')",
+        "insert into device_commands (device_id, command_type, status, last_error) "
+        "values (%s, 'ping', 'failed', 'no')",
         [DEVICE_A],
     )
     yield str(row[0])

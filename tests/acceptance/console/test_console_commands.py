@@ -49,7 +49,9 @@ def test_a_queued_command_becomes_acknowledged_without_a_reload(open_page: OpenP
 def test_a_selection_is_cancelled_and_a_failed_one_tried_again(
     open_page: OpenPage, database: Database
 ) -> None:
-    insert(database, "('ping', 'pending', 3, null), ('reboot', 'pending', 3, null), ('ping', 'failed', 3, 'no')")
+    insert(
+        database, "('ping', 'pending', 3, null), ('reboot', 'pending', 3, null), ('ping', 'failed', 3, 'no')"
+    )
     page = open_page("operator.a", "#/commands?status=failed")
     page.get_by_role("table").get_by_role("link", name="Ping").click()
     page.get_by_role("button", name="Try again").click()
