@@ -1,4 +1,4 @@
-"""The console's files as they are served: headers, what config.json says, what is vendored, what no file holds."""
+"""The console's files as they are served: headers, config.json, what is vendored, what no file holds."""
 
 import hashlib
 import re

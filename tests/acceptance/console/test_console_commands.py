@@ -1,6 +1,6 @@
-"""Commands in the console: queue one and watch it, cancel, retry, bulk, long lists, strange names, what fails."""
+"""Commands in the console: queue and watch one, cancel, retry, bulk, long lists, strange names, faults."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import LiteralString
 
 import psycopg
@@ -14,10 +14,9 @@ Database = psycopg.Connection[tuple[object, ...]]
 
 
 @pytest.fixture(autouse=True)
-def no_commands(database: Database) -> Iterator[None]:
+def no_commands(database: Database) -> None:
     """Each test begins with an empty list."""
     database.execute("delete from device_commands")
-    yield
 
 
 def statuses(database: Database) -> list[object]:
