@@ -109,7 +109,7 @@ function Search({ sought }) {
     timer.current = setTimeout(() => { told.current = typed.trim(); setParams({ q: typed.trim() }, { replace: true }); }, 200);
   };
   useEffect(() => () => clearTimeout(timer.current), []);
-  return html`<input type="search" data-search placeholder="Device, or a command’s id  ( / )" value=${text}
+  return html`<input type="search" data-search placeholder="Device or command id  ( / )" value=${text}
     aria-label="Search a device, or a command by its id" onInput=${type}
     onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />`;
 }
