@@ -38,7 +38,7 @@ export function Dialog({ title, onClose, children, wide }) {
     return () => before?.focus?.();
   }, []);
   return html`<dialog ref=${element} class=${wide ? 'wide' : ''} aria-labelledby="dialog-title"
-    onCancel=${(event) => { event.preventDefault(); onClose(); }}
+    onClose=${onClose}
     onClick=${(event) => event.target === element.current && onClose()}>
     <div class="dialog-body">
       <header><h2 id="dialog-title">${title}</h2>

@@ -77,6 +77,7 @@ def test_a_dialog_that_is_left_changes_nothing(open_page: OpenPage, database: Da
     page = open_page("operator.a", "#/commands")
     page.get_by_role("link", name="Ping").click()
     page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 device will not get it")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert statuses(database) == ["pending"]
