@@ -25,6 +25,7 @@ export function project() {
 export async function openProject(config) {
   supabase = globalThis.supabase.createClient(config.supabase_url, config.publishable_key, {
     auth: { persistSession: true, autoRefreshToken: true, detectSessionInUrl: false, storageKey: 'mqtt-console-session' },
+    db: { retry: false }, // live.js asks again, and says so meanwhile
     realtime: { heartbeatIntervalMs: 10000 },
   });
   onExpired(() => leave('Your session has ended: sign in again.'));
