@@ -40,6 +40,7 @@ from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway
 from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.config import Settings
+from mqtt_service.console_site import ConsoleProject
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.provisioning import Provisioner
@@ -238,7 +239,13 @@ class Worker:
     def http_app(self) -> Starlette:
         """The worker's HTTP endpoints."""
         token = self._settings.http_token
-        return http_app(self.snapshot, token.get_secret_value() if token else None, self._measure)
+        console = None
+        if self._settings.console:
+            key = self._settings.key_of_console()
+            console = ConsoleProject(self._settings.supabase_url, key, served_by="worker")
+        return http_app(
+            self.snapshot, token.get_secret_value() if token else None, self._measure, console=console
+        )
 
     async def _measure(self) -> None:
         """Bring the gauges up to date that are not kept as things happen."""

@@ -6,6 +6,7 @@ from mqtt_service.cli import (
     checking,
     commands,
     configuration,
+    console,
     devices,
     firmware,
     rollouts,
@@ -30,7 +31,8 @@ app = typer.Typer(
     epilog="Exit status: 0 done, 1 something failed, 2 wrong configuration or use, 130 interrupted.",
 )
 _GROUPS = (
-    worker, checking, configuration, commands, schedules, rollouts, devices, firmware, watching, trial,
+    worker, checking, configuration, commands, schedules, rollouts, devices, firmware, watching,
+    console, trial,
 )  # fmt: skip
 for group in _GROUPS:
     app.add_typer(group.app)

@@ -25,6 +25,7 @@ STOREYS = (
     {"protocol"},
     {
         "config",
+        "console_site",
         "http_server",
         "error_reports",
         "log",
@@ -62,7 +63,7 @@ INDEPENDENT = ("queue", "devices", "fleet")
 OUTSIDE = ("adoption", "devstack", "simulator", "demo", "bench")
 # What those outside may know of the worker: the simulated devices read and write the wire on their own. The
 # migrations are the project's, not the worker's.
-SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors", "migrations")}
+SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "console_site", "errors", "migrations")}
 
 
 def modules() -> dict[str, Path]:
