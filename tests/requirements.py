@@ -32,7 +32,7 @@ def find_program(name: str) -> str | None:
 
     `supabase` is the official command line (SUPABASE_CLI, else on PATH), `supabase-js` the folder in whose
     node_modules that library lies (SUPABASE_JS_DIR), `postgresql-15` the server and `pgtap` its extension,
-    `libfaketime` a library to preload.
+    `libfaketime` a library to preload, `axe-core` the checker of accessibility beside supabase-js.
     """
     setting = _SETTINGS.get(name)
     if setting is not None and os.environ.get(setting):

@@ -23,10 +23,11 @@ let timer = null;
  * Calls `look` when one of the tables changes, and as often as it takes where no changes are told.
  * @param {string[]} tables none: only when everything is looked at again
  * @param {() => void} look
+ * @param {number} pause at least so many milliseconds between two looks
  * @returns {() => void} ends it
  */
-export function onChange(tables, look) {
-  const listener = { tables, look };
+export function onChange(tables, look, pause = 0) {
+  const listener = { tables, look, pause, at: 0 };
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
@@ -89,7 +90,13 @@ function tell() {
   timer = null;
   told = Date.now();
   for (const listener of [...listeners]) {
-    if (listener.tables.some((table) => tables.has(table))) listener.look();
+    if (!listener.tables.some((table) => tables.has(table))) continue;
+    if (told - listener.at < listener.pause) { // not now, but soon
+      for (const table of listener.tables) if (tables.has(table)) changed(table);
+    } else {
+      listener.at = told;
+      listener.look();
+    }
   }
 }
 

@@ -9,10 +9,11 @@ import { onChange } from './live.js';
  * @param {string} key what the question depends on; null: do not ask
  * @param {() => Promise<T>} ask see `answer` in api.js, which throws errors in words
  * @param {string[]} tables e.g. ['device_commands']
+ * @param {number} pause at least so many milliseconds from one asking to the next that a change causes
  * @returns {{data: T | undefined, error: Error | undefined, loading: boolean, refresh: () => void}}
  * @template T
  */
-export function useQuery(key, ask, tables = []) {
+export function useQuery(key, ask, tables = [], pause = 0) {
   const [state, setState] = useState({ key: undefined, data: undefined, error: undefined, loading: true });
   const asked = useRef(ask);
   asked.current = ask;
@@ -33,7 +34,7 @@ export function useQuery(key, ask, tables = []) {
   useEffect(() => {
     running.current = { number: running.current.number + 1, busy: false, again: false };
     refresh();
-    const stop = onChange(tables, refresh);
+    const stop = onChange(tables, refresh, pause);
     return () => { running.current.number += 1; stop(); };
   }, [key, refresh]);
   return state.key === key

@@ -18,9 +18,10 @@ const LOW_BATTERY = 3.5; // V
 const LATE_S = 60; // what is due for longer waits for something
 const WORKER_LOST_S = 180; // a worker says once a minute that it runs
 const FEED_LENGTH = 30;
+const OVERVIEW_PAUSE_MS = 1500; // it counts a whole fleet
 
 export default function Now() {
-  const overview = useQuery('overview', askOverview, ['device_commands', 'devices']);
+  const overview = useQuery('overview', askOverview, ['device_commands', 'devices'], OVERVIEW_PAUSE_MS);
   return html`<div class="page">
     <div class="head"><h1>Now</h1><span class="grow"></span>
       ${mayOperate() && html`<a class="button primary" href=${link('commands/new')}>New command</a>`}</div>
