@@ -85,7 +85,7 @@ function Account({ onHelp }) {
   const { user, roles, companies } = useStore(session);
   const places = [...roles].map(([company, role]) => `${role} of ${cut(companies.get(company) ?? 'a company', 40)}`);
   return html`<details class="account">
-    <summary aria-label="Account and settings">${cut(user.email, 28)}</summary>
+    <summary>${cut(user.email, 28)}<span class="visually-hidden">: account and settings</span></summary>
     <div class="menu">
       <p class="hint">${places.join(', ') || 'No company has let you in yet: ask an admin to add you to company_members.'}</p>
       <${Theme} />

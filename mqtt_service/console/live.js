@@ -7,7 +7,7 @@ import { reachable } from './api.js';
 export const how = makeStore('polling');
 
 const TABLES = ['device_commands', 'devices'];
-const POLL_MS = 4000; // without Realtime
+const POLL_MS = 3000; // without Realtime
 const CHECK_MS = 20000; // with it: an event may be lost, and some tables are not published
 const PAUSE_MS = 400; // between two looks, however many events come
 const JOIN_AGAIN_MS = 3000;

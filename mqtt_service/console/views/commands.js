@@ -1,6 +1,6 @@
 // Commands: the list with its filters; one command and the form for a new one are views of their own.
 
-import { html, useMemo, useRef, useState } from '../vendor/preact-htm.js';
+import { html, useEffect, useMemo, useRef, useState } from '../vendor/preact-htm.js';
 import { answer } from '../api.js';
 import { cancelCommands, repeatCommands, retryCommands } from '../command_actions.js';
 import { commandSource, FILTERS, SINCE } from '../command_rows.js';
@@ -74,21 +74,13 @@ function Tabs({ status, params }) {
 function Filters({ params }) {
   const { sites, companies } = useStore(session);
   const own = useQuery('types', () => answer(project().from('device_command_types').select('command_type').order('command_type')));
-  const timer = useRef();
-  const search = (event) => {
-    const text = event.target.value.trim();
-    clearTimeout(timer.current);
-    if (UUID.test(text)) { go(link(`commands/${text.toLowerCase()}`)); return; }
-    timer.current = setTimeout(() => setParams({ q: text }, { replace: true }), 200);
-  };
   const choose = (name) => (event) => setParams({ [name]: event.target.value });
   const select = (name, label, all, options) => html`<select aria-label=${label} value=${params.get(name) ?? ''} onChange=${choose(name)}>
     <option value="">${all}</option>${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === params.get(name)}>${cut(text, 50)}</option>`)}</select>`;
   const types = [...Object.entries(TYPES), ...(own.data ?? []).map((row) => [row.command_type, row.command_type])];
   const used = FILTERS.some((name) => params.get(name));
   return html`<div class="filters" role="search">
-    <input type="search" data-search placeholder="Device, or a command’s id  ( / )" aria-label="Search a device, or a command by its id"
-      value=${params.get('q') ?? ''} onInput=${search} onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />
+    <${Search} sought=${params.get('q') ?? ''} />
     ${select('type', 'Type', 'every type', types)}
     ${select('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
     ${companies.size > 1 && select('company', 'Company', 'every company', [...companies])}
@@ -97,6 +89,29 @@ function Filters({ params }) {
     ${params.get('device') && html`<${DeviceChip} id=${params.get('device')} />`}
     ${used && html`<a class="button" href=${link('commands')}>Clear</a>`}
   </div>`;
+}
+
+/** What one types is its own until one pauses: then it is the address's. */
+function Search({ sought }) {
+  const [text, setText] = useState(sought);
+  const timer = useRef();
+  const told = useRef(sought);
+  useEffect(() => {
+    if (sought === told.current) return; // else somebody followed a link
+    told.current = sought;
+    setText(sought);
+  }, [sought]);
+  const type = (event) => {
+    const typed = event.target.value;
+    setText(typed);
+    clearTimeout(timer.current);
+    if (UUID.test(typed.trim())) { go(link(`commands/${typed.trim().toLowerCase()}`)); return; }
+    timer.current = setTimeout(() => { told.current = typed.trim(); setParams({ q: typed.trim() }, { replace: true }); }, 200);
+  };
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return html`<input type="search" data-search placeholder="Device, or a command’s id  ( / )" value=${text}
+    aria-label="Search a device, or a command by its id" onInput=${type}
+    onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />`;
 }
 
 function DeviceChip({ id }) {

@@ -1,7 +1,7 @@
-"""One embedded stack, worker and simulated fleet for all tests of the console, and a browser for each file of them.
+"""One embedded stack, worker and simulated fleet for all tests of the console, and a browser for each file.
 
-Chromium is Debian's; every page is watched: a violation of the Content-Security-Policy, an error of a script, a
-request to a third host or a token in an address fails its test.
+Chromium is Debian's; every page is watched: a violation of the Content-Security-Policy, an error of a script,
+a request to a third host or a token in an address fails its test.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,13 +10,11 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mqtt_service.devstack.auth.routes import SEEDED_PASSWORD
 from tests.acceptance.processes import dev_stack, running, worker
 from tests.requirements import require
-
-pytest.importorskip("playwright")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 OPTIONS = [
@@ -141,4 +139,3 @@ def access_token(page: Page) -> str:
     """The token of the page's session."""
     token: str = page.evaluate("JSON.parse(localStorage.getItem('mqtt-console-session')).access_token")
     return token
-

@@ -1,6 +1,6 @@
-"""Commands in the console: queue one and watch it, cancel, retry, bulk, long lists, strange names, what fails."""
+"""Commands in the console: queue and watch one, cancel, retry, bulk, long lists, strange names, faults."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import LiteralString
 
 import psycopg
@@ -14,10 +14,9 @@ Database = psycopg.Connection[tuple[object, ...]]
 
 
 @pytest.fixture(autouse=True)
-def no_commands(database: Database) -> Iterator[None]:
+def no_commands(database: Database) -> None:
     """Each test begins with an empty list."""
     database.execute("delete from device_commands")
-    yield
 
 
 def statuses(database: Database) -> list[object]:
@@ -49,7 +48,9 @@ def test_a_queued_command_becomes_acknowledged_without_a_reload(open_page: OpenP
 def test_a_selection_is_cancelled_and_a_failed_one_tried_again(
     open_page: OpenPage, database: Database
 ) -> None:
-    insert(database, "('ping', 'pending', 3, null), ('reboot', 'pending', 3, null), ('ping', 'failed', 3, 'no')")
+    insert(
+        database, "('ping', 'pending', 3, null), ('reboot', 'pending', 3, null), ('ping', 'failed', 3, 'no')"
+    )
     page = open_page("operator.a", "#/commands?status=failed")
     page.get_by_role("table").get_by_role("link", name="Ping").click()
     page.get_by_role("button", name="Try again").click()
@@ -154,6 +155,7 @@ def test_keys_search_move_open_and_go_back_and_an_address_keeps_its_filters(
     page.keyboard.type("no such device")
     expect(page.get_by_role("heading", name="No command fits these filters")).to_be_visible()
     assert "q=no+such+device" in page.url
+    expect(page.get_by_role("searchbox")).to_have_value("no such device")
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
