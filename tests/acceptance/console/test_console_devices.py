@@ -1,4 +1,4 @@
-"""Devices in the console: map one and see its welcome, say when it wakes, its pictures; and what a viewer may not."""
+"""Devices in the console: map one and see its welcome, say when it wakes, its pictures, and roles."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,10 +52,10 @@ def test_a_schedule_is_previewed_in_the_sites_zone_refused_in_words_and_saved(
 ) -> None:
     page = open_page("admin.a", f"#/devices/{DEVICE_A}")
     page.get_by_role("button", name="Wake schedule").click()
-    page.get_by_label("Cron").fill("17:30")
+    page.get_by_role("textbox", name="Cron").fill("17:30")
     expect(page.get_by_role("alert")).to_contain_text("Cron writes the minute first")
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
-    page.get_by_label("Cron").fill("30 17 * * *")
+    page.get_by_role("textbox", name="Cron").fill("30 17 * * *")
     runs = page.get_by_role("list", name="The next runs").get_by_role("listitem")
     expect(runs).to_have_count(10)
     expect(runs.first).to_contain_text("17:30 CE")
