@@ -33,9 +33,15 @@ const takenAt = (picture) => (picture.time_unknown ? null : picture.captured_at)
 export function Pictures({ pictures, zone, onOpen }) {
   return html`<ul class="pictures">${pictures.map((picture) => html`<li key=${picture.image_id}>
     ${picture.url ? html`<button class="thumb" onClick=${() => onOpen(picture)} aria-label=${`Open ${cut(picture.image_name, 60)}, ${fullTime(takenAt(picture), zone)}`}>
-        <img src=${picture.url} alt="" loading="lazy" decoding="async" /></button>`
+        <${Small} url=${picture.url} /></button>`
       : html`<div class=${`thumb none ${picture.status}`}><p>${cut(wordsFor(picture), 140)}</p></div>`}
     <p class="hint"><${Time} at=${takenAt(picture)} zone=${zone} as="clock" /></p></li>`)}</ul>`;
+}
+
+function Small({ url }) {
+  const [broken, setBroken] = useState(false);
+  return broken ? html`<span class="hint">cannot be shown</span>`
+    : html`<img src=${url} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`;
 }
 
 function wordsFor(picture) {
@@ -62,7 +68,7 @@ export function LightBox({ picture, pictures, zone, onOpen, onClose }) {
   useEffect(() => setBroken(false), [picture.image_id]);
   const at = takenAt(picture);
   return html`<${Dialog} title=${cut(picture.image_name, 80)} onClose=${onClose} wide>
-    ${broken ? html`<p class="fault" role="alert">The picture could not be fetched. Close it and open it again for a new address.</p>`
+    ${broken ? html`<p class="fault" role="alert">The picture cannot be shown: its file is no picture, or the address has run out. Reload the page; if that does not help, let the device send it again.</p>`
       : html`<img class="large" src=${picture.url} alt=${`Taken at ${fullTime(at, zone)}`} onError=${() => setBroken(true)} />`}
     <div class="buttons light-box">
       <p class="hint grow"><time datetime=${at} title=${utc(at)}>${fullTime(at, zone)}</time>, ${count(Math.ceil(picture.image_size / 1024))} KB</p>

@@ -1,5 +1,6 @@
 """Devices in the console: map one and see its welcome, say when it wakes, its pictures, and roles."""
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,13 +11,20 @@ from playwright.sync_api import Page, expect
 
 from tests.acceptance.console.conftest import DEVICE_A, Console, access_token
 from tests.acceptance.console.test_console_access import violations
-from tests.acceptance.processes import running
 from tests.requirements import find_program, needs
 
 OpenPage = Callable[..., Page]
 Database = psycopg.Connection[tuple[object, ...]]
 WAITING = "a0000000-0000-4000-8000-000000000032"
+COMPANY = "a0000000-0000-4000-8000-000000000001"
 SITE = "a0000000-0000-4000-8000-000000000021"
+
+_DRAW = """() => {
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [32, 24];
+  canvas.getContext('2d').fillRect(4, 4, 9, 9);
+  return canvas.toDataURL('image/jpeg').split(',')[1];
+}"""
 
 
 @pytest.fixture
@@ -67,16 +75,30 @@ def test_a_schedule_is_previewed_in_the_sites_zone_refused_in_words_and_saved(
     assert found.fetchone() == ("30 17 * * *",)
 
 
-def test_a_picture_appears_and_opens_large(open_page: OpenPage, console: Console, tmp_path: Path) -> None:
+def test_a_picture_appears_without_a_reload_and_opens_large(
+    open_page: OpenPage, console: Console, database: Database
+) -> None:
     page = open_page("viewer.a", f"#/devices/{DEVICE_A}")
-    broker = ["--host", console.env["MQTT_HOST"], "--port", console.env["MQTT_PORT"]]
-    fleet = ["simulate", "AA:BB:CC:DD:EE:FF", *broker, "--wakes", "1", "--picture-bytes", "3000"]
-    with running(fleet, {}, tmp_path):
-        page.get_by_role("button", name="Open ").first.click()
+    expect(page.get_by_role("heading", name="No pictures yet")).to_be_visible()
+    jpeg = b64decode(page.evaluate(_DRAW))
+    path = f"{COMPANY}/{SITE}/{DEVICE_A}/2026-11-28/test.jpg"
+    key = console.env["SUPABASE_SERVICE_ROLE_KEY"]
+    headers = {"apikey": key, "Authorization": f"Bearer {key}", "Content-Type": "image/jpeg"}
+    url = f"{console.api}/storage/v1/object/device-images/{path}"
+    assert httpx.post(url, content=jpeg, headers=headers).status_code == 200
+    database.execute(
+        "insert into device_images (device_id, image_name, status, storage_path, image_size, completed_at) "
+        "values (%s, 'drawn.jpg', 'complete', %s, %s, now())",
+        [DEVICE_A, path, len(jpeg)],
+    )
+    database.execute("update devices set last_seen_at = now() where device_id = %s", [DEVICE_A])
+    try:
+        page.get_by_role("button", name="Open drawn.jpg").click()
         large = page.get_by_role("dialog").get_by_role("img")
-        expect(large).to_be_visible()
-    expect(page.get_by_text("Temperature")).to_be_visible()
-    assert "picture=" in page.url
+        expect(large).to_have_js_property("naturalWidth", 32)
+        assert "picture=" in page.url
+    finally:
+        database.execute("delete from device_images")
 
 
 @pytest.mark.usefixtures("as_before")
