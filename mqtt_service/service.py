@@ -22,6 +22,7 @@ from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.examination import ExaminationGateway
+from mqtt_service.adapters.supabase.firmware import FirmwareStore
 from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.measured import (
     MeasuredAcknowledgementGateway,
@@ -58,7 +59,7 @@ from mqtt_service.metrics import (
     SUPABASE_CONNECTED,
 )
 from mqtt_service.migrations import read_migrations
-from mqtt_service.project_check import check_project, check_schema, set_wake_spread
+from mqtt_service.project_check import check_project, check_schema, set_queue_rules, set_wake_spread
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
@@ -115,7 +116,7 @@ class Worker:
             Listeners(self._poll_now, self.provisioner.device_mapped, self._realtime_joined),
             RingGateway(database).ring,
         )
-        self._wire_queue(database)
+        self._wire_queue(database, FirmwareStore(client))
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
         self.alerts = part_options.alerts(settings, AlertGateway(database, worker_id), worker_id, self.link)
@@ -124,7 +125,7 @@ class Worker:
             RetentionGateway(database, worker_id), PictureStore(client), part_options.keep(settings)
         )
 
-    def _wire_queue(self, database: DatabaseFunctions) -> None:
+    def _wire_queue(self, database: DatabaseFunctions, firmware: FirmwareStore) -> None:
         settings = self._settings
         self._commands = MeasuredCommandGateway(
             database, self._worker_id, part_options.retry_policy(settings)
@@ -138,6 +139,7 @@ class Worker:
                 on_visits_due=self._visits_due,
                 on_new_command=self.doorbell.command_found,
             ),
+            firmware.sign,
         )
 
     def _wire_devices(self, database: DatabaseFunctions, client: AsyncClient, visit_lease: float) -> None:
@@ -181,7 +183,11 @@ class Worker:
                 database, self._worker_id, part_options.retry_policy(self._settings)
             ),
             self.queue,
-            AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
+            AnswerListeners(
+                self.visits.command_acknowledged,
+                self.visits.stored_by_another,
+                self.visits.command_in_progress,
+            ),
             self._worker_id,
             shared=self._settings.mqtt_shared_group is not None,
             standby=self._stands_by,
@@ -321,6 +327,7 @@ class Worker:
         project = ProjectGateway(self._database)
         if not self._stands_by:
             await set_wake_spread(project, self._settings.wake_spread)
+            await set_queue_rules(project, part_options.queue_rules(self._settings))
         await check_project(project, self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 

@@ -9,9 +9,11 @@ select results_eq(
   $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')
     order by name$$,
   $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'), ('fn_count_commands(timestamp with time zone)'),
-    ('fn_fleet_overview(double precision,integer)'), ('fn_preview_target(jsonb,integer,uuid)'),
-    ('fn_queue_for_target(uuid,jsonb,text,jsonb,integer,timestamp with time zone,timestamp with time zone,uuid)')$$,
-  'signed-in users preview schedules and targets, count and queue, and execute nothing else of the API');
+    ('fn_explain_command(uuid)'), ('fn_fleet_overview(double precision,integer)'),
+    ('fn_preview_target(jsonb,integer,uuid)'),
+    ('fn_queue_for_target(uuid,jsonb,text,jsonb,integer,timestamp with time zone,timestamp with time zone,uuid)'),
+    ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)')$$,
+  'signed-in users preview, count, queue, set configurations and ask for stories, and execute nothing else of the API');
 select is_empty(
   $$select name from our_functions where has_function_privilege('public', oid, 'execute')$$,
   'public executes no function');
@@ -32,8 +34,9 @@ select is_empty(
 select is_empty(
   $$select name, privilege from our_tables, unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
     where has_table_privilege('authenticated', oid, privilege)
-      and (name, privilege) not in (('device_tags', 'delete'), ('command_schedules', 'delete'))$$,
-  'signed-in users write no whole row and delete nothing but tags and schedules');
+      and (name, privilege) not in (('device_tags', 'delete'), ('command_schedules', 'delete'),
+        ('firmware_releases', 'delete'), ('command_rollouts', 'delete'), ('maintenance_windows', 'delete'))$$,
+  'signed-in users write no whole row and delete nothing but tags, schedules, releases, rollouts and windows');
 select is_empty(
   $$select name, privilege from our_tables, unnest(array['select', 'insert', 'update', 'delete']) privilege
     where not has_table_privilege('service_role', oid, privilege)$$,
