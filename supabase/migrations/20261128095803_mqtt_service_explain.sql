@@ -428,10 +428,3 @@ begin
 end
 $$;
 call mqtt_private.grant_execute('public.fn_explain_command(uuid)', 'authenticated', 'service_role');
-
--- The version of the newest of these files. Each later migration replaces this function with its own version.
-create or replace function mqtt_private.fn_schema_version() returns text
-language sql immutable parallel safe set search_path = '' as $$
-  select '20261128095803'
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_schema_version', 'service_role');

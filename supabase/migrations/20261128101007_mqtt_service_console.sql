@@ -80,10 +80,3 @@ comment on function public.fn_queue_for_target(uuid, jsonb, text, jsonb, int, ti
 
 -- all commands, the latest first, page by page
 create index if not exists device_commands_issued_at_idx on public.device_commands (issued_at desc, command_id desc);
-
--- The version of the newest of these files. Each later migration replaces this function with its own version.
-create or replace function mqtt_private.fn_schema_version() returns text
-language sql immutable parallel safe set search_path = '' as $$
-  select '20261128101007'
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_schema_version', 'service_role');
