@@ -7,7 +7,7 @@ import { project, session } from './session.js';
 /** The story, a sentence or two a line. @returns {Promise<string[]>} */
 export async function tellStory(command) {
   const told = await answer(project().rpc('fn_explain_command', { p_command_id: command.command_id }));
-  return (told?.text ?? 'It is gone meanwhile.').split('\n');
+  return told?.text ?? ['It is gone meanwhile.'];
 }
 
 /** What became of it: [{at, what, who, detail}], the first first. */
