@@ -1,6 +1,7 @@
-"""What a claim costs beside rows that do not concern it: a million finished, a hundred thousand for later.
+"""What a claim costs beside rows that do not concern it: a million finished, a hundred thousand for later, and as
+many schedules with a rollout for each hundred of them.
 
-Three databases of one server hold the same devices; each claim is timed in one after the other, and rolled
+Four databases of one server hold the same devices; each claim is timed in one after the other, and rolled
 back, so that the next finds the same rows.
 """
 
@@ -38,16 +39,36 @@ _FINISHED = """
 insert into public.device_commands (device_id, command_type, status, issued_at, delivered_at, acknowledged_at)
 select d.device_id, 'reboot', (array['acknowledged', 'failed', 'expired', 'cancelled'])[1 + n %% 4],
        at, at, case when n %% 4 = 0 then at end
-from (select n, now() - n * interval '5 seconds' as at from generate_series(1, %s) n) n
+from (select n, now() - n * interval '5 seconds' as at from generate_series(1, %(rows)s) n) n
 join (select device_id, row_number() over () - 1 as place, count(*) over () as of from public.devices) d
     on d.place = n %% d.of
 """
 _LATER = """
 insert into public.device_commands (device_id, command_type, scheduled_for, due_at)
 select d.device_id, 'capture_image', at, at
-from (select n, now() + interval '1 hour' + n * interval '10 seconds' as at from generate_series(1, %s) n) n
+from (select n, now() + interval '1 hour' + n * interval '10 seconds' as at from generate_series(1, %(rows)s) n) n
 join (select device_id, row_number() over () - 1 as place, count(*) over () as of from public.devices) d
     on d.place = n %% d.of
+"""
+# None of them is due: of the rollouts, some wait for their next minute, and some for their devices.
+_FLEET = """
+with company as (
+    insert into public.companies (name) values ('bench') returning company_id
+), schedules as (
+    insert into public.command_schedules (company_id, name, target, command_type, cron, next_run_at)
+    select company_id, 'bench', '{}', 'ping', '0 6 * * *', now() + interval '1 hour' + n * interval '1 second'
+    from company, generate_series(1, %(rows)s) n
+), rollouts as (
+    insert into public.command_rollouts
+        (company_id, name, target, command_type, all_released, next_release_at)
+    select company_id, 'bench', '{}', 'ping', n %% 2 = 0, case when n %% 2 = 1 then now() + interval '1 hour' end
+    from company, generate_series(1, %(rows)s / 100) n
+    returning rollout_id
+), counts as (
+    insert into public.rollout_counts (rollout_id, sent) select rollout_id, 100 from rollouts
+)
+insert into public.rollout_devices (rollout_id, device_id, command_id, state)
+select rollout_id, gen_random_uuid(), gen_random_uuid(), 'sent' from rollouts, generate_series(1, 100)
 """
 _DUE = """
 insert into public.device_commands (device_id, command_type, due_at)
@@ -69,6 +90,9 @@ async def measure_claims(directory: Path, finished: int, later: int, repeats: in
             f"{later:,} for later": await parts.enter_async_context(
                 _database(postgres.url, "later", _LATER, later)
             ),
+            f"{later:,} schedules, {later // 100:,} rollouts": await parts.enter_async_context(
+                _database(postgres.url, "fleet", _FLEET, later)
+            ),
         }
         busy = await _times(databases, max(repeats // _FEWER_WITH_COMMANDS, 1))
         for connection in databases.values():
@@ -88,7 +112,7 @@ async def _database(server: str, name: str, filling: str, rows: int) -> AsyncIte
         await connection.execute("set session_replication_role = replica")
         await connection.execute(_DEVICES, (DEVICES,))
         if rows:
-            await connection.execute(filling, (rows,))
+            await connection.execute(filling, {"rows": rows})
         await connection.execute(_DUE, (DUE,))
         await connection.execute("reset session_replication_role")
         await connection.execute("vacuum (analyze)")

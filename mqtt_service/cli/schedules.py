@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from mqtt_service.cli.options import COMMANDS, DEVICES, AsJson, complete_types
+from mqtt_service.cli.options import (
+    COMMANDS,
+    DEVICES,
+    AsJson,
+    TargetCompany,
+    TargetDevices,
+    TargetProgram,
+    TargetSite,
+    TargetTags,
+    TargetWhere,
+    complete_types,
+)
 from mqtt_service.config import load_project_settings
 from mqtt_service.fleet.schedules import (
     ScheduleRequest,
@@ -15,8 +26,6 @@ from mqtt_service.fleet.schedules import (
     run_tag,
     run_tag_list,
 )
-
-_WHO = "For which devices (parts of one target: a device must fit all)"
 
 app = typer.Typer()
 schedule = typer.Typer(no_args_is_help=True, help="Recurring commands: add, list, pause, resume, remove.")
@@ -47,20 +56,12 @@ def schedule_add(  # noqa: PLR0913 - each is an option of the command line
     timezone: Annotated[
         str | None, typer.Option(help="An IANA name; without it the site's zone holds, else UTC.")
     ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option("--device", "-d", help="A device's id, MAC, code or name.", rich_help_panel=_WHO),
-    ] = None,
-    site: Annotated[str | None, typer.Option(help="A site's id or name.", rich_help_panel=_WHO)] = None,
-    program: Annotated[str | None, typer.Option(help="A program's.", rich_help_panel=_WHO)] = None,
-    company: Annotated[str | None, typer.Option(help="A company's.", rich_help_panel=_WHO)] = None,
-    tags: Annotated[
-        list[str] | None, typer.Option("--tag", help="A tag that they have.", rich_help_panel=_WHO)
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help='Further parts as JSON: {"firmware": {"<": "1.10.0"}}.', rich_help_panel=_WHO),
-    ] = None,
+    device: TargetDevices = None,
+    site: TargetSite = None,
+    program: TargetProgram = None,
+    company: TargetCompany = None,
+    tags: TargetTags = None,
+    where: TargetWhere = None,
     expires: Annotated[
         str | None, typer.Option(metavar="IN", help="How long each command lives: 30m, 2h, 1d.")
     ] = None,

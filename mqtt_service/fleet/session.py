@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mqtt_service.adapters.supabase.fleet_commands import CommandTable
 from mqtt_service.adapters.supabase.fleet_devices import DeviceTable
+from mqtt_service.adapters.supabase.fleet_rollouts import RolloutTable
 from mqtt_service.adapters.supabase.fleet_schedules import ScheduleTable
 from mqtt_service.adapters.supabase.tables import Tables
 from mqtt_service.adapters.supabase.transport import connect
@@ -19,6 +20,7 @@ class Project:
     commands: CommandTable
     devices: DeviceTable
     schedules: ScheduleTable
+    rollouts: RolloutTable
 
 
 @asynccontextmanager
@@ -29,6 +31,6 @@ async def open_project(settings: ProjectSettings) -> AsyncIterator[Project]:
     )
     try:
         tables = Tables(client)
-        yield Project(CommandTable(tables), DeviceTable(tables), ScheduleTable(tables))
+        yield Project(CommandTable(tables), DeviceTable(tables), ScheduleTable(tables), RolloutTable(tables))
     finally:
         await client.postgrest.aclose()

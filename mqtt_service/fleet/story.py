@@ -116,7 +116,12 @@ def _pending(case: _Case) -> Iterator[str]:
             f"The device is not active ({case.device.provisioning_status}): the command fails when it is "
             "due. Map the device to a site first: mqtt-service map."
         )
-    if command.due_at is None or command.due_at > case.now:
+    if command.held_until is not None:
+        yield (
+            f"It waits for a maintenance window, which opens at {case.at(command.held_until)} "
+            "(see mqtt-service window list)."
+        )
+    elif command.due_at is None or command.due_at > case.now:
         yield f"It waits for its time: it is due at {case.at(command.due_at)}."
     elif command.lease_until is not None:
         yield (

@@ -29,8 +29,9 @@ select is_empty(
 select is_empty(
   $$select name, privilege from our_tables, unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
     where has_table_privilege('authenticated', oid, privilege)
-      and (name, privilege) not in (('device_tags', 'delete'), ('command_schedules', 'delete'))$$,
-  'signed-in users write no whole row and delete nothing but tags and schedules');
+      and (name, privilege) not in (('device_tags', 'delete'), ('command_schedules', 'delete'),
+        ('command_rollouts', 'delete'), ('maintenance_windows', 'delete'))$$,
+  'signed-in users write no whole row and delete nothing but tags, schedules, rollouts and windows');
 select is_empty(
   $$select name, privilege from our_tables, unnest(array['select', 'insert', 'update', 'delete']) privilege
     where not has_table_privilege('service_role', oid, privilege)$$,

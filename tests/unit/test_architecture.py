@@ -143,7 +143,7 @@ def test_the_queue_the_devices_and_the_fleet_do_not_know_each_other(room: str, o
 
 
 def test_only_the_command_line_opens_the_fleet() -> None:
-    tables = {"tables", "fleet_rows", "fleet_commands", "fleet_devices", "fleet_schedules"}
+    tables = {"tables", "fleet_rows", "fleet_commands", "fleet_devices", "fleet_schedules", "fleet_rollouts"}
     fleet = {name for name in MODULES if name.split(".")[1:2] == ["fleet"]}
     fleet |= {f"{PACKAGE}.adapters.supabase.{name}" for name in tables}
     others = {name for name in MODULES.keys() - fleet if name.split(".")[1:2] != ["cli"]}

@@ -35,6 +35,7 @@ class CommandRow:
     last_error: str | None
     response: Any
     due_at: Moment | None
+    held_until: Moment | None
     in_queue: Flag
     lease_worker: str | None
     lease_until: Moment | None

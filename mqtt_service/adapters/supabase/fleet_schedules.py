@@ -58,8 +58,9 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """How many devices a target means, and how many of them are active and would get a command."""
+    """How many devices of which company a target means; the active ones would get a command."""
 
+    company_id: UUID
     matched: int
     active: int
 

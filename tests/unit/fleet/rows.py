@@ -37,6 +37,7 @@ _COMMAND = CommandRow(
     last_error=None,
     response=None,
     due_at=ago(seconds=2),
+    held_until=None,
     in_queue=True,
     lease_worker=None,
     lease_until=None,
