@@ -22,6 +22,7 @@ from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.command_bell import RingGateway
 from mqtt_service.adapters.supabase.devices import ProvisioningGateway
 from mqtt_service.adapters.supabase.examination import ExaminationGateway
+from mqtt_service.adapters.supabase.firmware import FirmwareStore
 from mqtt_service.adapters.supabase.images import ImageGateway
 from mqtt_service.adapters.supabase.measured import (
     MeasuredAcknowledgementGateway,
@@ -114,7 +115,7 @@ class Worker:
             Listeners(self._poll_now, self.provisioner.device_mapped, self._realtime_joined),
             RingGateway(database).ring,
         )
-        self._wire_queue(database)
+        self._wire_queue(database, FirmwareStore(client))
         self._wire_devices(database, client, visit_lease)
         self._wire_inbound(database)
         self.alerts = part_options.alerts(settings, AlertGateway(database, worker_id), worker_id, self.link)
@@ -123,7 +124,7 @@ class Worker:
             RetentionGateway(database, worker_id), PictureStore(client), part_options.keep(settings)
         )
 
-    def _wire_queue(self, database: DatabaseFunctions) -> None:
+    def _wire_queue(self, database: DatabaseFunctions, firmware: FirmwareStore) -> None:
         settings = self._settings
         self._commands = MeasuredCommandGateway(
             database, self._worker_id, part_options.retry_policy(settings)
@@ -137,6 +138,7 @@ class Worker:
                 on_visits_due=self._visits_due,
                 on_new_command=self.doorbell.command_found,
             ),
+            firmware.sign,
         )
 
     def _wire_devices(self, database: DatabaseFunctions, client: AsyncClient, visit_lease: float) -> None:

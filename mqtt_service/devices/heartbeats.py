@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from itertools import count
 
 from mqtt_service.adapters.supabase.devices import HeartbeatGateway, HeartbeatRecorded, HeartbeatRow
@@ -91,6 +92,7 @@ class HeartbeatHandler:
             wifi_rssi=heartbeat.wifi_rssi,
             location=heartbeat.location,
             shared=self._shared,
+            received_at=time.monotonic(),
         )
 
 

@@ -32,6 +32,7 @@ class Command:
 
     `topic_root` and `topic_id` say where the device listens; `attempt` fences the claim; `next_wake_at` is
     set for `set_wake_schedule` alone and has a time zone; `seconds_to_expiry` was true at the claim.
+    `firmware_path`: the file, in Storage, of the release that an `update_firmware` names.
     """
 
     command_id: UUID
@@ -47,6 +48,7 @@ class Command:
     retry_count: int
     seconds_to_expiry: float
     next_wake_at: datetime | None = None
+    firmware_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,26 @@ class _Sending:
 
     wake_format: WakeFormat
     now: datetime
+    firmware_url: str | None
 
 
-def encode_command(command: Command, *, now: datetime, wake_format: WakeFormat = "12h") -> bytes:
+def encode_command(
+    command: Command,
+    *,
+    now: datetime,
+    wake_format: WakeFormat = "12h",
+    firmware_url: str | None = None,
+) -> bytes:
     """UTF-8 JSON for the wire; raises LocalProtocolError for a row that cannot be sent as it stands.
 
-    `now` has a time zone. A type that is not built in is one that the project lists in
-    `device_command_types`: its payload's keys go to the device as they are, like those of `update_config`.
+    `now` has a time zone; `firmware_url` is the signed address of `command.firmware_path`. A type that is not
+    built in is one that the project lists in `device_command_types`: its payload's keys go to the device as
+    they are, like those of `update_config`.
     """
     encode = _ENCODERS.get(command.command_type, _update_config)
     # Ours go first, so that a reader sees them first, and again last, so that nothing overwrites them.
     identity = {"device_id": command.topic_id, "command_id": str(command.command_id)}
-    encoded = _to_json({**identity, **encode(command, _Sending(wake_format, now)), **identity})
+    encoded = _to_json({**identity, **encode(command, _Sending(wake_format, now, firmware_url)), **identity})
     if len(encoded) > LARGEST_COMMAND:
         raise LocalProtocolError(
             f"the command is {len(encoded)} bytes on the wire; shorten command_payload to {LARGEST_COMMAND}"
@@ -157,7 +167,9 @@ def _update_config(command: Command, _: _Sending) -> dict[str, Any]:
     return dict(command.payload)
 
 
-def _update_firmware(command: Command, _: _Sending) -> dict[str, Any]:
+def _update_firmware(command: Command, sending: _Sending) -> dict[str, Any]:
+    if command.firmware_path is not None:
+        return _update_to_release(command, sending)
     url, version, sha256 = (command.payload.get(key) for key in ("firmware_url", "version", "sha256"))
     # Measured first: the pattern looks at a text many times that is no URL.
     if not isinstance(url, str) or len(url) > _LONGEST_URL or not _HTTPS_URL.fullmatch(url):
@@ -169,6 +181,14 @@ def _update_firmware(command: Command, _: _Sending) -> dict[str, Any]:
         raise LocalProtocolError("command_payload.sha256 must be 64 hex digits; correct it or leave it out")
     optional = {"version": version, "sha256": sha256}
     return {"firmware_url": url, **{key: value for key, value in optional.items() if value is not None}}
+
+
+def _update_to_release(command: Command, sending: _Sending) -> dict[str, Any]:
+    """The database wrote the payload, and Storage the address: over http only where the project is local."""
+    if sending.firmware_url is None:
+        raise LocalProtocolError("the address of the release's file was not signed; send the command again")
+    described = {key: command.payload.get(key) for key in ("version", "sha256", "size")}
+    return {"firmware_url": sending.firmware_url, **described}
 
 
 _ENCODERS: dict[str, Callable[[Command, _Sending], dict[str, Any]]] = {

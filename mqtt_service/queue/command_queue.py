@@ -23,7 +23,7 @@ from mqtt_service.errors import RetryableError, ServiceError
 from mqtt_service.protocol.commands import WakeFormat
 from mqtt_service.publisher import Sender
 from mqtt_service.queue.claim_report import ClaimReport
-from mqtt_service.queue.publishing import CommandPublisher
+from mqtt_service.queue.publishing import CommandPublisher, Sign, cannot_sign
 from mqtt_service.queue.settling import Settler
 
 log = logging.getLogger(__name__)
@@ -87,13 +87,15 @@ class CommandQueueProcessor:
         sender: Sender,
         options: QueueOptions,
         listeners: QueueListeners = QueueListeners(),
+        sign: Sign = cannot_sign,
     ) -> None:
+        """`sign` has Storage sign the address of a release's file."""
         self._gateway = gateway
         self._sender = sender
         self._options = options
         self._listeners = listeners
         self._settler = Settler(gateway)
-        self._commands = CommandPublisher(sender, self._settler, options.lease, options.wake_format)
+        self._commands = CommandPublisher(sender, self._settler, options.lease, options.wake_format, sign)
         self._size = _ClaimSize()
         self._report = ClaimReport()
         self._poll_due = asyncio.Event()
@@ -193,7 +195,7 @@ class CommandQueueProcessor:
         # Without a broker nothing is taken, but the claim still expires and fails what is due.
         able = self._sender.connected and self._has_room() and not self.settling_overdue
         limit = self._size.limit if able else 0
-        held = [*self._commands.in_hand, *self._settler.held]
+        held = [*self._commands.in_hand, *self._settler.held, *self._commands.postponed]
         claim = await self._gateway.claim(limit=limit, lease=self._options.lease, held=held)
         self._size.claimed(len(claim.commands), loop.time() - started)
         self.last_poll, self.last_error, self._failed_polls = loop.time(), None, 0

@@ -12,7 +12,7 @@ database knew of that: the next claim finds them in their old places.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,9 @@ from mqtt_service.errors import (
     LocalProtocolError,
     OutcomeUnknownError,
     PermanentError,
+    ProjectMisconfiguredError,
     ServiceError,
+    SupabaseUnavailableError,
 )
 from mqtt_service.protocol.commands import Command, WakeFormat, delivery_notice, encode_command
 from mqtt_service.protocol.topics import command_topic, device_key
@@ -39,8 +41,22 @@ _MIN_SECONDS_TO_EXPIRY = 1.0
 # After this part of its lease a command is not published any more: soon another worker may hold it.
 _USABLE_LEASE = 0.8
 _MAX_WAIT_FOR_PUBACK = 2.0
+# A device that gets a command in its last second still needs time to fetch its firmware.
+_FETCHING_TAKES = 3600.0
+# For how long firmware is left after Storage could not sign its address, so that claims bring the rest.
+_POSTPONED_FOR = 15.0
+_MOST_POSTPONED = 1000
 # How often it is looked whether something has waited for its PUBACK for too long.
 _LOOK_EVERY = 0.25
+
+
+# Has Storage sign the address of a file, for so many seconds.
+Sign = Callable[[str, float], Awaitable[str]]
+
+
+async def cannot_sign(path: str, _seconds: float) -> str:
+    """For a queue without releases."""
+    raise LocalProtocolError(f"this service cannot have an address signed, as {path} needs")
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +64,7 @@ class _Claimed:
     """A command in hand; the event loop's times.
 
     `give_up_at`: without a PUBACK by then it is released; `withdraw` takes it back if it was not sent yet.
+    `address`: of its firmware; those of one claim that need the same file share it.
     """
 
     command: Command
@@ -55,6 +72,12 @@ class _Claimed:
     give_up_at: float = 0.0
     withdraw: Withdraw = lambda: False
     notice: str | None = None
+    address: asyncio.Future[str] | None = None
+
+    @property
+    def is_signing(self) -> bool:
+        """Whether it waits for its firmware's address."""
+        return self.address is not None and not self.address.done()
 
 
 @dataclass(slots=True, eq=False)
@@ -77,11 +100,22 @@ class _Lane:
 class CommandPublisher:
     """Publishes claimed commands and hands what became of each to `settler`; `lease` is in seconds.
 
-    `run` it as one task: it releases what the broker does not acknowledge in time.
+    `sign` gets the addresses of firmware. `run` it as one task: it releases what the broker does not
+    acknowledge in time.
     """
 
-    def __init__(self, sender: Sender, settler: Settler, lease: float, wake_format: WakeFormat) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        settler: Settler,
+        lease: float,
+        wake_format: WakeFormat,
+        sign: Sign = cannot_sign,
+    ) -> None:
         self._sender = sender
+        self._sign = sign
+        self._signing: set[asyncio.Future[str]] = set()
+        self._postponed: dict[UUID, float] = {}  # until when; the first one is the oldest
         self._settler = settler
         self._lease = lease
         self._wake_format = wake_format
@@ -101,6 +135,13 @@ class CommandPublisher:
         """Commands that were taken and have no outcome yet."""
         return [*self._in_hand]
 
+    @property
+    def postponed(self) -> Sequence[UUID]:
+        """Commands that were given back because Storage could not sign, and are to be left for a while."""
+        now = asyncio.get_running_loop().time()
+        self._postponed = {key: until for key, until in self._postponed.items() if until > now}
+        return [*self._postponed]
+
     async def wait_until_at_most(self, commands: int) -> None:
         """Wait until no more than so many are in hand."""
         while len(self._in_hand) > commands:
@@ -115,17 +156,39 @@ class CommandPublisher:
         given_back = self._given_back
         log.info("[CommandQueue] Processing %d pending command(s)", len(commands))
         lanes: dict[UUID, _Lane] = {}
+        addresses = self._begin_signing(commands)
         for command in commands:
             lane = self._lanes.get(command.device_id)
             if lane is None:
                 lane = self._lanes[command.device_id] = _Lane(device_key(command.topic_id))
                 self._devices.setdefault(lane.key, set()).add(command.device_id)
             lanes[command.device_id] = lane
-            claimed = self._in_hand[command.command_id] = _Claimed(command, claimed_at)
+            claimed = self._in_hand[command.command_id] = _Claimed(
+                command, claimed_at, address=addresses.get(command.firmware_path)
+            )
             lane.waiting.append(claimed)
         for lane in lanes.values():
             self._go_on(lane)
         return len(commands) - (self._given_back - given_back)
+
+    def _begin_signing(self, commands: Sequence[Command]) -> dict[str | None, asyncio.Future[str]]:
+        """One address for each file, that opens it for as long as the last of its commands lives."""
+        seconds: dict[str, float] = {}
+        for command in commands:
+            if command.firmware_path is not None:
+                known = seconds.get(command.firmware_path, 0.0)
+                seconds[command.firmware_path] = max(known, command.seconds_to_expiry + _FETCHING_TAKES)
+        addresses: dict[str | None, asyncio.Future[str]] = {}
+        for path, wanted in seconds.items():
+            address = addresses[path] = asyncio.ensure_future(self._sign(path, wanted))
+            self._signing.add(address)
+            address.add_done_callback(self._was_signed)
+        return addresses
+
+    def _was_signed(self, address: asyncio.Future[str]) -> None:
+        self._signing.discard(address)
+        if not address.cancelled():
+            address.exception()  # its commands get it, if they still wait
 
     def stop(self, seconds: float) -> None:
         """Publish nothing more; what is waiting for its PUBACK gets so many seconds."""
@@ -169,8 +232,26 @@ class CommandPublisher:
             if reason is not None:
                 # One that has no time left holds up none behind it: the next claim expires it.
                 self._release(lane, claimed, reason, closing=reason != _NO_TIME_LEFT)
+            elif claimed.is_signing:
+                self._await_address(lane, claimed)
             else:
                 self._send(lane, claimed)
+
+    def _await_address(self, lane: _Lane, claimed: _Claimed) -> None:
+        """Keep the lane's turn for a command whose address is being signed."""
+        claimed.give_up_at = claimed.claimed_at + _USABLE_LEASE * self._lease
+        lane.sending = claimed
+        self._sending[claimed.command.command_id] = lane, claimed
+
+        def signed(address: asyncio.Future[str]) -> None:
+            if lane.sending is claimed and not address.cancelled():  # else it was given up
+                lane.sending = None
+                del self._sending[claimed.command.command_id]
+                lane.waiting.appendleft(claimed)
+                self._go_on(lane)
+
+        if claimed.address is not None:
+            claimed.address.add_done_callback(signed)
 
     def _reason_to_release(self, lane: _Lane, claimed: _Claimed) -> str | None:
         now = asyncio.get_running_loop().time()
@@ -193,7 +274,8 @@ class CommandPublisher:
         try:
             topic = command_topic(command.topic_root, command.topic_id)
             now = datetime.now(UTC)
-            payload = encode_command(command, now=now, wake_format=self._wake_format)
+            url = claimed.address.result() if claimed.address is not None else None
+            payload = encode_command(command, now=now, wake_format=self._wake_format, firmware_url=url)
             # Here, where a fault is one command's alone: after the PUBACK it would be the connection's.
             claimed.notice = delivery_notice(command, now=now, wake_format=self._wake_format)
             claimed.withdraw = self._sender.send(
@@ -204,6 +286,8 @@ class CommandPublisher:
             )
         except LocalProtocolError as error:
             self._settle(lane, claimed, Settlement(*key, "failed", f"not sent: {error}", retry=False))
+        except (SupabaseUnavailableError, ProjectMisconfiguredError) as error:
+            self._postpone(lane, claimed, error)
         except ServiceError as error:
             self._finish(lane, claimed, error)
         except Exception as error:
@@ -213,6 +297,14 @@ class CommandPublisher:
         else:
             lane.sending = claimed
             self._sending[command.command_id] = lane, claimed
+
+    def _postpone(self, lane: _Lane, claimed: _Claimed, error: ServiceError) -> None:
+        """Give back a command whose firmware has no address now: Storage is at fault, not the command."""
+        if len(self._postponed) >= _MOST_POSTPONED:
+            del self._postponed[next(iter(self._postponed))]
+        until = asyncio.get_running_loop().time() + _POSTPONED_FOR
+        self._postponed[claimed.command.command_id] = until
+        self._release(lane, claimed, str(error), closing=True)
 
     def _acknowledged(self, lane: _Lane, claimed: _Claimed, outcome: PublishResult | ServiceError) -> None:
         if lane.sending is claimed:  # else it was given up
@@ -303,6 +395,8 @@ class CommandPublisher:
 
 def _too_late(claimed: _Claimed) -> ServiceError:
     """Why a command is released that has no PUBACK yet; from here on it is not sent any more."""
+    if claimed.is_signing:
+        return SupabaseUnavailableError("Storage did not sign the firmware's address in time")
     if claimed.withdraw():
         return BrokerUnavailableError("the broker did not take what was sent before it in time")
     return OutcomeUnknownError("the broker did not acknowledge in time")

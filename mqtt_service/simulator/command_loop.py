@@ -7,7 +7,8 @@ from random import Random
 from typing import Any, Literal, Protocol
 
 from mqtt_service.simulator.camera import Camera
-from mqtt_service.simulator.incoming import command_type
+from mqtt_service.simulator.firmware import fetch_firmware
+from mqtt_service.simulator.incoming import ADDRESS, command_type
 from mqtt_service.simulator.options import Answer, DeviceOptions
 from mqtt_service.simulator.outgoing import acknowledgement
 
@@ -39,6 +40,7 @@ class Device(Protocol):
     options: DeviceOptions
     answers: dict[str, Answer]
     camera: Camera | None
+    config: dict[str, Any]
 
     async def send(self, kind: Literal["status", "ack"], document: Mapping[str, Any]) -> None:
         """Publish by radio."""
@@ -48,6 +50,9 @@ class Device(Protocol):
 
     def reboot(self) -> None:
         """Begin anew."""
+
+    def install(self, version: str) -> None:
+        """Begin anew with other firmware."""
 
 
 class CommandLoop:
@@ -98,6 +103,10 @@ class CommandLoop:
         answer = self._device.answers.get(command.command_type, "success")
         if answer == "success" and command.command_type == "set_wake_schedule":
             self._device.learn_next_wake(command.fields["next_wake"])  # the same time twice is no harm
+        fetched = "elsewhere"
+        if answer == "success" and command.command_type == "update_firmware" and not command.duplicate:
+            fetched = await fetch_firmware(command.fields)
+            answer = "failed" if fetched == "broken" else answer
         if answer == "success" and not command.duplicate:
             answer = self._obey(command)
         if command.command_id is not None and answer != "none":
@@ -106,6 +115,8 @@ class CommandLoop:
                 options.device_id, options.ack_form, command.command_type, command.command_id, answer
             )
             await self._device.send("ack", document)
+        if answer == "success" and fetched == "fetched":
+            self._device.install(str(command.fields.get("version")))
 
     def _obey(self, command: ReceivedCommand) -> Answer:
         """Do what can be done at once; returns "failed" for a picture that is not on the card."""
@@ -116,6 +127,9 @@ class CommandLoop:
                 return "failed"
         if command.command_id is not None:
             self._obeyed.add(command.command_id)
+        if command.command_type == "update_config":
+            settings = {key: value for key, value in command.fields.items() if key not in ADDRESS}
+            self._device.config.update(settings)
         if command.command_type == "capture_image" and camera is not None:
             camera.capture()
         if command.command_type == "reboot":

@@ -51,6 +51,7 @@ class SimulatedDevice:
     It obeys one command after another. `received` is every command, duplicates too, in order of arrival;
     `next_wake` the last wake time it was told; `on_command` is called for each command after its answer was
     sent. `wakes` are its wakes so far; with `sleeps`, a wake ends by itself, and `wake` begins the next.
+    `firmware_version` is what it says of itself, `config` what it was told by update_config.
     `camera` is None where the options name none. What `now` returns is aware.
 
     Raises BrokerUnavailableError if there is no broker.
@@ -72,6 +73,8 @@ class SimulatedDevice:
         self.complaints: list[str] = []
         self.answers: dict[str, Answer] = dict(options.answers)
         self.next_wake: str | None = None
+        self.firmware_version = options.firmware_version
+        self.config: dict[str, Any] = {}
         self.wakes: list[Wake] = []
         self._rng = rng
         self._on_command = on_command
@@ -149,6 +152,12 @@ class SimulatedDevice:
         self.wakes[-1].knows_next_wake = False
         self._start(self.send_heartbeat())
 
+    def install(self, version: str) -> None:
+        """Begin this wake anew with other firmware, or with the old one where that does not start."""
+        if not self.options.rolls_back:
+            self.firmware_version = version
+        self.reboot()
+
     def lose_connection(self) -> None:
         """Fall off the network without a word; it connects again and says HELLO."""
         if self._link is not None:
@@ -216,7 +225,9 @@ class SimulatedDevice:
         count, names = self._pending()
         self.wakes[-1].note_heartbeat(_clock())
         form = self.options.heartbeat_form
-        document = heartbeat_document(self.options.device_id, form, count, names, self._rng)
+        document = heartbeat_document(
+            self.options.device_id, form, count, names, self._rng, self.firmware_version
+        )
         await self.send("status", document)
         self._note_activity()
         if self.camera is not None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mqtt_service.simulator.link import ReceivedMessage
 
 _CLOCK = re.compile(r"(1[0-2]|[1-9]):[0-5][0-9](AM|PM)")
-_ADDRESS = frozenset({"device_id", "command_id"})
+ADDRESS = frozenset({"device_id", "command_id"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def command_type(fields: Mapping[str, Any]) -> str:
     ):
         if key in fields:
             return name
-    return "update_config" if fields.keys() - _ADDRESS else "unknown"
+    return "update_config" if fields.keys() - ADDRESS else "unknown"
 
 
 def command_faults(fields: Mapping[str, Any], qos: int) -> list[str]:

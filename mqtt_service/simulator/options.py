@@ -28,6 +28,9 @@ class DeviceOptions:
     `heartbeat_form`: "spec" as specified, "field" with `Alive`, "older" with `"alive": true` and
     `pending_count`.
 
+    `firmware_version` is what it says of itself until it installs another one; with `rolls_back`, it fetches
+    firmware, acknowledges it, and comes back with the old version.
+
     Without a `camera` it has no pictures, but says that `pending_images` are pending and acknowledges what it
     is told of them. Without `sleeps` it stays awake.
     """
@@ -43,3 +46,5 @@ class DeviceOptions:
     camera: CameraOptions | None = None
     radio: RadioOptions = field(default_factory=RadioOptions)
     sleeps: SleepOptions | None = None
+    firmware_version: str = "sim-1"
+    rolls_back: bool = False

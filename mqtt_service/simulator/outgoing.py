@@ -15,7 +15,12 @@ _ALIVE: dict[Spelling, dict[str, Any]] = {
 
 
 def heartbeat_document(
-    device_id: str, form: Spelling, count: int, names: Sequence[str] | None, rng: Random
+    device_id: str,
+    form: Spelling,
+    count: int,
+    names: Sequence[str] | None,
+    rng: Random,
+    firmware_version: str = "sim-1",
 ) -> dict[str, Any]:
     """Return a HELLO; without `names` it has no `pending_list`. Its readings come from `rng`."""
     return {
@@ -23,7 +28,7 @@ def heartbeat_document(
         **_ALIVE[form],
         "pending_count" if form == "older" else "pendingImg": count,
         **({} if names is None else {"pending_list": list(names)}),
-        "firmware_version": "sim-1",
+        "firmware_version": firmware_version,
         "battery_voltage": round(rng.uniform(3.6, 4.1), 2),
         "wifi_rssi": rng.randint(-80, -45),
     }

@@ -1,9 +1,10 @@
 """Devices in the database: heartbeats, welcomes, and a mapped device's lineage (site, program, company)."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -14,7 +15,10 @@ from mqtt_service.adapters.supabase.visits import VisitPolicy
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatRow:
-    """A device's HELLO: the input of `fn_record_heartbeats`. V, dBm; `shared`: no other worker gets it."""
+    """A device's HELLO: the input of `fn_record_heartbeats`. V, dBm; `shared`: no other worker gets it.
+
+    `received_at` is monotonic.
+    """
 
     ref: str
     topic_root: str
@@ -26,6 +30,7 @@ class HeartbeatRow:
     wifi_rssi: int | None
     location: str | None
     shared: bool = False
+    received_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +115,20 @@ class HeartbeatGateway:
             "fn_record_heartbeats",
             _HEARTBEATS,
             p_worker=self._worker,
-            p_heartbeats=_HEARTBEAT_ROWS.dump_python(list(heartbeats), mode="json"),
+            p_heartbeats=[
+                _document(row) for row in _HEARTBEAT_ROWS.dump_python(list(heartbeats), mode="json")
+            ],
             p_redelivery_limit=self._policy.redelivery_limit,
             p_lease_seconds=self._policy.lease,
             p_register=self._policy.register,
             p_registrations_per_minute=self._policy.registrations_per_minute,
         )
+
+
+def _document(row: dict[str, Any]) -> dict[str, Any]:
+    """A moment goes as a duration, since the database has another clock."""
+    received = row.pop("received_at")
+    return row if received is None else {**row, "received_seconds_ago": time.monotonic() - received}
 
 
 class ProvisioningGateway:

@@ -69,6 +69,7 @@ def test_what_is_handed_out_is_what_publishing_needs(queue: Queue) -> None:
         "device_name": None, "device_mac": "AA:BB:CC:DD:EE:FF", "topic_root": "device",
         "topic_id": "AA:BB:CC:DD:EE:FF", "command_type": "send_image",
         "command_payload": {"image_name": "a.jpg"}, "attempt": 1, "retry_count": 0, "next_wake_at": None,
+        "firmware_path": None,
     }  # fmt: skip
 
 

@@ -242,3 +242,23 @@ def test_a_wake_at_the_end_of_time_that_can_be_said_has_no_notice_and_no_fault()
 
 def test_a_command_without_a_wake_has_no_notice() -> None:
     assert delivery_notice(command("reboot"), now=NOW) is None
+
+
+def test_an_update_to_a_release_carries_its_signed_address_and_what_the_release_is() -> None:
+    payload = {"release_id": "r", "version": "1.4.0", "sha256": "ab" * 32, "size": 1000}
+    row = command("update_firmware", payload, firmware_path="c/1.bin")
+    sent = json.loads(encode_at(row, now=NOW, firmware_url="http://127.0.0.1/signed?token=t"))
+    sent.pop("device_id")
+    sent.pop("command_id")
+    assert sent == {
+        "firmware_url": "http://127.0.0.1/signed?token=t",
+        "version": "1.4.0",
+        "sha256": "ab" * 32,
+        "size": 1000,
+    }
+
+
+def test_an_update_to_a_release_without_an_address_is_not_sent() -> None:
+    row = command("update_firmware", {"version": "1.4.0"}, firmware_path="c/1.bin")
+    with pytest.raises(LocalProtocolError, match="not signed"):
+        encode_at(row, now=NOW)

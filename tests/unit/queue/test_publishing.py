@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 from uuid import UUID
 
 import pytest
 
 from mqtt_service.adapters.supabase.commands import Settlement
-from mqtt_service.errors import BrokerUnavailableError
+from mqtt_service.errors import BrokerUnavailableError, PermanentError, SupabaseUnavailableError
 from mqtt_service.protocol.commands import Command
 from mqtt_service.publisher import Done, PublishResult, Withdraw
 from mqtt_service.queue import publishing
@@ -157,3 +158,76 @@ async def test_an_answer_waits_for_what_is_being_sent_to_its_own_device_in_any_s
     link.sent[0](HAS_IT)
     await asyncio.wait_for(waiting, 10)
     assert (one._lanes, one._devices) == ({}, {})
+
+
+class Storage:
+    """Signs when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float]] = []
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def sign(self, path: str, seconds: float) -> str:
+        self.asked.append((path, seconds))
+        return await self.answer
+
+
+def firmware(number: int, device: int, lives: float = 900) -> Command:
+    return replace(
+        command(number),
+        device_id=UUID(int=device),
+        topic_id=f"AABBCCDDEE{device:02}",
+        command_type="update_firmware",
+        payload={"version": "1.4.0"},
+        firmware_path="c/1.bin",
+        seconds_to_expiry=lives,
+    )
+
+
+def signing_publisher(
+    lease: float = 1e9,
+) -> tuple[CommandPublisher, Link, Settlements, Storage]:
+    link, settlements, storage = Link(), Settlements(), Storage()
+    made = CommandPublisher(link, cast("Settler", settlements), lease, "12h", storage.sign)
+    return made, link, settlements, storage
+
+
+async def test_the_devices_of_one_claim_share_an_address_that_lives_as_long_as_the_last_of_them() -> None:
+    one, link, settlements, storage = signing_publisher()
+    one.take(
+        [firmware(1, 11), firmware(2, 12, lives=7200), replace(command(3), device_id=UUID(int=11))], 1e12
+    )
+    await until(lambda: storage.asked == [("c/1.bin", 7200 + 3600)])
+    assert link.sent == []
+    storage.answer.set_result("https://files.example.com/signed")
+    await until(lambda: len(link.sent) == 2)
+    link.sent[0](HAS_IT)  # and only then its device's next
+    assert len(link.sent) == 3
+    assert settlements.outcomes == [(1, "sent")]
+
+
+async def test_while_storage_is_away_firmware_is_given_back_uncounted_and_left_for_a_while() -> None:
+    one, link, settlements, storage = signing_publisher()
+    one.take([firmware(1, 11), firmware(2, 12)], 1e12)
+    storage.answer.set_exception(SupabaseUnavailableError("away"))
+    await until(lambda: len(settlements.outcomes) == 2)
+    assert settlements.outcomes == [(1, "released"), (2, "released")]
+    assert one.postponed == [UUID(int=1), UUID(int=2)]
+    assert link.sent == []
+
+
+async def test_firmware_whose_file_is_gone_fails_and_says_so() -> None:
+    one, _, settlements, storage = signing_publisher()
+    one.take([firmware(1, 11)], 1e12)
+    storage.answer.set_exception(PermanentError("no such file"))
+    await until(lambda: settlements.outcomes == [(1, "failed")])
+    assert one.postponed == []
+
+
+async def test_firmware_that_is_never_signed_is_given_back_before_its_lease_ends() -> None:
+    one, link, settlements, _ = signing_publisher(lease=0.0)
+    one.take([firmware(1, 11)], asyncio.get_running_loop().time() + 0.01)
+    running = asyncio.create_task(one.run())
+    await until(lambda: settlements.outcomes == [(1, "released")])
+    running.cancel()
+    assert link.sent == []
