@@ -4,13 +4,17 @@ The database's clock is set ahead from one wake to the next. One device in twent
 """
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
 
 from mqtt_service.simulator.options import Answer
@@ -25,7 +29,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEVICES = drill(short=40, long=2_000)
 DAYS = 3
-WAKES_A_DAY = 2
+WAKES_A_DAY = drill(short=1, long=2)
+A_MINUTE = drill(short=4, long=50)
+FEWEST_FAILURES = drill(short=4, long=20)
 
 _MANY = f"""
 insert into public.devices (device_mac, device_code, provisioning_status, is_active, company_id, program_id, site_id)
@@ -56,6 +62,32 @@ class Story:
         count = self.bench.database.count
         queued = await count("command_type = 'capture_image'")
         return queued == occurrences * len(self.sleepers) and not await count("status = 'pending'")
+
+    async def rollout(self, rollout_id: UUID) -> dict[str, Any]:
+        return await self.bench.database.one(
+            "select * from public.command_rollouts where rollout_id = %s", rollout_id
+        )
+
+    async def states(self, rollout_id: UUID) -> dict[str, int]:
+        """How many of a rollout's devices are in each state."""
+        rows = await self.bench.database.all(
+            "select state, count(*) from public.rollout_devices where rollout_id = %s group by 1", rollout_id
+        )
+        return {row["state"]: row["count"] for row in rows}
+
+    async def is_released(self, rollout_id: UUID) -> bool:
+        """Whether what the minute allows is sent, and nothing waits to be."""
+        rollout, states = await self.rollout(rollout_id), await self.states(rollout_id)
+        done = rollout["minute_left"] == 0 or rollout["all_released"] or rollout["status"] != "running"
+        return done and bool(states) and "pending" not in states
+
+    async def is_counted(self, rollout_id: UUID) -> bool:
+        """Whether each device that got something has an outcome, and the rollout's status follows from them."""
+        states = await self.states(rollout_id)
+        unseen = await self.bench.database.one(
+            "select unseen from public.rollout_counts where rollout_id = %s", rollout_id
+        )
+        return not {"pending", "sent", "unverified"} & set(states) and not unseen["unseen"]
 
 
 @asynccontextmanager
@@ -113,9 +145,118 @@ async def test_a_picture_at_each_wake_of_three_days_is_queued_once_for_each_devi
     report(commands=wakes * DEVICES, pictures=pictures)
 
 
+async def test_a_bad_release_is_stopped_by_its_threshold_and_the_next_one_reaches_every_device_or_names_it(
+    tmp_path: Path,
+) -> None:
+    """Fails where a device that comes back with its old firmware counts as done, or the rate does not follow."""
+    async with story(tmp_path) as told, told.bench.worker("one"), told.bench.worker("two"):
+        for sleeper in told.sleepers:
+            sleeper.rolls_back(True)
+        bad = await roll_out(told, "1.1.0")
+        await advance(told, bad, until="stopped")
+        reached = await told.states(bad)
+        stopped = await told.rollout(bad)
+
+        for sleeper in told.sleepers:
+            sleeper.rolls_back(sleeper.code in told.failing)
+        good = await roll_out(told, "1.2.0")
+        minutes = await advance(told, good, until="finished")
+        devices = await told.bench.database.all(
+            "select device_code, state, reason, firmware_version, verified_at from public.rollout_devices"
+            " join public.devices using (device_id) join public.device_commands using (command_id)"
+            " where rollout_devices.rollout_id = %s",
+            good,
+        )
+    assert reached["failed"] >= FEWEST_FAILURES
+    assert sum(reached.values()) <= 3 * A_MINUTE, "it went on while devices came back with the old version"
+    assert "succeeded" not in reached
+    assert "failures" in stopped["last_result"]
+    assert len(devices) == DEVICES
+    for row in devices:
+        if row["device_code"] in told.failing:
+            assert (row["state"], row["firmware_version"]) == ("failed", "1.0.0")
+            assert "1.2.0" in row["reason"]
+        else:
+            assert (row["state"], row["firmware_version"]) == ("succeeded", "1.2.0")
+            assert row["verified_at"] is not None
+    assert minutes < DEVICES / A_MINUTE, "the rate did not grow"
+    report(stopped_after=reached, minutes=minutes, at_a_constant_rate=DEVICES / A_MINUTE)
+
+
+async def test_a_configuration_that_changed_five_times_while_devices_slept_is_sent_once(
+    tmp_path: Path,
+) -> None:
+    """Fails where each change is a command, or where two workers that hear one HELLO both send."""
+    async with story(tmp_path) as told, told.bench.worker("one"), told.bench.worker("two"):
+        await wake_all(told.sleepers)
+        for interval in (10, 20, 30, 40, 50):
+            await told.bench.database.all(
+                "update public.devices set desired_config = jsonb_build_object('interval', %s::int) where is_active",
+                interval,
+            )
+        told.clock.go_on(timedelta(hours=8))
+        await wake_all(told.sleepers)
+        await eventually(lambda: all_ended(told), "every command has ended", 60)
+        rows = await told.bench.database.all(
+            "select device_code, reported_config, config_error from public.devices where is_active"
+        )
+    for sleeper in told.sleepers:
+        assert sleeper.told("update_config") == 1
+        assert sleeper.device.config == ({} if sleeper.code in told.failing else {"interval": 50})
+    for row in rows:
+        if row["device_code"] in told.failing:
+            assert row["config_error"]
+        else:
+            assert row["reported_config"] == {"interval": 50}
+
+
+async def roll_out(told: Story, version: str) -> UUID:
+    """Publish a release and start its rollout; returns the rollout's id."""
+    content = f"firmware {version}".encode() * 100
+    path = f"{COMPANY}/{version}.bin"
+    key = told.bench.stack.keys.service_role_key
+    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {key}"}) as client:
+        answer = await client.post(
+            f"{told.bench.stack.url}/storage/v1/object/firmware/{path}", content=content, timeout=20
+        )
+        answer.raise_for_status()
+    row = await told.bench.database.one(
+        "with release as (insert into public.firmware_releases (company_id, version, sha256, size_bytes, path)"
+        " values (%s, %s, %s, %s, %s) returning release_id)"
+        " insert into public.command_rollouts (company_id, name, target, command_type, release_id,"
+        " rate_per_minute, growth_factor, failure_threshold, failure_minimum)"
+        " select %s, %s, jsonb_build_object('site', %s::text), 'update_firmware', release_id, %s, 2, 0.2, %s"
+        " from release returning rollout_id",
+        COMPANY, version, hashlib.sha256(content).hexdigest(), len(content), path,
+        COMPANY, f"to {version}", SITE, A_MINUTE, FEWEST_FAILURES,
+    )  # fmt: skip
+    rollout_id: UUID = row["rollout_id"]
+    return rollout_id
+
+
+async def advance(told: Story, rollout_id: UUID, *, until: str) -> int:
+    """Let minutes pass, in each of which the devices wake that got something; returns how many it took."""
+    for minute in range(1, 200):
+        await eventually(lambda: told.is_released(rollout_id), "a minute's devices are released and sent", 60)
+        rows = await told.bench.database.all(
+            "select device_id from public.device_commands where rollout_id = %s and status = 'sent'",
+            rollout_id,
+        )
+        waking = {row["device_id"] for row in rows}
+        await wake_all(sleeper for sleeper in told.sleepers if sleeper.device_id in waking)
+        await eventually(lambda: told.is_counted(rollout_id), "what became of them is counted", 60)
+        if (await told.rollout(rollout_id))["status"] == until:
+            return minute
+        told.clock.go_on(timedelta(minutes=1))
+    raise AssertionError(f"it did not become {until}: {await told.rollout(rollout_id)}")
+
+
 async def kill_in_the_middle(worker: WorkerProcess, told: Story) -> None:
     async def some_awake() -> bool:
-        return await told.bench.database.count("command_type = 'capture_image' and acknowledged_at is not null") > 0
+        return (
+            await told.bench.database.count("command_type = 'capture_image' and acknowledged_at is not null")
+            > 0
+        )
 
     await eventually(some_awake, "an answer")
     await worker.kill()

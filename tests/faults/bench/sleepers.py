@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from uuid import UUID
 
@@ -25,6 +25,14 @@ class Sleeper:
     code: str
     device: SimulatedDevice
 
+    def rolls_back(self, whether: bool) -> None:
+        """Whether it comes back with its old firmware after it has installed another."""
+        self.device.options = replace(self.device.options, rolls_back=whether)
+
+    def told(self, command_type: str) -> int:
+        """How many commands of this type it has got, without those that came again."""
+        return sum(c.command_type == command_type and not c.duplicate for c in self.device.received)
+
 
 def make_sleeper(device_id: UUID, mac: str, code: str, port: int, answers: dict[str, Answer]) -> Sleeper:
     """A device asleep, with a camera; `answers` gives, by command type, another answer than success."""
@@ -36,6 +44,7 @@ def make_sleeper(device_id: UUID, mac: str, code: str, port: int, answers: dict[
         answers=answers,
         camera=CameraOptions(2_000, PictureFormat(1024)),
         sleeps=SleepOptions(settle=20, patience=40),
+        firmware_version="1.0.0",
     )
     return Sleeper(device_id, code, SimulatedDevice(options, "127.0.0.1", port, rng=rng))
 
