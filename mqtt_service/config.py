@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mqtt_service.errors import ConfigurationError
-from mqtt_service.pasted import fault_of_secret, meant_by_url, project_url, split_host, tidy
+from mqtt_service.pasted import fault_of_secret, is_secret_key, meant_by_url, project_url, split_host, tidy
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +32,7 @@ Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FunctionName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z_-]+$")]
 
-S = TypeVar("S", bound="ProjectSettings")
+S = TypeVar("S", bound="ConsoleSettings")
 
 _PORTS = 65536
 _AS_THEY_ARE = {"mqtt_password"}
@@ -41,10 +41,10 @@ _TRUE = {"true", "1", "yes", "on", "t", "y"}
 _NOT_IN_A_CLIENT_ID = re.compile(r"[^0-9A-Za-z_-]+")
 
 
-class ProjectSettings(BaseSettings):
-    """What the command line needs of the worker's settings: the project, and how the worker treats commands.
+class ConsoleSettings(BaseSettings):
+    """What the console needs: which project, and its publishable key. It never needs the secret one.
 
-    Raises nothing but pydantic's `ValidationError`: use `load_project_settings`, which speaks to operators.
+    Raises nothing but pydantic's `ValidationError`: use `load_console_settings`, which speaks to operators.
     """
 
     model_config = SettingsConfigDict(
@@ -52,17 +52,9 @@ class ProjectSettings(BaseSettings):
     )
 
     supabase_url: Text
-    supabase_secret_key: SecretStr = Field(
-        validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+    supabase_publishable_key: Annotated[str, StringConstraints(pattern=r"^[!-~]+$")] | None = Field(
+        default=None, validation_alias=AliasChoices("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY")
     )
-    supabase_timeout: Seconds = 10.0
-
-    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
-    retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
-    command_ttl: Seconds = 86_400.0
-    redelivery_limit: Annotated[int, Field(ge=0, le=1000)] = 3
-
-    port: Annotated[int, Field(ge=0, le=65535)] = 3000
 
     @model_validator(mode="before")
     @classmethod
@@ -74,16 +66,6 @@ class ProjectSettings(BaseSettings):
         }
         tidied = {name: value for name, value in tidied.items() if value != ""}
         return _with_port_of_host(tidied)
-
-    @field_validator("supabase_secret_key", "http_token", "alert_secret", check_fields=False)
-    @classmethod
-    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        key = value.get_secret_value().strip()  # a pasted key often ends with a line break
-        if not re.fullmatch(r"[!-~]+", key):
-            raise ValueError("must be the key alone: printable ASCII without spaces")
-        return SecretStr(key)
 
     @field_validator("supabase_url")
     @classmethod
@@ -101,6 +83,50 @@ class ProjectSettings(BaseSettings):
             rule = "must be the project's URL, like https://<project>.supabase.co, with no path"
             raise ValueError(rule if meant is None else f"{rule}; this {meant}")
         return value
+
+    @field_validator("supabase_publishable_key")
+    @classmethod
+    def _is_public(cls, value: str | None) -> str | None:
+        if value is not None and is_secret_key(value):
+            raise ValueError("is a secret key, and everybody could read it: use the publishable (anon) one")
+        return value
+
+    def key_of_console(self) -> str:
+        """The publishable key. Raises ConfigurationError where it is not set."""
+        if self.supabase_publishable_key is None:
+            raise ConfigurationError(
+                ["SUPABASE_PUBLISHABLE_KEY is not set: the console signs people in with it"]
+            )
+        return self.supabase_publishable_key
+
+
+class ProjectSettings(ConsoleSettings):
+    """What the command line needs of the worker's settings: the project, and how the worker treats commands.
+
+    Raises nothing but pydantic's `ValidationError`: use `load_project_settings`, which speaks to operators.
+    """
+
+    supabase_secret_key: SecretStr = Field(
+        validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+    )
+    supabase_timeout: Seconds = 10.0
+
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    retry_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    command_ttl: Seconds = 86_400.0
+    redelivery_limit: Annotated[int, Field(ge=0, le=1000)] = 3
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+
+    @field_validator("supabase_secret_key", "http_token", "alert_secret", check_fields=False)
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()  # a pasted key often ends with a line break
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError("must be the key alone: printable ASCII without spaces")
+        return SecretStr(key)
 
 
 class Settings(ProjectSettings):
@@ -152,6 +178,7 @@ class Settings(ProjectSettings):
     alert_secret: SecretStr | None = None
     sentry_dsn: SecretStr | None = None
 
+    console: bool = False
     http_token: SecretStr | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -171,6 +198,8 @@ class Settings(ProjectSettings):
             raise ValueError("MQTT_USERNAME is not set, but MQTT_PASSWORD is")
         if self.alert_secret is not None and self.alert_url is None:
             raise ValueError("ALERT_URL is not set, but ALERT_SECRET is")
+        if self.console and self.supabase_publishable_key is None:
+            raise ValueError("SUPABASE_PUBLISHABLE_KEY is not set, but CONSOLE is true")
         return self
 
     @field_validator("log_level", mode="before")
@@ -252,6 +281,11 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
 def load_project_settings(env_file: Path | None = Path(".env")) -> ProjectSettings:
     """Read what the command line needs; the broker's settings are neither demanded nor looked at."""
     return _load(ProjectSettings, env_file)
+
+
+def load_console_settings(env_file: Path | None = Path(".env")) -> ConsoleSettings:
+    """Read what the console needs; no secret is demanded or looked at."""
+    return _load(ConsoleSettings, env_file)
 
 
 def _load(kind: type[S], env_file: Path | None) -> S:

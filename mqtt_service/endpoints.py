@@ -1,4 +1,4 @@
-"""The worker's HTTP endpoints: /, /docs, /health, /ready and /metrics.
+"""The worker's HTTP endpoints: /, /docs, /health, /ready and /metrics; /console where it is on.
 
 On many platforms the port is public. With a token set, whoever does not know it gets the plain status and no
 metrics. Status 503 means that the worker cannot do its work, so that a load balancer or a probe need not read
@@ -14,8 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+from mqtt_service.console_site import ConsoleProject, console_routes
 from mqtt_service.health import Snapshot, health_document, plain_document
 from mqtt_service.metrics import REGISTRY
 
@@ -82,10 +83,12 @@ def http_app(
     take_snapshot: Callable[[], Snapshot],
     token: str | None = None,
     before_metrics: Callable[[], Awaitable[None]] = _nothing,
+    console: ConsoleProject | None = None,
 ) -> Starlette:
     """The endpoints; all are GET, and none shows a secret.
 
     `before_metrics` brings up to date what is not counted as it happens; it must not raise.
+    `console`: the project whose console is served; None: none is.
     """
     access = Access(token)
 
@@ -118,7 +121,8 @@ def http_app(
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST, headers=_NOT_KEPT)
 
     pages = {"/": home, "/docs": docs, "/health": health, "/ready": ready, "/metrics": metrics}
-    return Starlette(routes=[Route(path, page) for path, page in pages.items()])
+    routes: list[BaseRoute] = [Route(path, page) for path, page in pages.items()]
+    return Starlette(routes=routes + ([] if console is None else console_routes(console)))
 
 
 def _json(document: dict[str, object], *, ok: bool) -> Response:

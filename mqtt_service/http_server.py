@@ -11,10 +11,10 @@ from mqtt_service.errors import ConfigurationError
 
 
 @contextmanager
-def listening(port: int) -> Iterator[socket.socket]:
+def listening(port: int, host: str = "0.0.0.0") -> Iterator[socket.socket]:
     """The bound port, 0 for any free one; raises ConfigurationError when it cannot be had."""
     try:
-        listener = socket.create_server(("0.0.0.0", port))
+        listener = socket.create_server((host, port))
     except OSError as error:
         raise ConfigurationError(
             [f"PORT: cannot listen on {port}: {error.strerror}; choose another"]

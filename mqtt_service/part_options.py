@@ -7,6 +7,7 @@ from mqtt_service.adapters.mqtt.options import MqttOptions
 from mqtt_service.adapters.supabase.alerts import AlertGateway
 from mqtt_service.adapters.supabase.commands import RetryPolicy
 from mqtt_service.adapters.supabase.edge_function import EdgeFunction
+from mqtt_service.adapters.supabase.project import QueueRules
 from mqtt_service.adapters.supabase.visits import VisitPolicy
 from mqtt_service.alerts.watch import AlertWatch
 from mqtt_service.alerts.webhook import Webhook
@@ -74,6 +75,11 @@ def alerts(settings: Settings, gateway: AlertGateway, worker: str, link: MqttLin
     webhook = Webhook(settings.alert_url.get_secret_value(), secret)
     clock = asyncio.get_running_loop().time
     return AlertWatch(gateway, webhook, worker, lambda: link.connected, clock=clock)
+
+
+def queue_rules(settings: Settings) -> QueueRules:
+    """What the database tells of this worker's ways."""
+    return QueueRules(settings.max_retries, settings.redelivery_limit, settings.command_ttl)
 
 
 def keep(settings: Settings) -> Keep:

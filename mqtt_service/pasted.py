@@ -4,6 +4,8 @@ Every function is pure. Messages hold no value, since a secret may be in the wro
 reference, which is public, where a text has the exact form of an address.
 """
 
+import base64
+import json
 import re
 
 # White space, and what cannot be seen: no-break, zero-width and narrow spaces, word joiner, byte order mark.
@@ -28,6 +30,18 @@ def fault_of_secret(value: str) -> str | None:
     if tidy(value) != value:
         return "begins and ends with quotes, or has blanks or invisible characters around it: remove them"
     return None
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether this is a project's secret key: `sb_secret_…`, or the legacy token of `service_role`."""
+    if key.startswith("sb_secret_"):
+        return True
+    try:
+        payload = key.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError):
+        return False
+    return isinstance(claims, dict) and claims.get("role") == "service_role"
 
 
 def split_host(value: str) -> tuple[str, int | None]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mqtt_service import __version__
 from mqtt_service.adapters.supabase.examination import ExaminationGateway
-from mqtt_service.adapters.supabase.project import ProjectGateway
+from mqtt_service.adapters.supabase.project import ProjectGateway, QueueRules
 from mqtt_service.backoff import retry_forever
 from mqtt_service.errors import MigrationMissingError, PermanentError
 from mqtt_service.migrations import Migration
@@ -100,6 +100,16 @@ async def set_wake_spread(gateway: ProjectGateway, seconds: int) -> None:
                 await gateway.set_wake_spread(seconds)
     except PermanentError as error:
         log.warning("[SERVICE] WAKE_SPREAD was not set: %s", error)
+
+
+async def set_queue_rules(gateway: ProjectGateway, rules: QueueRules) -> None:
+    """Tell the database by which rules commands are treated; waits for the database."""
+    try:
+        async for attempt in retry_forever(_log_retry):
+            with attempt:
+                await gateway.set_queue_rules(rules)
+    except PermanentError as error:
+        log.warning("[SERVICE] The stories of commands tell the default settings: %s", error)
 
 
 def _log_retry(error: BaseException, delay: float) -> None:

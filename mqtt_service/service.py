@@ -40,6 +40,7 @@ from mqtt_service.adapters.supabase.transport import DatabaseFunctions
 from mqtt_service.adapters.supabase.visits import VisitGateway
 from mqtt_service.adapters.supabase.workers import WorkerGateway
 from mqtt_service.config import Settings
+from mqtt_service.console_site import ConsoleProject
 from mqtt_service.devices.heartbeats import HeartbeatHandler
 from mqtt_service.devices.pictures import Pictures
 from mqtt_service.devices.provisioning import Provisioner
@@ -58,7 +59,7 @@ from mqtt_service.metrics import (
     SUPABASE_CONNECTED,
 )
 from mqtt_service.migrations import read_migrations
-from mqtt_service.project_check import check_project, check_schema, set_wake_spread
+from mqtt_service.project_check import check_project, check_schema, set_queue_rules, set_wake_spread
 from mqtt_service.protocol.topics import subscriptions
 from mqtt_service.queue.acknowledgements import AcknowledgementHandler, AnswerListeners
 from mqtt_service.queue.command_queue import CommandQueueProcessor, QueueListeners, QueueOptions
@@ -182,7 +183,11 @@ class Worker:
                 database, self._worker_id, part_options.retry_policy(self._settings)
             ),
             self.queue,
-            AnswerListeners(self.visits.command_acknowledged, self.visits.stored_by_another),
+            AnswerListeners(
+                self.visits.command_acknowledged,
+                self.visits.stored_by_another,
+                self.visits.command_in_progress,
+            ),
             self._worker_id,
             shared=self._settings.mqtt_shared_group is not None,
             standby=self._stands_by,
@@ -234,7 +239,13 @@ class Worker:
     def http_app(self) -> Starlette:
         """The worker's HTTP endpoints."""
         token = self._settings.http_token
-        return http_app(self.snapshot, token.get_secret_value() if token else None, self._measure)
+        console = None
+        if self._settings.console:
+            key = self._settings.key_of_console()
+            console = ConsoleProject(self._settings.supabase_url, key, served_by="worker")
+        return http_app(
+            self.snapshot, token.get_secret_value() if token else None, self._measure, console=console
+        )
 
     async def _measure(self) -> None:
         """Bring the gauges up to date that are not kept as things happen."""
@@ -316,6 +327,7 @@ class Worker:
         project = ProjectGateway(self._database)
         if not self._stands_by:
             await set_wake_spread(project, self._settings.wake_spread)
+            await set_queue_rules(project, part_options.queue_rules(self._settings))
         await check_project(project, self._settings.temperature_unit)
         await asyncio.Event().wait()  # looked at once, and a part never ends
 

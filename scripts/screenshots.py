@@ -28,7 +28,6 @@ from mqtt_service.adapters.supabase.fleet_rows import (
 )
 from mqtt_service.fleet.device_page import DevicePage, page_view, success_of, timeline_of
 from mqtt_service.fleet.send_view import progress_view
-from mqtt_service.fleet.story import Rules, tell
 from mqtt_service.fleet.top_view import Glance, Health, top_view
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -70,6 +69,7 @@ def _command(number: int, command_type: str, status: str, **changes: object) -> 
         "last_error": None,
         "response": None,
         "due_at": None,
+        "held_until": None,
         "in_queue": True,
         "lease_worker": None,
         "lease_until": None,
@@ -112,7 +112,17 @@ def _device_page() -> RenderableType:
 
 def _show_view() -> RenderableType:
     row = _commands()[0]
-    story = tell(row, _device(), Rules(3, 3, timedelta(hours=24)), NOW, UTC)
+    # as fn_explain_command says it
+    story = (
+        "send_image for DEVICE-ESP32S3-001 (AA:BB:CC:DD:EE:FF), queued 2026-03-01 11:00:00+00:00 (1 h ago).",
+        (
+            "The broker has had it since 2026-03-01 11:01:00+00:00 (59 min ago); nobody was listening then: "
+            "the device slept."
+        ),
+        "When the device wakes, it is sent again (0 of 3 times so far).",
+        "The device wakes at 2026-03-01 15:00:00+00:00 (in 3 h); it was last heard 5 h ago.",
+        "It gives up at 2026-03-02 11:00:00+00:00 (in 23 h).",
+    )
     return Group(f"{row.command_id}  {row.status}", *(Text(f"  {line}") for line in story))
 
 

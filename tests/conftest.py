@@ -1,10 +1,61 @@
-"""Settings of the whole test run: with MQTT_SERVICE_NO_SKIPS=1 whatever was skipped has failed."""
+"""Settings of the whole test run: with MQTT_SERVICE_NO_SKIPS=1 whatever was skipped has failed.
 
-from collections.abc import Generator
+Where processes share the files, those that take longest come first.
+"""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.prepared_cluster import copied_from
 from tests.requirements import NO_SKIPS
+
+# About the longest first; one that waits most of its time stands beside one that calculates.
+_LONGEST = (
+    "acceptance/test_pictures.py",
+    "faults/test_soak.py",
+    "integration/database/test_ways_to_apply.py",
+    "acceptance/test_first_evening.py",
+    "faults/test_beside_the_node_service.py",
+    "faults/test_rolling_deploy.py",
+    "integration/worker/test_fuzz.py",
+    "acceptance/test_deploy.py",
+    "integration/worker/test_backfill.py",
+    "faults/test_supabase_away.py",
+    "acceptance/test_demo.py",
+    "faults/test_lost_responses.py",
+    "acceptance/test_bench.py",
+    "acceptance/test_dev.py",
+    "faults/test_broker_away.py",
+    "integration/bench/test_measures.py",
+    "faults/test_poison.py",
+    "integration/database/test_calculate_next_wake_properties.py",
+    "integration/database/test_official_tools.py",
+    "integration/worker/test_doorbell.py",
+    "integration/simulator/test_fleet.py",
+    "integration/fleet/test_devices.py",
+    "unit/protocol/test_images.py",
+    "unit/test_documents.py",
+)
+# A file that is gone is an error here.
+_PLACES = {(Path(__file__).parent / name).resolve(strict=True): place for place, name in enumerate(_LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In each process of several (pytest-xdist), put the longest files first: none is left for the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _PLACES.get(item.path, len(_PLACES)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stacks_begin_with_a_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start each stack of this process on a copy of one prepared cluster."""
+    copied = copied_from(tmp_path_factory.mktemp("prepared") / "postgres")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", copied)
+        yield
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

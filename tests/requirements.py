@@ -17,6 +17,8 @@ _MORE_PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin", "
 
 # What is no program of its own name: the setting that says where it is, or a file that proves it is there.
 _SETTINGS = {"supabase": "SUPABASE_CLI", "supabase-js": "SUPABASE_JS_DIR"}
+# What lies beside supabase-js: its name is the package's.
+_NODE_PACKAGES = {"axe-core"}
 _FILES = {
     "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
     "pgtap": "/usr/share/postgresql/15/extension/pgtap.control",
@@ -32,11 +34,14 @@ def find_program(name: str) -> str | None:
 
     `supabase` is the official command line (SUPABASE_CLI, else on PATH), `supabase-js` the folder in whose
     node_modules that library lies (SUPABASE_JS_DIR), `postgresql-15` the server and `pgtap` its extension,
-    `libfaketime` a library to preload.
+    `libfaketime` a library to preload, `axe-core` the checker of accessibility beside supabase-js.
     """
     setting = _SETTINGS.get(name)
     if setting is not None and os.environ.get(setting):
         return os.environ[setting]
+    if name in _NODE_PACKAGES:
+        folder = Path(os.environ.get("SUPABASE_JS_DIR", "/nowhere")) / "node_modules" / name
+        return str(folder) if folder.exists() else None
     if name in _FILES:
         return _FILES[name] if Path(_FILES[name]).exists() else None
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *_MORE_PLACES]))

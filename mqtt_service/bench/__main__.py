@@ -13,7 +13,7 @@ Ratios are what counts; what stands beside them are this machine's own figures.
     peers      procrastinate and a polling service on the same server and broker
     scale      more workers, and more devices
     endurance  many commands through one worker: what they leave in its memory and the tables
-    claims     a claim beside a million finished rows, and a hundred thousand for later
+    claims     a claim beside a million finished rows or changes, and a hundred thousand for later
 """
 
 import json

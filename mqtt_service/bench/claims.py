@@ -1,7 +1,9 @@
-"""What a claim costs beside rows that do not concern it: a million finished, a hundred thousand for later, and as
-many schedules with a rollout for each hundred of them.
+"""What a claim costs beside rows that do not concern it.
 
-Four databases of one server hold the same devices; each claim is timed in one after the other, and rolled
+Those are a million finished, as many changes, a hundred thousand for later, and as many schedules with a
+thousand rollouts.
+
+Databases of one server hold the same devices; each claim is timed in one after the other, and rolled
 back, so that the next finds the same rows.
 """
 
@@ -46,7 +48,9 @@ join (select device_id, row_number() over () - 1 as place, count(*) over () as o
 _LATER = """
 insert into public.device_commands (device_id, command_type, scheduled_for, due_at)
 select d.device_id, 'capture_image', at, at
-from (select n, now() + interval '1 hour' + n * interval '10 seconds' as at from generate_series(1, %(rows)s) n) n
+from (
+    select n, now() + interval '1 hour' + n * interval '10 seconds' as at from generate_series(1, %(rows)s) n
+) n
 join (select device_id, row_number() over () - 1 as place, count(*) over () as of from public.devices) d
     on d.place = n %% d.of
 """
@@ -56,12 +60,14 @@ with company as (
     insert into public.companies (name) values ('bench') returning company_id
 ), schedules as (
     insert into public.command_schedules (company_id, name, target, command_type, cron, next_run_at)
-    select company_id, 'bench', '{}', 'ping', '0 6 * * *', now() + interval '1 hour' + n * interval '1 second'
+    select company_id, 'bench', '{}', 'ping', '0 6 * * *',
+        now() + interval '1 hour' + n * interval '1 second'
     from company, generate_series(1, %(rows)s) n
 ), rollouts as (
     insert into public.command_rollouts
         (company_id, name, target, command_type, all_released, next_release_at)
-    select company_id, 'bench', '{}', 'ping', n %% 2 = 0, case when n %% 2 = 1 then now() + interval '1 hour' end
+    select company_id, 'bench', '{}', 'ping', n %% 2 = 0,
+        case when n %% 2 = 1 then now() + interval '1 hour' end
     from company, generate_series(1, %(rows)s / 100) n
     returning rollout_id
 ), counts as (
@@ -69,6 +75,14 @@ with company as (
 )
 insert into public.rollout_devices (rollout_id, device_id, command_id, state)
 select rollout_id, gen_random_uuid(), gen_random_uuid(), 'sent' from rollouts, generate_series(1, 100)
+"""
+# A change of a status each, as the triggers write them.
+_CHANGES = """
+insert into public.device_command_changes (command_id, device_id, at, from_status, to_status, changed_by, who)
+select gen_random_uuid(), d.device_id, now() - n * interval '5 seconds', 'pending', 'sent', 'worker', 'bench'
+from generate_series(1, %(rows)s) n
+join (select device_id, row_number() over () - 1 as place, count(*) over () as of from public.devices) d
+    on d.place = n %% d.of
 """
 _DUE = """
 insert into public.device_commands (device_id, command_type, due_at)
@@ -86,6 +100,9 @@ async def measure_claims(directory: Path, finished: int, later: int, repeats: in
             "empty": await parts.enter_async_context(_database(postgres.url, "empty", "", 0)),
             f"{finished:,} finished": await parts.enter_async_context(
                 _database(postgres.url, "finished", _FINISHED, finished)
+            ),
+            f"{finished:,} changes": await parts.enter_async_context(
+                _database(postgres.url, "changes", _CHANGES, finished)
             ),
             f"{later:,} for later": await parts.enter_async_context(
                 _database(postgres.url, "later", _LATER, later)

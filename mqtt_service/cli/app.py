@@ -2,7 +2,19 @@
 
 import typer
 
-from mqtt_service.cli import checking, commands, devices, rollouts, schedules, trial, watching, worker
+from mqtt_service.cli import (
+    checking,
+    commands,
+    configuration,
+    console,
+    devices,
+    firmware,
+    rollouts,
+    schedules,
+    trial,
+    watching,
+    worker,
+)
 from mqtt_service.errors import (
     ConfigurationError,
     PermanentError,
@@ -18,7 +30,11 @@ app = typer.Typer(
     help="Carries commands from a Supabase project to MQTT devices, and their answers back.",
     epilog="Exit status: 0 done, 1 something failed, 2 wrong configuration or use, 130 interrupted.",
 )
-for group in (worker, checking, commands, schedules, rollouts, devices, watching, trial):
+_GROUPS = (
+    worker, checking, configuration, commands, schedules, rollouts, devices, firmware, watching,
+    console, trial,
+)  # fmt: skip
+for group in _GROUPS:
     app.add_typer(group.app)
 
 

@@ -1,4 +1,4 @@
-"""The verbs `doctor` and `config`: parsing only, since a worker shares this command line."""
+"""The verb `doctor`: parsing only, since a worker shares this command line."""
 
 from typing import Annotated
 
@@ -29,14 +29,3 @@ def doctor(
     from mqtt_service.doctor.run import run_doctor  # noqa: PLC0415 - see above
 
     raise typer.Exit(run_doctor(database_url, as_json=as_json, broker=not no_broker))
-
-
-@app.command()
-def config(*, as_json: AsJson = False) -> None:
-    """Print the settings in effect, secrets masked, and where each comes from.
-
-    Exit status: 0, or 2 where a setting is wrong.
-    """
-    from mqtt_service.doctor.run import run_config  # noqa: PLC0415 - see above
-
-    raise typer.Exit(run_config(as_json=as_json))

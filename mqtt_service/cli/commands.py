@@ -6,10 +6,14 @@ import typer
 
 from mqtt_service.cli.options import COMMANDS, AsJson, complete_statuses, complete_types
 from mqtt_service.config import load_project_settings
+from mqtt_service.errors import UsageError
+from mqtt_service.fleet.cancelling import CancelRequest, run_cancel_many
 from mqtt_service.fleet.choosing import Selection
 from mqtt_service.fleet.commands import CANCEL, RETRY, ListRequest, run_commands, run_move, run_show
+from mqtt_service.fleet.schedules import TargetWords
 from mqtt_service.fleet.send import SendRequest, run_send
 
+_ALL_OF = "All that wait (these narrow each other; it says how many, and asks)"
 _WHO = "For which devices (one of these; each may be given several times)"
 
 app = typer.Typer()
@@ -60,6 +64,10 @@ def send(  # noqa: PLR0913 - each is an option of the command line
         typer.Option(metavar="IN", help="Give up after this time, counted from --at: 30m, 2h, 1d."),
     ] = None,
     priority: Annotated[int, typer.Option(min=-32768, max=32767, help="Higher goes first.")] = 0,
+    release: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Of update_firmware: a published release, not a payload."),
+    ] = None,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Watch until all are acknowledged; status 1 if one is not."),
@@ -84,6 +92,7 @@ def send(  # noqa: PLR0913 - each is an option of the command line
         wait,
         timeout,
         yes,
+        release,
         lambda question: typer.confirm(question, err=True),
     )
     raise typer.Exit(run_send(load_project_settings(), request, as_json=as_json))
@@ -128,9 +137,46 @@ def show(
 
 
 @app.command(rich_help_panel=COMMANDS)
-def cancel(command: CommandIds, *, as_json: AsJson = False) -> None:
-    """Withdraw commands that are pending or failed."""
-    raise typer.Exit(run_move(load_project_settings(), command, CANCEL, as_json=as_json))
+def cancel(  # noqa: PLR0913 - each is an option of the command line
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND]...", help="Ids of commands, or how they begin."),
+    ] = None,
+    *,
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", "-d", help="A device's id, MAC, code or name.", rich_help_panel=_ALL_OF),
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="Those of a site.", rich_help_panel=_ALL_OF)] = None,
+    program: Annotated[str | None, typer.Option(help="Those of a program.", rich_help_panel=_ALL_OF)] = None,
+    company: Annotated[str | None, typer.Option(help="Those of a company.", rich_help_panel=_ALL_OF)] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Those that have all these tags.", rich_help_panel=_ALL_OF)
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="What a recurring command has queued: its id or name.", rich_help_panel=_ALL_OF),
+    ] = None,
+    command_type: Annotated[
+        str | None,
+        typer.Option(
+            "--type", help="Of this type alone.", rich_help_panel=_ALL_OF, autocompletion=complete_types
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel=_ALL_OF)] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw commands that are pending or failed: some by their ids, or all that wait for devices."""
+    target = TargetWords(device or (), site, program, company, tag or ())
+    request = CancelRequest(
+        target, schedule, command_type, yes, lambda question: typer.confirm(question, err=True)
+    )
+    many = request.names_devices or schedule is not None
+    if bool(command) == many:
+        raise UsageError("name commands by their ids, or say whose: --site, --tag, --device, --schedule, …")
+    if command:
+        raise typer.Exit(run_move(load_project_settings(), command, CANCEL, as_json=as_json))
+    raise typer.Exit(run_cancel_many(load_project_settings(), request, as_json=as_json))
 
 
 @app.command(rich_help_panel=COMMANDS)

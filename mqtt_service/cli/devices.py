@@ -10,6 +10,7 @@ from mqtt_service.devices.backfill_report import run_backfill
 from mqtt_service.errors import UsageError
 from mqtt_service.fleet.devices import run_device, run_devices
 from mqtt_service.fleet.mapping import run_map, run_unmap, run_wake
+from mqtt_service.fleet.timeline import run_timeline
 
 app = typer.Typer()
 
@@ -36,6 +37,23 @@ def device(
 ) -> None:
     """Show a device: its schedule and wakes, how its commands ended, its pictures, its timeline."""
     raise typer.Exit(run_device(load_project_settings(), device, limit, as_json=as_json))
+
+
+@app.command(rich_help_panel=DEVICES)
+def timeline(
+    device: Device,
+    *,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="From then on: 2h (ago) or ISO 8601; without it, for a day."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Up to then: 2h (ago) or ISO 8601; without it, now.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay what happened to a device: commands with each change, wakes, pictures, readings, events."""
+    raise typer.Exit(run_timeline(load_project_settings(), device, since, until, as_json=as_json))
 
 
 @app.command("map", rich_help_panel=DEVICES)

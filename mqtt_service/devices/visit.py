@@ -158,6 +158,11 @@ class Visit:
         self._state.command_acknowledged(command_type, self._clock())
         self._note_news()
 
+    def command_in_progress(self) -> None:
+        """The device says that it is at a command."""
+        self._state.command_in_progress(self._clock())
+        self._news.set()
+
     def row_read(self, row: VisitRow) -> None:
         """The database says how the visit stands."""
         self.row_read_at = self._clock()

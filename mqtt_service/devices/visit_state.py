@@ -61,7 +61,7 @@ class VisitState:
     """One device, awake, as far as this worker knows. `row` is None where no heartbeat of it was heard.
 
     A device that says nothing for `silence` seconds waits for us. Open commands keep pictures and sleep
-    waiting for `command_patience` seconds.
+    waiting for `command_patience` seconds, and for as long again after each word of progress.
     """
 
     def __init__(
@@ -192,6 +192,12 @@ class VisitState:
         self._answered += 1
         if command_type in _COMMANDS_THAT_BRING_PICTURES:
             self._command_brings_picture = True
+
+    def command_in_progress(self, now: float) -> None:
+        """The device says that it is at a command: it gets more time for it."""
+        self.heard(now)
+        if self._commands_until is not None:
+            self._commands_until = now + self._command_patience
 
     def row_read(self, row: VisitRow) -> list[str]:
         """The database says how the visit stands; returns the pictures that another worker has seen to."""

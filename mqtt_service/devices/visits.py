@@ -151,6 +151,12 @@ class Visits:
         if visit is not None:
             visit.command_acknowledged(command_type)
 
+    def command_in_progress(self, device: str) -> None:
+        """The device says that it is at a command."""
+        visit = self.find(device)
+        if visit is not None:
+            visit.command_in_progress()
+
     def stored_by_another(self, device: str, name: str) -> None:
         """Another worker told the device that its picture is stored."""
         visit = self.find(device)

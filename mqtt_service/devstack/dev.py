@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from mqtt_service.devstack.auth.routes import SEEDED_PASSWORD
 from mqtt_service.devstack.signals import run_until_signal
 from mqtt_service.devstack.stack import ENV_HEADER, Stack, StackStartError, running_stack
 from mqtt_service.errors import PermanentError, ServiceError
@@ -82,6 +83,8 @@ def summary(stack: Stack, *, env_file: Path | None, data_dir: Path | None) -> st
     return "\n".join([
         "[bold green]The embedded stack is ready.[/]",
         "",
+        f"  console    {stack.url}/console/",
+        f"             sign in as viewer.a@, operator.a@ or admin.a@example.test (or .b@): {SEEDED_PASSWORD}",
         f"  API        {stack.url}",
         f"  Postgres   {stack.db_url}",
         f"  MQTT       {stack.mqtt_host}:{stack.mqtt_port}  ({stack.broker.kind})",

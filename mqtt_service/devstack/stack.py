@@ -27,6 +27,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
+from mqtt_service.console_site import ConsoleProject, console_routes
 from mqtt_service.devstack.auth.errors import VERSION_HEADER
 from mqtt_service.devstack.auth.routes import auth_routes
 from mqtt_service.devstack.broker import HOST, Broker
@@ -76,6 +77,7 @@ class Stack:
         return {
             "SUPABASE_URL": self.url,
             "SUPABASE_ANON_KEY": self.keys.anon_key,
+            "SUPABASE_PUBLISHABLE_KEY": self.keys.publishable_key,
             "SUPABASE_SERVICE_ROLE_KEY": self.keys.service_role_key,
             "SUPABASE_JWT_SECRET": self.keys.secret,
             "SUPABASE_DB_URL": self.db_url,
@@ -116,12 +118,13 @@ async def running_stack(
         pool = await parts.enter_async_context(_pool(postgres.url))
         realtime = await parts.enter_async_context(RealtimeServer(postgres.url, keys, faults))
         files = await open_files(directory / "storage", postgres.url)
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
         routes = [
+            *console_routes(ConsoleProject(url, keys.publishable_key, served_by="stack")),
             *rest_routes(pool, keys, faults), *storage_routes(pool, keys, faults, files),
             *auth_routes(postgres.url, keys, faults), *realtime.routes(), *faults.routes(),
         ]  # fmt: skip
         await parts.enter_async_context(_serving(routes, listener))
-        url = f"http://{HOST}:{listener.getsockname()[1]}"
         await _check_api(url, keys)
         parts.callback(faults.clear)  # a request that hangs would hold up the end
         yield Stack(url, postgres.url, mqtt.host, mqtt.port, mqtt, postgres, keys, faults, directory)

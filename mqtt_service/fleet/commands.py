@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from rich.live import Live
@@ -18,7 +18,6 @@ from mqtt_service.fleet.finding import find_command, find_devices
 from mqtt_service.fleet.output import Output, plain
 from mqtt_service.fleet.send_view import change_line
 from mqtt_service.fleet.session import Project, open_project
-from mqtt_service.fleet.story import Rules, tell
 from mqtt_service.fleet.tables import commands_table, short_id
 from mqtt_service.fleet.times import parse_past
 from mqtt_service.fleet.words import LOST, OPEN, STATUSES
@@ -109,13 +108,17 @@ async def _labels(project: Project, commands: Sequence[CommandRow]) -> dict[UUID
 
 def _described(command: CommandRow, devices: dict[UUID, DeviceRow]) -> dict[str, object]:
     device = devices.get(command.device_id)
-    document = plain(command)
     return {
-        **(document if isinstance(document, dict) else {}),
+        **_as_dict(command),
         "device_code": device and device.device_code,
         "device_name": device and device.device_name,
         "device_mac": device and device.device_mac,
     }
+
+
+def _as_dict(row: object) -> dict[str, object]:
+    document = plain(row)
+    return document if isinstance(document, dict) else {}
 
 
 def run_show(settings: ProjectSettings, reference: str, *, as_json: bool) -> int:
@@ -126,18 +129,14 @@ def run_show(settings: ProjectSettings, reference: str, *, as_json: bool) -> int
         async with open_project(settings) as project:
             command = await find_command(project, reference)
             devices = await _labels(project, [command])
-            listed = await project.commands.repeatable_types()
-        rules = Rules(
-            settings.max_retries,
-            settings.redelivery_limit,
-            timedelta(seconds=settings.command_ttl),
-            frozenset(name for name, repeatable in listed.items() if repeatable),
-        )
-        story = tell(command, devices.get(command.device_id), rules, datetime.now(UTC))
-        output.document({**_described(command, devices), "story": story})
+            story = await project.commands.explain(command.command_id)
+        if story is None:
+            raise UsageError(f"the command {reference} is gone: it was deleted a moment ago")
+        told = {name: value for name, value in _as_dict(story).items() if name != "text"}
+        output.document({**_described(command, devices), **told, "story": story.text})
         if not as_json:
             output.say(f"{command.command_id}  {command.status}")
-            for line in story:
+            for line in story.text:
                 output.say(f"  {line}")
             output.say(f"  Payload: {json.dumps(command.command_payload, ensure_ascii=False)}")
             if command.response is not None:

@@ -16,6 +16,7 @@ from mqtt_service.config import ProjectSettings
 from mqtt_service.errors import UsageError
 from mqtt_service.fleet.choosing import Selection, name_some
 from mqtt_service.fleet.finding import Chosen, choose
+from mqtt_service.fleet.firmware import release_for
 from mqtt_service.fleet.output import Output
 from mqtt_service.fleet.payload import read_payload
 from mqtt_service.fleet.send_view import change_line, progress_view
@@ -40,6 +41,7 @@ class SendRequest:
     wait: bool = False
     timeout: str | None = None
     yes: bool = False
+    release: str | None = None
     ask: Callable[[str], bool] = field(default=lambda _: False)
 
 
@@ -48,6 +50,8 @@ def order_of(request: SendRequest, now: datetime) -> Order:
     at = parse_future(request.at, now) if request.at else None
     expires = (at or now) + parse_duration(request.expires) if request.expires else None
     payload = read_payload(request.pairs, request.payload)
+    if request.release and (request.command_type != "update_firmware" or payload):
+        raise UsageError("--release goes with update_firmware, and without a payload")
     return Order(request.command_type, payload, request.priority, at, expires)
 
 
@@ -68,12 +72,13 @@ async def _send(
 ) -> int:
     async with open_project(settings) as project:
         chosen = await choose(project, request.selection)
+        release_of = await _releases(project, request.release)
         _announce(order, chosen, output)
         if len(chosen.devices) > 1 and not request.yes and not _agrees(request):
             output.note("Nothing was queued.")
             return 1
         devices = {device.device_id: device for device in chosen.devices}
-        commands = commands_for(order, chosen.devices, uuid4)
+        commands = commands_for(order, chosen.devices, uuid4, release_of)
         queued = await queue(project.commands, commands)
         say_queued(queued, devices, output)
         rows: dict[UUID, CommandRow] = {}
@@ -82,6 +87,14 @@ async def _send(
             rows = await _wait(project, ids, devices, timeout, output)
         output.document(_document(order, chosen, queued, rows if request.wait else None))
     return 0 if _succeeded(queued, rows if request.wait else None) else 1
+
+
+async def _releases(project: Project, version: str | None) -> Callable[[DeviceRow], UUID | None]:
+    """Which release each device gets."""
+    if version is None:
+        return lambda _: None
+    releases = await project.releases.every()
+    return lambda device: release_for(device, version, releases).release_id
 
 
 def _announce(order: Order, chosen: Chosen, output: Output) -> None:

@@ -36,7 +36,12 @@ class Queued:
     error: str | None = None
 
 
-def commands_for(order: Order, devices: Sequence[DeviceRow], new_id: Callable[[], UUID]) -> list[NewCommand]:
+def commands_for(
+    order: Order,
+    devices: Sequence[DeviceRow],
+    new_id: Callable[[], UUID],
+    release_of: Callable[[DeviceRow], UUID | None] = lambda _: None,
+) -> list[NewCommand]:
     """One command for each device, with ids of `new_id`."""
     return [
         NewCommand(
@@ -47,6 +52,7 @@ def commands_for(order: Order, devices: Sequence[DeviceRow], new_id: Callable[[]
             order.priority,
             order.scheduled_for,
             order.expires_at,
+            release_of(device),
         )
         for device in devices
     ]

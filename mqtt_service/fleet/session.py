@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from mqtt_service.adapters.supabase.firmware import FirmwareStore
 from mqtt_service.adapters.supabase.fleet_commands import CommandTable
 from mqtt_service.adapters.supabase.fleet_devices import DeviceTable
+from mqtt_service.adapters.supabase.fleet_firmware import ConfigTable, ReleaseTable
 from mqtt_service.adapters.supabase.fleet_rollouts import RolloutTable
 from mqtt_service.adapters.supabase.fleet_schedules import ScheduleTable
 from mqtt_service.adapters.supabase.tables import Tables
@@ -15,11 +17,14 @@ from mqtt_service.config import ProjectSettings
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The project's tables."""
+    """The project's tables, and its firmware in Storage."""
 
     commands: CommandTable
     devices: DeviceTable
     schedules: ScheduleTable
+    releases: ReleaseTable
+    configs: ConfigTable
+    firmware: FirmwareStore
     rollouts: RolloutTable
 
 
@@ -31,6 +36,14 @@ async def open_project(settings: ProjectSettings) -> AsyncIterator[Project]:
     )
     try:
         tables = Tables(client)
-        yield Project(CommandTable(tables), DeviceTable(tables), ScheduleTable(tables), RolloutTable(tables))
+        yield Project(
+            CommandTable(tables),
+            DeviceTable(tables),
+            ScheduleTable(tables),
+            ReleaseTable(tables),
+            ConfigTable(tables),
+            FirmwareStore(client),
+            RolloutTable(tables),
+        )
     finally:
         await client.postgrest.aclose()

@@ -7,6 +7,7 @@ from uuid import UUID
 from rich.table import Table
 from rich.text import Text
 
+from mqtt_service.adapters.supabase.fleet_firmware import ReleaseRow
 from mqtt_service.adapters.supabase.fleet_rows import CommandRow, DeviceRow
 from mqtt_service.adapters.supabase.fleet_schedules import ScheduleRow
 from mqtt_service.fleet.times import local, relative
@@ -74,6 +75,24 @@ def next_wake(device: DeviceRow, now: datetime, zone: tzinfo | None) -> Text:
         return Text("")
     overdue = device.is_active and device.next_wake_at < now
     return Text(local(device.next_wake_at, zone), style="red" if overdue else "")
+
+
+def releases_table(releases: Sequence[ReleaseRow], zone: tzinfo | None = None) -> Table:
+    """One row a firmware release."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("version", "hardware", "bytes", "sha256", "published"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("notes")
+    for row in releases:
+        table.add_row(
+            Text(row.version),
+            Text(row.hardware or "any"),
+            str(row.size_bytes),
+            row.sha256[:12],
+            local(row.created_at, zone) if row.created_at else "",
+            Text(row.notes or ""),
+        )
+    return table
 
 
 def schedules_table(schedules: Sequence[ScheduleRow], now: datetime) -> Table:

@@ -60,14 +60,26 @@ def brief(command: CommandRow, now: datetime) -> str:
     if command.status == "pending":
         return _brief_pending(command, now)
     if command.status == "sent":
-        return "nobody was listening" if command.no_listener else "no answer yet"
+        return _brief_sent(command, now)
     if command.status == "failed":
         again = f"again {relative(command.due_at, now)}" if command.due_at else "for good"
         return f"{again}: {command.last_error or 'no reason was given'}"
     if command.status == "acknowledged":
         took = answer_time(command)
         return "" if took is None else f"after {took.total_seconds():.1f} s"
-    return command.last_error or ""
+    return "the device did it all the same" if command.done_after_cancel_at else command.last_error or ""
+
+
+def progress_words(command: CommandRow) -> str:
+    """What the device said last of what it is at: `40 % (writing)`, or `at it`."""
+    share = "at it" if command.progress is None else f"{command.progress} %"
+    return f"{share} ({command.progress_message})" if command.progress_message else share
+
+
+def _brief_sent(command: CommandRow, now: datetime) -> str:
+    if command.progress_at is not None:
+        return f"{progress_words(command)} {relative(command.progress_at, now)}"
+    return "nobody was listening" if command.no_listener else "no answer yet"
 
 
 def _brief_pending(command: CommandRow, now: datetime) -> str:

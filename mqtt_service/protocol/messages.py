@@ -10,6 +10,7 @@ that names another device than the topic is reported in `claimed_device`, no mor
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from mqtt_service.protocol.lenient_json import Reading, Repair
 from mqtt_service.protocol.topics import Channel, Root, Topic, device_key
 from mqtt_service.protocol.wire_json import LARGEST_MESSAGE, number, read_message, short_text, storable
 
-Outcome = Literal["success", "failed", "rejected"]
+Outcome = Literal["success", "failed", "rejected", "in_progress"]
 
 _OUTCOMES: dict[str, Outcome] = {
     "acknowledged": "success",
@@ -31,13 +32,20 @@ _OUTCOMES: dict[str, Outcome] = {
     "error": "failed",
     "rejected": "rejected",
     "unsupported": "rejected",
+    "in_progress": "in_progress",
+    "inprogress": "in_progress",
+    "progress": "in_progress",
+    "running": "in_progress",
 }
+# What devices call the share that is done.
+_PROGRESS_KEYS = ("progress", "percent", "percentage")
 _LONGEST_REASON = 500
 _LONGEST_NAME = 255
 _MOST_PENDING = 10_000
 _MOST_NAMES = 10
 _ALIVE = {"alive", "online", "awake", "true"}
 _OFFLINE = "offline"
+_BETWEEN_WORDS = re.compile(r"[\s-]+")
 _AROUND_A_WORD = " \t\r\n\0\"'\ufeff"
 _LONGEST_WORD = 64
 # A name with U+FFFD is not the one that the device has: it was changed when it was read.
@@ -52,7 +60,7 @@ class Acknowledgement:
 
     With a `command_id` (as sent: it may be no UUID) it answers that command, else the latest that was sent of
     `command_type`, else the latest that was sent. `response` is the whole message, as JSON that Postgres can
-    store.
+    store. `in_progress` is no answer yet: the device is at it, `progress` per cent of it, where it says so.
     """
 
     root: Root
@@ -64,6 +72,7 @@ class Acknowledgement:
     claimed_device: str | None
     response: Mapping[str, Any]
     repairs: frozenset[Repair] = frozenset()
+    progress: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +205,35 @@ def _acknowledgement(topic: Topic, document: dict[str, Any], reading: Reading) -
     command_id = _command_id(document.get("command_id", detail.get("command_id")))
     if reading.repairs:
         _require_sure_meaning(reading, command_id, document, detail)
+    outcome = _outcome(detail.get("status") if isinstance(answer, dict) else answer)
     return Acknowledgement(
         topic.root,
         topic.device,
-        outcome=_outcome(detail.get("status") if isinstance(answer, dict) else answer),
+        outcome=outcome,
         command_id=command_id,
         command_type=short_text(detail.get("type"), _LONGEST_NAME),
         message=next((text for reason in reasons if (text := short_text(reason, _LONGEST_REASON))), None),
         claimed_device=claimed_device(topic, document),
         response=document,
         repairs=reading.repairs,
+        progress=_progress(reading, detail, document) if outcome == "in_progress" else None,
     )
+
+
+def _progress(reading: Reading, *parts: dict[str, Any]) -> int | None:
+    """The share that is done, in per cent, from 0 to 100; None where that is not said for sure.
+
+    A fraction between 0 and 1 is a share of one: firmware in the field writes 0.4 for 40 %.
+    """
+    if "cut_off" in reading.repairs or not reading.conflicts.isdisjoint(_PROGRESS_KEYS):
+        return None
+    said = next((part[key] for part in parts for key in _PROGRESS_KEYS if key in part), None)
+    text = said.strip().removesuffix("%") if isinstance(said, str) else said
+    share = number(text, 0, sys.float_info.max)
+    if share is None:
+        return None
+    is_fraction = 0 < share < 1 and not (isinstance(said, str) and "%" in said)
+    return min(round(share * 100 if is_fraction else share), 100)
 
 
 def _require_sure_meaning(reading: Reading, command_id: str | None, *parts: dict[str, Any]) -> None:
@@ -232,10 +259,10 @@ def _require_sure_meaning(reading: Reading, command_id: str | None, *parts: dict
 
 def _outcome(status: object) -> Outcome:
     word = "true" if status is True else status
-    outcome = _OUTCOMES.get(word.strip().lower()) if isinstance(word, str) else None
+    outcome = _OUTCOMES.get(_BETWEEN_WORDS.sub("_", word.strip().lower())) if isinstance(word, str) else None
     if outcome is None:
         raise RemoteProtocolError(
-            f"command_ack says {str(status)[:50]!r}, which means neither done nor failed"
+            f"command_ack says {str(status)[:50]!r}, which means neither done nor failed nor in progress"
         )
     return outcome
 

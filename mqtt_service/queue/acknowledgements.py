@@ -37,14 +37,16 @@ _PAUSE_WHEN_EARLY = 0.25
 
 @dataclass(frozen=True, slots=True)
 class AnswerListeners:
-    """Whom to call, with the device's id as on its topic; the devices' visits wait for both.
+    """Whom to call, with the device's id as on its topic; the devices' visits wait for all of them.
 
     `on_answer`: the device answered a command of this type (None: unknown), and the row says so.
+    `on_progress`: the device says that it is at a command, and the row says so.
     `on_image_confirmed`: this worker or another confirmed to the device that its picture is stored.
     """
 
     on_answer: Callable[[str, str | None], None] = lambda _device, _command_type: None
     on_image_confirmed: Callable[[str, str], None] = lambda _device, _image_name: None
+    on_progress: Callable[[str], None] = lambda _device: None
 
 
 class AcknowledgementHandler:
@@ -119,7 +121,9 @@ class AcknowledgementHandler:
             DROPPED_MESSAGES.labels("refused").inc()
             log.warning("[ACK] Dropped: %s", error, extra=context(device=answer.device))
             return
-        if result.result != "reply":
+        if answer.outcome == "in_progress":
+            self._listeners.on_progress(answer.device)
+        elif result.result != "reply":
             self._listeners.on_answer(answer.device, result.command_type)
 
     async def _write(self, answer: Acknowledgement, ref: str, message: InboundMessage) -> Acknowledged:
@@ -156,6 +160,7 @@ class AcknowledgementHandler:
             command_type=answer.command_type,
             message=answer.message,
             response=answer.response,
+            progress=answer.progress,
             shared=self._shared,
             standby=self._standby,
             delivery=delivery_id(self._worker, message),
@@ -193,8 +198,29 @@ def _log_result(row: AcknowledgementRow, result: Acknowledged, *, few: bool) -> 
             row.message or "no reason given",
             extra=extra,
         )
+    elif result.result == "in_progress":
+        _log_progress(row, result, level, extra)
     elif result.result == "reply":
         log.debug("[VISIT] The device acknowledged a reply (%s)", result.command_type, extra=extra)
     else:
         why = f": {result.error}" if result.error else ""
-        log.warning("[CommandQueue] Answer not used: %s%s", _WHY_UNUSED[result.result], why, extra=extra)
+        unused = _WHY_UNUSED[result.result]
+        if result.result == "ignored" and result.status == "cancelled" and row.outcome != "in_progress":
+            unused = "the command was cancelled; its row says what the device did all the same"
+        log.warning("[CommandQueue] Answer not used: %s%s", unused, why, extra=extra)
+
+
+def _log_progress(
+    row: AcknowledgementRow, result: Acknowledged, level: int, extra: dict[str, object]
+) -> None:
+    share = "in progress" if row.progress is None else f"{row.progress} % done"
+    if result.status == "sent":
+        log.log(level, "[CommandQueue] Command %s: %s", result.command_type, share, extra=extra)
+    else:
+        log.warning(
+            "[CommandQueue] Command %s: %s, says the device, but the command is %s",
+            result.command_type,
+            share,
+            result.status,
+            extra=extra,
+        )

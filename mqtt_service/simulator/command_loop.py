@@ -10,7 +10,7 @@ from mqtt_service.simulator.camera import Camera
 from mqtt_service.simulator.firmware import fetch_firmware
 from mqtt_service.simulator.incoming import ADDRESS, command_type
 from mqtt_service.simulator.options import Answer, DeviceOptions
-from mqtt_service.simulator.outgoing import acknowledgement
+from mqtt_service.simulator.outgoing import acknowledgement, progress_report
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,22 @@ class CommandLoop:
             command = replace(arrived, duplicate=arrived.command_id in self._obeyed)
             await asyncio.sleep(self._rng.uniform(*self._device.options.think_seconds))
             self._on_taken(command)
+            if not command.duplicate:
+                await self._report(command)
             await self._answer(command)
             self._obeying = False
             self._on_done(command)
+
+    async def _report(self, command: ReceivedCommand) -> None:
+        options = self._device.options
+        if command.command_id is None:
+            return
+        for percent in options.reports.get(command.command_type, ()):
+            document = progress_report(
+                options.device_id, options.ack_form, command.command_type, command.command_id, percent
+            )
+            await self._device.send("ack", document)
+            await asyncio.sleep(self._rng.uniform(*options.think_seconds))
 
     async def _answer(self, command: ReceivedCommand) -> None:
         answer = self._device.answers.get(command.command_type, "success")

@@ -24,7 +24,9 @@ class DeviceOptions:
     `device_id` is spelled on the topics as it stands here; `root` is that of all its topics but `…/data`,
     which is ESP32CAM always. `ack_form`: "plain" {"command_ack": "acknowledged"}, "typed" {"command_ack":
     {"type", "status"}}, "by_id" with the command_id. `answers` gives, for a command type, another answer than
-    success; "none" is no answer at all. `think_seconds`: it takes this long to obey, from and to.
+    success; "none" is no answer at all. `reports` gives, for a command type, how many per cent it says to
+    have done before its answer; without an answer it hangs half way. `think_seconds`: it takes this long to
+    obey, and for each report, from and to.
     `heartbeat_form`: "spec" as specified, "field" with `Alive`, "older" with `"alive": true` and
     `pending_count`.
 
@@ -39,6 +41,7 @@ class DeviceOptions:
     root: Root = "device"
     ack_form: AckForm = "by_id"
     answers: Mapping[str, Answer] = field(default_factory=dict)
+    reports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     think_seconds: tuple[float, float] = (0.0, 0.0)
     pending_images: tuple[str, ...] = ()
     keep_session: bool = False

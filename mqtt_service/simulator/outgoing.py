@@ -34,6 +34,21 @@ def heartbeat_document(
     }
 
 
+def progress_report(
+    device_id: str, form: AckForm, command_type: str, command_id: str, percent: int
+) -> dict[str, Any]:
+    """Return what a device says while it is at a command."""
+    device = {"device_id": device_id}
+    said = {"progress": percent, "message": f"simulated: {percent} %"}
+    match form:
+        case "plain":
+            return {**device, "command_ack": "in_progress", **said}
+        case "typed":
+            return {**device, "command_ack": {"type": command_type, "status": "in_progress", **said}}
+        case "by_id":
+            return {**device, "command_id": command_id, "command_ack": "in_progress", **said}
+
+
 def acknowledgement(
     device_id: str, form: AckForm, command_type: str, command_id: str, answer: Answer
 ) -> dict[str, Any]:

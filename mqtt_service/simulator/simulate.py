@@ -39,12 +39,18 @@ def run_simulate(
 ) -> int:
     """Run devices that stay awake and print what each gets, for `seconds` (0: until a signal).
 
-    `device_ids` are as on the topics. They acknowledge in the three forms in turn. Returns 0, or 1 if there
-    is no broker.
+    `device_ids` are as on the topics. They acknowledge in the three forms in turn, and say how far they are
+    with a firmware. Returns 0, or 1 if there is no broker.
     """
     device_of = partial(SimulatedDevice, host=host, port=port, access=access)
     options = [
-        DeviceOptions(name, root, ACK_FORMS[number % len(ACK_FORMS)], think_seconds=(0.1, 0.5))
+        DeviceOptions(
+            name,
+            root,
+            ACK_FORMS[number % len(ACK_FORMS)],
+            reports={"update_firmware": (25, 50, 75)},
+            think_seconds=(0.1, 0.5),
+        )
         for number, name in enumerate(device_ids)
     ]
     try:

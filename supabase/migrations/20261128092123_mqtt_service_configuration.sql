@@ -102,20 +102,44 @@ begin
 end
 $$;
 
--- Sets the desired configuration of one device, or of all that fit a target. Keys of p_config are set, the others stay;
--- with p_replace, p_config is all there is (null: none). Operators and admins of the devices' company, and the secret key.
--- Raises 23514 for what can be no configuration or no target.
--- Returns {matched: how many devices, changed: of how many it is another than before}.
+-- Sets the desired configuration of those of these devices that the caller may configure: a person as an operator or admin
+-- of their company. Returns how many those are, and of how many it is another than before.
 -- Security definer, since people need no other right on devices; the role that the API has set tells people.
+create or replace function mqtt_private.fn_write_desired_config(
+  p_device_ids uuid[], p_config jsonb, p_replace boolean, out matched int, out changed int)
+language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
+declare
+  v_is_person constant boolean := current_setting('role', true) = 'authenticated';
+  v_ids constant uuid[] := array(
+    select device_id from public.devices
+    where device_id = any (p_device_ids)
+      and (v_is_person is not true or company_id in (select mqtt_private.fn_my_companies('operator')))
+    order by device_id for no key update);
+begin
+  matched := cardinality(v_ids);
+  with wanted as materialized (
+    select device_id, case when p_replace then p_config else coalesce(desired_config, '{}') || p_config end as config
+    from public.devices where device_id = any (v_ids)
+  )
+  update public.devices d set desired_config = w.config
+  from wanted w where d.device_id = w.device_id and d.desired_config is distinct from w.config;
+  get diagnostics changed = row_count;
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_write_desired_config', 'authenticated', 'service_role');
+
+-- Sets the desired configuration of one device, or of all that fit a target. Keys of p_config are set, the others stay;
+-- with p_replace, p_config is all there is (null: none). For operators and admins of the devices' company, and the secret
+-- key; of a target, devices that are not theirs are passed over. p_company_id: where the target does not say.
+-- Raises 23514 for what can be no configuration or no target, and for a device that is not theirs.
+-- Returns {matched: how many devices, changed: of how many it is another than before}.
 create or replace function public.fn_set_desired_config(
   p_config jsonb, p_device_id uuid default null, p_target jsonb default null, p_company_id uuid default null,
   p_replace boolean default false) returns jsonb
-language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
+language plpgsql volatile security invoker set search_path = public, extensions as $$
 declare
-  v_is_person constant boolean := coalesce(current_setting('role', true), '') in ('authenticated', 'anon');
-  v_company uuid := p_company_id;
-  v_ids uuid[];
-  v_changed int;
+  v_ids uuid[] := array[p_device_id];
+  v_written record;
 begin
   if (p_device_id is null) = (p_target is null) then
     perform mqtt_private.fn_raise_check_violation('exactly one of p_device_id and p_target is needed',
@@ -126,34 +150,22 @@ begin
   perform mqtt_private.fn_check_config(p_config);
   if p_target is not null then
     perform mqtt_private.fn_check_target(p_target);
-    v_company := coalesce(v_company, case when v_is_person
-      then (select min(c::text)::uuid from mqtt_private.fn_my_companies('operator') c having count(*) = 1) end,
-      mqtt_private.fn_company_of_target(p_target));
-    v_ids := (mqtt_private.fn_find_target(p_target, v_company)).ids;
-  else
-    v_ids := array[p_device_id];
+    v_ids := (mqtt_private.fn_find_target(
+      p_target, coalesce(p_company_id, mqtt_private.fn_company_of_target(p_target)))).ids;
   end if;
-  v_ids := array(
-    select device_id from public.devices
-    where device_id = any (v_ids)
-      and (not v_is_person or company_id in (select mqtt_private.fn_my_companies('operator')))
-    order by device_id for no key update);
-  if v_ids = '{}' and p_device_id is not null then
+  v_written := mqtt_private.fn_write_desired_config(v_ids, p_config, p_replace);
+  if v_written.matched = 0 and p_device_id is not null then
     perform mqtt_private.fn_raise_check_violation(format('there is no device %s that you may configure', p_device_id),
       'Operators and admins of its company may.');
   end if;
-  with wanted as materialized (
-    select device_id, case when p_replace then p_config else coalesce(desired_config, '{}') || p_config end as config
-    from public.devices where device_id = any (v_ids)
-  )
-  update public.devices d set desired_config = w.config
-  from wanted w where d.device_id = w.device_id and d.desired_config is distinct from w.config;
-  get diagnostics v_changed = row_count;
-  return jsonb_build_object('matched', cardinality(v_ids), 'changed', v_changed);
+  return jsonb_build_object('matched', v_written.matched, 'changed', v_written.changed);
 end
 $$;
 call mqtt_private.grant_execute(
   'public.fn_set_desired_config(jsonb, uuid, jsonb, uuid, boolean)', 'authenticated', 'service_role');
+
+comment on function public.fn_set_desired_config(jsonb, uuid, jsonb, uuid, boolean) is
+  'Sets what one device, or all that fit a target, are to have as configuration; each gets what differs when it wakes.';
 
 -- What becomes of a configuration that was queued ---------------------------------------------------------------
 

@@ -267,7 +267,7 @@ begin
     end if;
     new.approved_by_user_id := null;
     new.status := case when new.needs_approval then 'awaiting_approval' else 'running' end;
-    new.current_rate := least(new.rate_per_minute, new.max_rate_per_minute);
+    new.current_rate := new.rate_per_minute;
     new.started_at := case when new.status = 'running' then v_now end;
     new.next_release_at := new.started_at;
     return new;
@@ -277,8 +277,9 @@ begin
   new.updated_at := now();
   if new.rate_per_minute <> old.rate_per_minute then
     new.current_rate := new.rate_per_minute;
+  elsif new.max_rate_per_minute < old.max_rate_per_minute then
+    new.current_rate := greatest(least(new.current_rate, new.max_rate_per_minute), new.rate_per_minute);
   end if;
-  new.current_rate := least(new.current_rate, new.max_rate_per_minute);
   if new.status = old.status then return new; end if;
   if new.status = 'running' then
     if old.status = 'awaiting_approval' then

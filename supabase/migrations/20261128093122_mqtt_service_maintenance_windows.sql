@@ -233,6 +233,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_note_window_change');
 
+-- Security definer: who changes a window can neither note that nor ring.
 create or replace function mqtt_private.fn_follow_window() returns trigger
 language plpgsql volatile security definer set search_path = '' as $$
 begin
@@ -253,7 +254,8 @@ create or replace trigger mqtt_follow_window
   after insert or delete or update of site_id, rollout_id, cron, duration, timezone, command_types, enabled
   on public.maintenance_windows for each row execute function mqtt_private.fn_follow_window();
 
--- A site's zone changes: so do its windows that follow it, at the next claim.
+-- A site's zone changes: so do its windows that follow it, at the next claim. Security definer: who may change a site need
+-- not be able to change windows.
 create or replace function mqtt_private.fn_follow_zone_of_windows() returns trigger
 language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 begin

@@ -2,7 +2,7 @@
 \ir include/setup.psql
 select plan(12);
 
-select is((select count(*) from our_tables), 19::bigint, 'all tables are there');
+select is((select count(*) from our_tables), 20::bigint, 'all tables are there');
 select is_empty(
   $$select name from our_tables where not relrowsecurity$$, 'row-level security is on for every table');
 select is_empty(

@@ -7,8 +7,9 @@ select is_empty(
   'anon executes no function');
 select results_eq(
   $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')$$,
-  $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'), ('fn_preview_target(jsonb,integer,uuid)')$$,
-  'signed-in users preview schedules and targets, and execute nothing else of the API');
+  $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'), ('fn_preview_target(jsonb,integer,uuid)'),
+    ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)'), ('fn_explain_command(uuid)')$$,
+  'signed-in users preview schedules and targets, set configurations, ask for stories, and execute nothing else of the API');
 select is_empty(
   $$select name from our_functions where has_function_privilege('public', oid, 'execute')$$,
   'public executes no function');
@@ -30,8 +31,8 @@ select is_empty(
   $$select name, privilege from our_tables, unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
     where has_table_privilege('authenticated', oid, privilege)
       and (name, privilege) not in (('device_tags', 'delete'), ('command_schedules', 'delete'),
-        ('command_rollouts', 'delete'), ('maintenance_windows', 'delete'))$$,
-  'signed-in users write no whole row and delete nothing but tags, schedules, rollouts and windows');
+        ('firmware_releases', 'delete'), ('command_rollouts', 'delete'), ('maintenance_windows', 'delete'))$$,
+  'signed-in users write no whole row and delete nothing but tags, schedules, releases, rollouts and windows');
 select is_empty(
   $$select name, privilege from our_tables, unnest(array['select', 'insert', 'update', 'delete']) privilege
     where not has_table_privilege('service_role', oid, privilege)$$,

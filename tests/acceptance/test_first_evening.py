@@ -45,7 +45,7 @@ from tests.integration.worker.test_mqtt_refusals import make_certificates, run_p
 
 MEADOW = ["02:00:00:00:0F:01", "02:00:00:00:0F:02", "02:00:00:00:0F:03"]
 CAMERA = "02:00:00:00:0F:09"
-OLD_DEVICES = 2500
+OLD_DEVICES = 1200  # more than the API shows at once
 
 # As they stood before there were triggers: mapped, and never made active.
 _ADD_OLD_DEVICES = """

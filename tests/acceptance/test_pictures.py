@@ -24,7 +24,7 @@ pytestmark = [needs("mosquitto"), pytest.mark.timeout(900)]
 
 LONG = os.environ.get("MQTT_SERVICE_LONG_DRILLS") == "1"
 FULL, FEW = 50, 50 if LONG else 6
-WAKES, PICTURES = 3, 2
+WAKES, PICTURES = 3 if LONG else 2, 2
 FLEET = [
     *("--wakes", str(WAKES), "--pictures", str(PICTURES), "--picture-bytes", "70000"),
     *("--chunk-bytes", "1024", "--loss", "0.1", "--duplicates", "0.05", "--shuffle", "--sleep", "1"),

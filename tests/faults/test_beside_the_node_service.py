@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 # The other service sends one command after the other. It must keep up on a busy machine too: where its rows
 # grow older than `STANDBY`, it is right that ours takes them.
 DEVICES = 2
-FLOW = drill(short=10, long=600)
+FLOW = drill(short=6, long=600)
 INTERVAL = 0.5
 STANDBY = "10"
 

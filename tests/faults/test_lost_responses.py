@@ -36,6 +36,7 @@ CALLS = {
     "rpc/fn_acknowledge_commands": r"\[ACK\] .*; \d+ waiting, next try in",
     "rpc/fn_mqtt_service_schema": r"\[SERVICE\] The project's tables are looked at later: .*; next try in",
     "rpc/fn_set_wake_spread": r"\[SERVICE\] The project's tables are looked at later: .*; next try in",
+    "rpc/fn_set_queue_rules": r"\[SERVICE\] The project's tables are looked at later: .*; next try in",
     "rpc/fn_inspect_project": r"\[SERVICE\] The project's tables are looked at later: .*; next try in",
     "rpc/fn_queue_welcome_commands": r"\[PROVISIONING\] Welcomes wait: .*; next try in",
     "rpc/fn_record_heartbeats": r"\[HELLO\] .*; \d+ waiting, next try in",
@@ -57,6 +58,9 @@ BY_HAND = {
     "fn_calculate_next_wake",
     "fn_fleet_overview",
     "fn_preview_target",
+    "fn_cancel_commands",
+    "fn_explain_command",
+    "fn_set_desired_config",
     "fn_examine_project",
 }
 # Made again by a clock of their own, whatever came of them: see test_retention, test_alerts, test_measures.

@@ -25,6 +25,7 @@ STOREYS = (
     {"protocol"},
     {
         "config",
+        "console_site",
         "http_server",
         "error_reports",
         "log",
@@ -62,7 +63,7 @@ INDEPENDENT = ("queue", "devices", "fleet")
 OUTSIDE = ("adoption", "devstack", "simulator", "demo", "bench")
 # What those outside may know of the worker: the simulated devices read and write the wire on their own. The
 # migrations are the project's, not the worker's.
-SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "errors", "migrations")}
+SHARED = {f"{PACKAGE}.{name}" for name in ("protocol", "config", "console_site", "errors", "migrations")}
 
 
 def modules() -> dict[str, Path]:
@@ -143,7 +144,10 @@ def test_the_queue_the_devices_and_the_fleet_do_not_know_each_other(room: str, o
 
 
 def test_only_the_command_line_opens_the_fleet() -> None:
-    tables = {"tables", "fleet_rows", "fleet_commands", "fleet_devices", "fleet_schedules", "fleet_rollouts"}
+    tables = {
+        "tables", "fleet_rows", "fleet_commands", "fleet_devices", "fleet_firmware", "fleet_schedules",
+        "fleet_rollouts",
+    }  # fmt: skip
     fleet = {name for name in MODULES if name.split(".")[1:2] == ["fleet"]}
     fleet |= {f"{PACKAGE}.adapters.supabase.{name}" for name in tables}
     others = {name for name in MODULES.keys() - fleet if name.split(".")[1:2] != ["cli"]}

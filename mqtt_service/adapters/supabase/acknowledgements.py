@@ -20,17 +20,18 @@ class AcknowledgementRow:
     other worker receives it. `standby`: another service beside the workers uses it too. `delivery` names it
     over all processes with this MQTT client id, where that is possible; `redelivered`: one of them may have
     received it before. Monotonic times: `received_at`, and `session_started_at` of the broker's session, None
-    where that is older than this process.
+    where that is older than this process. `progress`: per cent, of what is in progress.
     """
 
     ref: str
     topic_root: str
     topic_id: str
-    outcome: Literal["success", "failed", "rejected"]
+    outcome: Literal["success", "failed", "rejected", "in_progress"]
     command_id: str | None
     command_type: str | None
     message: str | None
     response: Mapping[str, Any]
+    progress: int | None = None
     shared: bool = False
     standby: bool = False
     delivery: str | None = None
@@ -43,7 +44,8 @@ class AcknowledgementRow:
 class Acknowledged:
     """What an answer did to its command.
 
-    `reply`: it was about a reply, which has no row. `early`: its command may not be recorded as sent yet, so
+    `in_progress`: the row says how far the device is, and the command has not ended by it. `reply`: it was
+    about a reply, which has no row. `early`: its command may not be recorded as sent yet, so
     the same call is to be made again soon. `refused`: the project refuses the change, with the reason in
     `error`.
     """
@@ -53,6 +55,7 @@ class Acknowledged:
         "acknowledged",
         "failed",
         "rejected",
+        "in_progress",
         "reply",
         "early",
         "duplicate",

@@ -1,20 +1,22 @@
 """`device_commands` as the command line uses it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from mqtt_service.adapters.supabase.fleet_rows import CommandRow, NewCommand
+from mqtt_service.adapters.supabase.fleet_rows import CommandRow, NewCommand, Story
 from mqtt_service.adapters.supabase.tables import Query, Tables, columns_of
 
 _TABLE = "device_commands"
 _COLUMNS = columns_of(CommandRow)
 _COMMANDS = TypeAdapter(list[CommandRow])
 _NOTHING = TypeAdapter(object)
-_LISTED_TYPES = TypeAdapter(list[dict[str, object]])
+_CANCELLED = TypeAdapter(dict[str, int])
+_STORY: TypeAdapter[Story | None] = TypeAdapter(Story | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class CommandTable:
                 "priority": command.priority,
                 "scheduled_for": command.scheduled_for and command.scheduled_for.isoformat(),
                 "expires_at": command.expires_at and command.expires_at.isoformat(),
+                **({"release_id": str(command.release_id)} if command.release_id else {}),
             }
             for command in commands
         ]
@@ -107,14 +110,34 @@ class CommandTable:
         moved = await self._tables.run(update, _TABLE, _COMMANDS)
         return moved[0] if moved else None
 
-    async def repeatable_types(self) -> dict[str, bool]:
-        """The types that the project lists: whether doing one twice does no harm."""
+    async def cancel_all(
+        self,
+        target: Mapping[str, Any] | None,
+        schedule_id: UUID | None,
+        kind: str | None,
+        *,
+        count_only: bool,
+    ) -> int:
+        """Cancel what waits for a target's devices, of a recurring command, of a type; returns how many.
 
-        def select() -> Query:
-            return self._tables.table("device_command_types").select("command_type,repeatable")
+        With `count_only` nothing is cancelled. Where an answer was lost, only what was left then is counted.
+        """
+        function = "fn_cancel_commands"
+        parameters: dict[str, object] = {
+            "p_target": None if target is None else dict(target),
+            "p_schedule_id": None if schedule_id is None else str(schedule_id),
+            "p_type": kind,
+            "p_count_only": count_only,
+        }
+        told = await self._tables.run(lambda: self._tables.rpc(function, parameters), function, _CANCELLED)
+        return told["found" if count_only else "cancelled"]
 
-        listed = await self._tables.run(select, "device_command_types", _LISTED_TYPES)
-        return {str(row["command_type"]): bool(row["repeatable"]) for row in listed}
+    async def explain(self, command_id: UUID) -> Story | None:
+        """The story of a command; None where it was deleted."""
+        parameters: dict[str, object] = {"p_command_id": str(command_id)}
+        return await self._tables.run(
+            lambda: self._tables.rpc("fn_explain_command", parameters), "fn_explain_command", _STORY
+        )
 
     def _select(self) -> Query:
         return self._tables.table(_TABLE).select(_COLUMNS)

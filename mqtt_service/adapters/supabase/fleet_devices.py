@@ -16,12 +16,14 @@ from mqtt_service.adapters.supabase.fleet_rows import (
     Overview,
     Place,
     PlaceKind,
+    TimelineRow,
 )
-from mqtt_service.adapters.supabase.tables import Moment, Query, Tables, columns_of
+from mqtt_service.adapters.supabase.tables import PAGE, Moment, Query, Tables, columns_of
 
 _DEVICES = TypeAdapter(list[DeviceRow])
 _EVENTS = TypeAdapter(list[EventRow])
 _IMAGES = TypeAdapter(list[ImageRow])
+_TIMELINE = TypeAdapter(list[TimelineRow])
 _ASSIGNMENTS = TypeAdapter(list[AssignmentRow])
 _PLACE = TypeAdapter(Place)
 _PLACES = TypeAdapter(list[dict[str, object]])
@@ -122,6 +124,24 @@ class DeviceTable:
         return await self._tables.latest(
             select, "device_images", _IMAGES, time="updated_at", key="image_id", limit=limit
         )
+
+    async def timeline(self, device_id: UUID, since: datetime, until: datetime) -> list[TimelineRow]:
+        """What happened to a device from `since` up to, and not including, `until`, in order."""
+        found: list[TimelineRow] = []
+        while True:
+
+            def page(offset: int = len(found)) -> Query:
+                query = self._tables.table("device_timeline").select(columns_of(TimelineRow))
+                query = query.eq("device_id", str(device_id)).gte("happened_at", since.isoformat())
+                query = query.lt("happened_at", until.isoformat())
+                for column in ("happened_at", "kind", "what", "about"):
+                    query = query.order(column)
+                return query.range(offset, offset + PAGE - 1)
+
+            more = await self._tables.run(page, "device_timeline", _TIMELINE)
+            if not more:
+                return found
+            found += more
 
     # Sites, programs, companies
 

@@ -40,6 +40,26 @@ class CommandRow:
     lease_worker: str | None
     lease_until: Moment | None
     attempt: Number
+    progress: int | None = None
+    progress_at: Moment | None = None
+    progress_message: str | None = None
+    answer_due_at: Moment | None = None
+    done_after_cancel_at: Moment | None = None
+    release_id: UUID | None = None
+    verified_at: Moment | None = None
+    config_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The answer of `fn_explain_command`: where a command is, in `text`, a sentence or two a line."""
+
+    state: str
+    final: bool
+    text: list[str]
+    timezone: str
+    next_at: Moment | None = None
+    gives_up_at: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,7 @@ class NewCommand:
     priority: int = 0
     scheduled_for: datetime | None = None
     expires_at: datetime | None = None
+    release_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,7 @@ class DeviceRow:
     firmware_version: str | None
     battery_voltage: float | None
     wifi_rssi: int | None
+    hardware_version: str | None = None
 
     @property
     def label(self) -> str:
@@ -115,6 +137,17 @@ class ImageRow:
     completed_at: Moment | None
     updated_at: SomeTime
     last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRow:
+    """A row of `device_timeline`; `about` is the command or picture that it is about."""
+
+    happened_at: Moment
+    kind: str
+    what: Word
+    details: Any
+    about: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,15 @@ class Project:
     temperatures_look_like: Literal["celsius", "fahrenheit"] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """How a worker treats commands; `command_ttl` in seconds."""
+
+    max_retries: int
+    redelivery_limit: int
+    command_ttl: float
+
+
 _PROJECT = TypeAdapter(Project)
 
 
@@ -47,3 +56,13 @@ class ProjectGateway:
     async def set_wake_spread(self, seconds: int) -> None:
         """Set over how many seconds the devices of a site wake that names no spread of its own."""
         await self._database.call("fn_set_wake_spread", NO_ANSWER, p_seconds=seconds)
+
+    async def set_queue_rules(self, rules: QueueRules) -> None:
+        """Say by which rules this worker treats commands, for the stories that the database tells."""
+        await self._database.call(
+            "fn_set_queue_rules",
+            NO_ANSWER,
+            p_max_retries=rules.max_retries,
+            p_redelivery_limit=rules.redelivery_limit,
+            p_command_ttl_seconds=rules.command_ttl,
+        )

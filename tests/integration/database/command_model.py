@@ -15,6 +15,7 @@ _MOVES: dict[str, dict[str, str]] = {
                 "acknowledged": "duplicate"},
     "failed": {"pending": "failed", "sent": "failed", "failed": "duplicate"},
     "rejected": {**dict.fromkeys(("pending", "sent", "failed"), "rejected"), "rejected": "duplicate"},
+    "in_progress": dict.fromkeys(("pending", "sent", "failed", "expired", "cancelled"), "in_progress"),
 }  # fmt: skip
 
 
@@ -29,6 +30,7 @@ class Row:
     due: float | None
     waits_until: float
     deadline: float
+    own_deadline: bool = False  # it has an expires_at
     status: str = "pending"
     retries: int = 0
     attempt: int = 0
@@ -37,6 +39,11 @@ class Row:
     leased: int = 0
     delivered: int | None = None
     answered: bool = False
+    patience: float | None = None  # its execution_timeout
+    repeatable: bool = False
+    delivered_hour: int = 0
+    progress_hour: int | None = None
+    done_after_cancel: bool = False
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -46,6 +53,18 @@ class Row:
     def settle_down(self, status: str) -> None:
         """Leave the queue in this status."""
         self.status, self.due, self.worker, self.lease = status, None, None, None
+
+    def reach(self, moment: int, hour: int) -> None:
+        """The broker has it, as of now."""
+        self.settle_down("sent")
+        self.delivered, self.delivered_hour, self.progress_hour = moment, hour, None
+
+    @property
+    def answer_due(self) -> float | None:
+        """When it fails unless the device says something."""
+        if self.status != "sent" or self.patience is None:
+            return None
+        return max(self.delivered_hour, self.progress_hour or 0) + self.patience
 
 
 @dataclass
@@ -86,11 +105,24 @@ class Model:
     answers: list[Answer] = field(default_factory=list)
     replies: list[tuple[int, int, int]] = field(default_factory=list)  # device, hour, moment
 
-    def queue(self, device: int, priority: int, wait: float, life: float) -> int:
-        number = len(self.rows)
+    def queue(
+        self,
+        device: int,
+        priority: int,
+        wait: float,
+        life: float | None,
+        patience: float | None = None,
+        *,
+        repeatable: bool = False,
+    ) -> int:
+        """`life` None: as long as commands live that say nothing."""
         due = self.now + wait
-        self.rows.append(Row(number, device, priority, due, due, self.now + life))
-        return number
+        row = Row(len(self.rows), device, priority, due, due, due + TTL)
+        if life is not None:
+            row.deadline, row.own_deadline = self.now + life, True
+        row.patience, row.repeatable = patience, repeatable
+        self.rows.append(row)
+        return row.number
 
     # Claims
 
@@ -155,6 +187,9 @@ class Model:
             if self._is_due(row) and (used_up or not self.active[row.device]):
                 self._count_failure(row, max_retries, again=True, counted=not used_up)
                 failed.add(row.number)
+            elif row.answer_due is not None and row.answer_due <= self.now:
+                self._count_failure(row, max_retries, again=row.repeatable)  # the device may have done it
+                failed.add(row.number)
         return failed
 
     def _count_failure(self, row: Row, max_retries: int, *, again: bool, counted: bool = True) -> None:
@@ -199,8 +234,7 @@ class Model:
         row = self.rows[number]
         if self.may_settle(worker, number, attempt):
             if outcome == "sent":
-                row.settle_down("sent")
-                row.delivered = self.moment
+                row.reach(self.moment, self.now)
             elif outcome == "failed":
                 self._count_failure(row, max_retries, again=again)
             else:
@@ -264,7 +298,8 @@ class Model:
         if same is not None:
             told = {**same.result, "result": "duplicate"}
         else:
-            told = self._take_for_reply(device, row, named=number is not None) or self._take(
+            named = number is not None or outcome == "in_progress"  # progress is never about a reply
+            told = self._take_for_reply(device, row, named=named) or self._take(
                 device, outcome, row, max_retries
             )
         repeats = None if same is None else same.ref
@@ -288,21 +323,34 @@ class Model:
         result = _MOVES[outcome].get(row.status, "ignored")
         if row.status == "pending" and row.attempt == 0 and outcome != "success":
             result = "ignored"  # it was never given to a worker
-        if result in {"acknowledged", "rejected"}:
-            row.settle_down(result)
-        elif result == "failed":
-            self._count_failure(row, max_retries, again=True)
-        if result in {"acknowledged", "rejected", "failed"}:
-            row.delivered = self.moment if row.delivered is None else row.delivered
-            row.answered = row.answered or result == "acknowledged"
+        if result in {"acknowledged", "rejected", "failed", "in_progress"}:
+            self._apply(result, row, max_retries)
+        elif row.status == "cancelled" and outcome == "success":
+            row.done_after_cancel = True
         return {"result": result, "number": row.number}
+
+    def _apply(self, result: str, row: Row, max_retries: int) -> None:
+        if row.delivered is None:
+            row.delivered, row.delivered_hour = self.moment, self.now
+        if result == "failed":
+            self._count_failure(row, max_retries, again=True)
+        elif result != "in_progress":
+            row.settle_down(result)
+            row.answered = row.answered or result == "acknowledged"
+        else:
+            if row.due is not None:  # to be sent, or tried again: the device has it
+                row.settle_down("sent")
+            row.progress_hour = self.now
 
     def _meant(self, device: int) -> Row | None:
         """The command that an answer without an id is for."""
         mine = [row for row in self.rows if row.device == device]
         delivered = [row for row in mine if row.delivered is not None]
         last = max(delivered, key=lambda row: (row.delivered or 0, row.rank), default=None)
-        if last is not None and last.status in {"sent", "pending", "expired", "cancelled"}:
+        if last is not None and (
+            last.status in {"sent", "pending", "expired"}
+            or (last.status == "cancelled" and not last.done_after_cancel)
+        ):
             return last
         waiting = [row for row in delivered if row.status in {"sent", "pending"}]
         if waiting:
@@ -310,7 +358,7 @@ class Model:
         begun = [row for row in mine if row.status == "pending" and row.due is not None and row.attempt > 0]
         if begun:
             return max(begun, key=lambda row: (row.lease is not None, row.lease or 0, row.rank))
-        return last if last is not None and last.status == "failed" else None
+        return last if last is not None and last.status in {"failed", "cancelled"} else None
 
     def _same_answer(self, worker: str, device: int, words: str) -> Answer | None:
         """The answer by which another worker brought this message; a worker's lives are one session."""
@@ -343,4 +391,8 @@ class Model:
         if allowed:
             row.settle_down("pending")
             row.due = self.now
+            if not row.own_deadline or row.deadline <= self.now:  # its life begins again
+                row.own_deadline = False
+                row.waits_until = max(row.waits_until, self.now)
+                row.deadline = row.waits_until + TTL
         return allowed

@@ -81,13 +81,21 @@ def near_a_clock_change(random: Random) -> Case:
 
 @cache
 def clock_changes(zone: str) -> tuple[datetime, ...]:
-    """The whole hours of UTC at or just after which the zone has a new offset, 2008 to 2036."""
-    changes = []
-    at, end, clock = datetime(2008, 1, 1, tzinfo=UTC), datetime(2037, 1, 1, tzinfo=UTC), ZoneInfo(zone)
-    offset = at.astimezone(clock).utcoffset()
-    while at < end:
-        at += timedelta(hours=1)
-        if at.astimezone(clock).utcoffset() != offset:
-            changes.append(at)
-            offset = at.astimezone(clock).utcoffset()
-    return tuple(changes)
+    """The whole hours of UTC at or just after which the zone has a new offset, 2008 to 2036.
+
+    Looks at each hour of those days alone that end with another offset than they began with: files of tests
+    are read by each process of a run, and no zone changes its offset and back within a day.
+    """
+    clock = ZoneInfo(zone)
+
+    def offset(at: datetime) -> timedelta | None:
+        return at.astimezone(clock).utcoffset()
+
+    days = (datetime(2008, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(29 * 366))
+    hours = (
+        day + timedelta(hours=hour)
+        for day in days
+        if day.year < 2037 and offset(day) != offset(day + timedelta(days=1))
+        for hour in range(1, 25)
+    )
+    return tuple(hour for hour in hours if offset(hour) != offset(hour - timedelta(hours=1)))

@@ -49,7 +49,8 @@ begin
   update public.device_commands
   set issued_at = issued_at - step, scheduled_for = scheduled_for - step, expires_at = expires_at - step,
       due_at = due_at - step, lease_until = lease_until - step, delivered_at = delivered_at - step,
-      acknowledged_at = acknowledged_at - step
+      acknowledged_at = acknowledged_at - step, progress_at = progress_at - step,
+      answer_due_at = answer_due_at - step
   from (select interval '{hours} h' as step) clock;
   update mqtt_private.acknowledgements set received_at = received_at - interval '{hours} h';
   update mqtt_private.replies set sent_at = sent_at - interval '{hours} h';
@@ -59,7 +60,9 @@ $$
 _ROWS = """
 select command_id, status, retry_count, attempt, lease_worker, delivered_at is not null as delivered,
   acknowledged_at is not null as acknowledged,
+  done_after_cancel_at is not null as done_after_cancel,
   extract(epoch from due_at - now())::float8 / 3600 as due,
+  extract(epoch from answer_due_at - now())::float8 / 3600 as answer_due,
   extract(epoch from lease_until - now())::float8 / 3600 as lease
 from public.device_commands
 """
@@ -119,18 +122,40 @@ class CommandQueue(RuleBasedStateMachine):
         priorities=st.lists(st.sampled_from([0, 0, 1]), min_size=1, max_size=3),
         wait=st.sampled_from([0.0, 0.0, 0.0, DELAY]),
         life=st.sampled_from([None, None, LEASE, 5.5]),
+        patience=st.sampled_from([None, LEASE, LEASE, DELAY]),
+        repeatable=st.booleans(),
     )
-    def queue(self, device: int, priorities: list[int], wait: float, life: float | None) -> None:
-        self.queue_some(device, priorities, wait, life)
+    def queue(
+        self,
+        device: int,
+        priorities: list[int],
+        wait: float,
+        life: float | None,
+        patience: float | None,
+        repeatable: bool,
+    ) -> None:
+        self.queue_some(device, priorities, wait, life, patience, repeatable=repeatable)
 
-    def queue_some(self, device: int, priorities: list[int], wait: float, life: float | None) -> None:
+    def queue_some(
+        self,
+        device: int,
+        priorities: list[int],
+        wait: float,
+        life: float | None,
+        patience: float | None = None,
+        *,
+        repeatable: bool = False,
+    ) -> None:
         query = """
-            insert into public.device_commands (device_id, command_type, priority, scheduled_for, expires_at)
-            values (%s, 'reboot', %s, nullif(now() + make_interval(secs => %s * 3600), now()),
-                    now() + make_interval(secs => %s * 3600)) returning command_id"""
+            insert into public.device_commands
+              (device_id, command_type, priority, scheduled_for, expires_at, execution_timeout)
+            values (%s, %s, %s, nullif(now() + make_interval(secs => %s * 3600), now()),
+                    now() + make_interval(secs => %s * 3600), make_interval(secs => %s * 3600))
+            returning command_id"""
+        kind = "update_config" if repeatable else "reboot"
         for priority in priorities:
-            [row] = self.person.rows(query, self.devices[device], priority, wait, life)
-            number = self.model.queue(device, priority, wait, wait + TTL if life is None else life)
+            [row] = self.person.rows(query, self.devices[device], kind, priority, wait, life, patience)
+            number = self.model.queue(device, priority, wait, life, patience, repeatable=repeatable)
             self.commands.append(row["command_id"])
             self.numbers[str(row["command_id"])] = number
 
@@ -262,7 +287,7 @@ class CommandQueue(RuleBasedStateMachine):
         pick=picks,
         named=st.booleans(),
         misled=rarely,
-        outcome=st.sampled_from(["success", "success", "failed", "rejected"]),
+        outcome=st.sampled_from(["success", "success", "failed", "rejected", "in_progress", "in_progress"]),
     )
     def answer(
         self, hearers: list[int], count: int, pick: int, named: bool, misled: bool, outcome: str
@@ -358,7 +383,9 @@ class CommandQueue(RuleBasedStateMachine):
                 model.status, model.retries, model.attempt, model.worker
             )  # fmt: skip
             assert (row["delivered"], row["acknowledged"]) == (model.delivered is not None, model.answered)
+            assert row["done_after_cancel"] == model.done_after_cancel
             assert self.hour(row["due"]) == model.due
+            assert self.hour(row["answer_due"]) == model.answer_due
             assert self.hour(row["lease"]) == model.lease
             self.check_history(model.number, row["status"], row["attempt"])
 

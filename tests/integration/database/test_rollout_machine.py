@@ -116,7 +116,7 @@ class RolloutMachine(RuleBasedStateMachine):
     queue: Queue
 
     @initialize(
-        total=st.integers(0, 9),
+        total=st.sampled_from([20, 12, 16, 5]),
         rate=st.integers(1, 4),
         growth=st.integers(1, 3),
         threshold=st.sampled_from([0.0, 0.3, 1.0]),
@@ -150,12 +150,26 @@ class RolloutMachine(RuleBasedStateMachine):
         )
         self.model.now += halves
 
+    @rule(halves=st.integers(2, 3))
+    def a_minute_passes(self, halves: int) -> None:
+        self.time_passes(halves)
+        self.claim(rolled_back=False)
+
     @precondition(lambda self: any(status in MOVES for status in self.model.commands))
     @rule(data=st.data())
-    def a_command_moves(self, data: st.DataObject) -> None:
+    def some_commands_move(self, data: st.DataObject) -> None:
         movable = [n for n, status in enumerate(self.model.commands) if status in MOVES]
-        number = data.draw(st.sampled_from(movable))
-        status = data.draw(st.sampled_from(MOVES[self.model.commands[number]]))
+        for number in data.draw(st.lists(st.sampled_from(movable), min_size=1, max_size=6, unique=True)):
+            self.move(number, data.draw(st.sampled_from(MOVES[self.model.commands[number]])))
+
+    @precondition(lambda self: any(status in MOVES for status in self.model.commands))
+    @rule()
+    def all_succeed(self) -> None:
+        for number, status in enumerate(self.model.commands):
+            if status in MOVES:
+                self.move(number, "acknowledged")
+
+    def move(self, number: int, status: str) -> None:
         self.queue.connection.execute(
             "update device_commands set status = %s, due_at = case when %s = 'pending' then now() end"
             " where command_id = ("
@@ -164,7 +178,7 @@ class RolloutMachine(RuleBasedStateMachine):
         )
         self.model.commands[number] = status
 
-    @precondition(lambda self: self.model.status == "running")
+    @precondition(lambda self: self.model.status == "running" and self.model.now % 4 == 1)
     @rule()
     def somebody_pauses_it(self) -> None:
         set_status(self.queue, self.rollout, "paused")
@@ -176,7 +190,7 @@ class RolloutMachine(RuleBasedStateMachine):
         set_status(self.queue, self.rollout, "running")
         self.model.resume()
 
-    @precondition(lambda self: self.model.status not in {"finished", "cancelled"} and self.model.now > 3)
+    @precondition(lambda self: self.model.status not in {"finished", "cancelled"} and self.model.now > 14)
     @rule()
     def somebody_cancels_it(self) -> None:
         set_status(self.queue, self.rollout, "cancelled")
@@ -196,5 +210,5 @@ class RolloutMachine(RuleBasedStateMachine):
 def test_a_rollout_lives_as_the_model_says(shared: psycopg.Connection) -> None:
     RolloutMachine.queue = Queue(shared)
     run_state_machine_as_test(
-        RolloutMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
+        RolloutMachine, settings=settings(max_examples=30, stateful_step_count=40, deadline=None)
     )

@@ -137,6 +137,17 @@ def test_the_rate_grows_each_time_a_minutes_devices_have_succeeded_up_to_its_bou
     assert row_of(queue, rollout)["current_rate"] == 5
 
 
+def test_a_rate_that_is_changed_counts_from_the_next_minute_on(queue: Queue) -> None:
+    devices(queue, 9)
+    rollout = start(queue, rate_per_minute=2, max_rate_per_minute=1)
+    run(queue)
+    queue.connection.execute("update command_rollouts set rate_per_minute = 4")
+    run(queue)
+    assert (queued(queue), row_of(queue, rollout)["current_rate"]) == (2, 4)
+    run(queue, timedelta(seconds=61))
+    assert queued(queue) == 6
+
+
 def test_a_page_at_a_time_it_releases_each_device_once(queue: Queue) -> None:
     devices(queue, 7)
     start(queue)

@@ -194,4 +194,4 @@ def test_a_relation_of_the_project_with_such_a_name_stays(empty_database_url: st
         [views] = [file for file in MIGRATIONS if file.name.endswith("_mqtt_service_views.sql")]
         connection.execute(views.read_bytes())
         assert connection.execute("select mine from public.device_timeline").fetchall() == []
-        assert sum("device_timeline was there before" in warning for warning in warnings) == 2
+        assert sum("device_timeline was there before" in warning for warning in warnings) == 3

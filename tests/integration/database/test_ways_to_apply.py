@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 OWNER = "hosted_owner"
-MANY = 100_000
+MANY = 30_000
 FILES = [SUPABASE / "migrations" / migration.file for migration in read_migrations()]
 # What the project's own folder of migrations holds: its history names these, and they must not run again.
 THEIRS = (

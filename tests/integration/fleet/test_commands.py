@@ -144,8 +144,29 @@ def test_a_story_is_told_of_a_command_that_begins_like_this(run: Run, database: 
     assert document["device_code"] == code
     assert document["due_at"].endswith("Z")
     assert any("It gives up at" in line for line in document["story"])
+    [told] = database.execute("select fn_explain_command(%s)", (command_id,)).fetchall()
+    assert (document["story"], document["state"]) == (told[0]["text"], "scheduled")
     assert run("show", "ffffffff-ffff").status == 2
     assert run("show", "ff").status == 2
+
+
+def test_a_day_of_a_device_is_replayed_in_the_zone_of_its_site(run: Run, database: Database) -> None:
+    (code,) = add_site(database, "Replayed", 1)
+    database.execute("update sites set timezone = 'Asia/Kolkata' where name = 'Replayed'")
+    command_id = queue(run, "ping", "-d", code)
+    database.execute("update device_commands set status = 'cancelled' where command_id = %s", (command_id,))
+    finished = run("timeline", code)
+    assert finished.status == 0, finished.err
+    issued, cancelled = [line for line in finished.out.splitlines() if command_id[:8] in line]
+    assert "ping issued" in issued
+    assert "ping cancelled by" in cancelled
+    assert "+05:30" in issued
+    document = run("timeline", code, "--since", "1h", "--json").document
+    assert [moment["about"] for moment in document if moment["kind"] == "command"] == [command_id] * 2
+    nothing = run("timeline", code, "--until", "2020-01-01")
+    assert nothing.status == 0
+    assert f"Nothing happened to {code} from 2019-12-31 00:00:00+05:30" in nothing.err
+    assert run("timeline", code, "--since", "1h", "--until", "2h").status == 2
 
 
 def test_a_person_cancels_what_waits_and_tries_again_what_failed(run: Run, database: Database) -> None:

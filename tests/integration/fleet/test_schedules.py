@@ -40,6 +40,27 @@ def test_a_schedule_is_added_listed_paused_resumed_and_removed(run: Run, databas
     assert run("schedule", "pause", "look").status == 2
 
 
+def test_what_waits_for_a_site_or_of_a_schedule_is_cancelled_after_a_question(
+    run: Run, database: Database
+) -> None:
+    first, *_ = add_site(database, "Cancelled", 3)
+    run("tag", "add", "withdrawn", first)
+    assert run("send", "reboot", "--site", "Cancelled", "--at", "2h", "--yes").status == 0
+    assert run("cancel", "--site", "Cancelled").status == 2
+    one = run("cancel", "--site", "Cancelled", "--tag", "withdrawn", "--yes")
+    assert (one.status, "1 command(s) wait" in one.out, "Cancelled: 1" in one.out) == (0, True, True)
+    rest = run("cancel", "--site", "Cancelled", "--type", "reboot", "--yes", "--json")
+    assert rest.document == {"found": 2, "cancelled": 2}
+    assert run("cancel", "--site", "Cancelled").out == "0 command(s) wait.\n"
+    run("schedule", "add", "soon", "reboot", "--site", "Cancelled", "--cron", "0 6 * * *")
+    none = run("cancel", "--schedule", "soon")
+    assert (none.status, none.out) == (0, "0 command(s) wait.\n")
+    assert "goes on queueing: mqtt-service schedule pause 'soon'" in none.err
+    run("schedule", "remove", "soon")
+    for words in ((), ("0f9c2c1e", "--site", "Cancelled"), ("--type", "reboot")):
+        assert run("cancel", *words).status == 2
+
+
 def test_a_schedule_that_can_never_run_is_refused_with_the_reason(run: Run, database: Database) -> None:
     add_site(database, "Refused", 1)
     for words, said in (

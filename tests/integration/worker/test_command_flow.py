@@ -66,6 +66,31 @@ async def test_a_wake_that_cannot_be_said_is_a_notice_in_the_row_and_in_the_log(
     assert (row["last_error"], said["delivery_notice"]) == (None, None)
 
 
+async def test_a_device_says_how_far_it_is_and_hangs_half_way(stack: Stack, database: Rows) -> None:
+    (device,) = await database.add_active_devices(1)
+    mac = device["device_mac"]
+    async with running_worker(stack), running_worker(stack), wire(stack) as device_side:
+        command_id = await database.queue(device["device_id"], "reboot", {})
+        await database.all(
+            "update device_commands set execution_timeout = '5 s' where command_id = %s", command_id
+        )
+        await eventually(lambda: device_side.heard_on(f"device/{mac}/cmd"), "the command")
+        for percent in ("25%", 50):
+            said = {"command_ack": "in_progress", "progress": percent, "message": f"{percent}"}
+            device_side.say(f"device/{mac}/ack", said)
+
+        async def progress() -> bool:
+            row = await database.one("select * from device_commands where command_id = %s", command_id)
+            return (row["status"], row["progress"], row["progress_message"]) == ("sent", 50, "50")
+
+        await eventually(progress, "the second word")
+        row = await database.becomes(command_id, "failed")
+    assert row["last_error"] == (
+        "the device has said nothing for 5 secs; its last word was that it is at it (50 %)"
+    )
+    assert (row["retry_count"], row["due_at"], row["response"]) == (1, None, None)
+
+
 @pytest.mark.parametrize("root", ["device", "ESP32CAM"])
 @pytest.mark.parametrize(
     ("answer", "status"),

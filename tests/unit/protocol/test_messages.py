@@ -436,3 +436,76 @@ def test_an_answer_is_never_repaired_in_its_meaning(payload: bytes, fault: str) 
 def test_a_pending_name_that_is_not_as_the_device_has_it_is_not_asked_for() -> None:
     said = hello(b'{"status": "alive", "pendingImg": 2, "pending_list": ["k\xfcche.jpg", "b.jpg"]}')
     assert (said.pending_count, said.pending_names) == (2, ("b.jpg",))
+
+
+# Progress
+
+
+@pytest.mark.parametrize(
+    ("said", "progress"),
+    [
+        (40, 40), (0, 0), (100, 100), (99.6, 100), ("40", 40), ("40%", 40), (" 40 % ", 40), (0.4, 40),
+        ("0.4", 40), ("0.4%", 0), (1, 1), (1.0, 1), (140, 100), ("1e9", 100), (-1, None), (True, None),
+        ("half", None), ([40], None), (None, None), ("", None), ("nan", None), (10**400, None),
+    ],
+)  # fmt: skip
+def test_progress_is_read_as_per_cent(said: object, progress: int | None) -> None:
+    document = {"command_id": "x", "command_ack": "in_progress", "progress": said}
+    answer = parse_ack(ACK, json.dumps(document).encode())
+    assert isinstance(answer, Acknowledgement)
+    assert (answer.outcome, answer.progress) == ("in_progress", progress)
+
+
+@pytest.mark.parametrize(
+    "word", ["in_progress", "In Progress", "in-progress", "inProgress", "RUNNING", "progress "]
+)
+def test_that_it_is_in_progress_is_said_in_many_ways(word: str) -> None:
+    document = {
+        "command_ack": {"type": "update_firmware", "status": word, "percent": "55 %", "message": "x" * 9999}
+    }
+    answer = parse_ack(ACK, json.dumps(document).encode())
+    assert isinstance(answer, Acknowledgement)
+    assert (answer.outcome, answer.progress, answer.command_type) == ("in_progress", 55, "update_firmware")
+    assert answer.message == "x" * 500
+
+
+def test_only_progress_has_a_share() -> None:
+    answer = parse_ack(ACK, b'{"command_ack": "success", "progress": 100}')
+    assert isinstance(answer, Acknowledgement)
+    assert answer.progress is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"command_id": "x", "command_ack": "in_progress", "progress": 4',
+        b'{"command_id": "x", "command_ack": "in_progress", "progress": 40, "progress": 60}',
+    ],
+)
+def test_a_share_that_is_not_certain_is_left_out(payload: bytes) -> None:
+    answer = parse_ack(ACK, payload)
+    assert isinstance(answer, Acknowledgement)
+    assert (answer.outcome, answer.command_id, answer.progress) == ("in_progress", "x", None)
+
+
+_SLOPPY = st.one_of(
+    json_values, st.floats(), st.integers(-200, 200).map(lambda share: f" {share} % "), st.text(max_size=8)
+)
+_SAID = st.sampled_from(["progress", "percent", "message", "command_id", "reason"])
+
+
+@given(said=st.dictionaries(_SAID, _SLOPPY), nested=st.booleans())
+def test_no_sloppy_progress_ends_a_command_or_breaks_the_reader(
+    said: dict[str, object], nested: bool
+) -> None:
+    part = {"status": "in_progress", **said}
+    document = {"command_ack": part} if nested else {"command_ack": "in_progress", **said}
+    try:
+        answer = parse_ack(ACK, json.dumps(document).encode())
+    except RemoteProtocolError:
+        assert said.get("command_id") is not None  # one that may be another's
+        return
+    assert isinstance(answer, Acknowledgement)
+    assert answer.outcome == "in_progress"
+    assert answer.progress is None or 0 <= answer.progress <= 100
+    assert answer.message is None or len(answer.message) <= 500

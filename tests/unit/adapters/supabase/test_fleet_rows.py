@@ -9,10 +9,7 @@ from pydantic import TypeAdapter
 
 from mqtt_service.adapters.supabase.fleet_rows import CommandRow, EventRow, ImageRow
 from mqtt_service.adapters.supabase.tables import START_OF_TIME
-from mqtt_service.fleet.story import tell
 from mqtt_service.fleet.times import local
-from tests.unit.fleet.rows import NOW
-from tests.unit.fleet.test_story import RULES
 
 IDS = {"command_id", "device_id", "image_id", "history_id"}
 
@@ -27,15 +24,6 @@ def test_a_row_of_nulls_is_read_and_is_older_than_all_others(
     when = read.issued_at if isinstance(read, CommandRow) else read.created_at
     assert when == START_OF_TIME
     assert local(when, UTC) == "never"
-
-
-def test_what_was_queued_nobody_knows_when_has_a_story() -> None:
-    row = {field.name: str(UUID(int=1)) if field.name in IDS else None for field in fields(CommandRow)}
-    for status in (None, "pending", "failed", "sent"):
-        command = TypeAdapter(CommandRow).validate_python(
-            {**row, "command_type": "reboot", "status": status, "in_queue": True}
-        )
-        assert tell(command, None, RULES, NOW, UTC)[0] == "reboot for a device that is gone, queued never."
 
 
 def test_times_are_read_as_ever() -> None:
