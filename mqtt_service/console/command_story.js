@@ -1,38 +1,22 @@
-// Where a command is, and what became of it, step by step: as the database tells it, or, where its schema is older, from
-// the row alone.
+// Where a command is, and what became of it, step by step, as the database tells it.
 
 import { answer } from './api.js';
-import { STATUSES } from './components/command_words.js';
-import { clock, cut, plural } from './format.js';
-import { project, session, zoneOf } from './session.js';
-
-const OLDER = ['PGRST202', 'PGRST205', '42P01', '42883'];
-let isOlder = false; // the database’s schema, as far as one has seen
+import { cut } from './format.js';
+import { project, session } from './session.js';
 
 /** The story, a sentence or two a line. @returns {Promise<string[]>} */
 export async function tellStory(command) {
-  const told = await orOlder(() => project().rpc('fn_explain_command', { p_command_id: command.command_id }));
-  return told?.text ? told.text.split('\n') : tellFromRow(command);
+  const told = await answer(project().rpc('fn_explain_command', { p_command_id: command.command_id }));
+  return (told?.text ?? 'It is gone meanwhile.').split('\n');
 }
 
 /** What became of it: [{at, what, who, detail}], the first first. */
 export async function tellSteps(command) {
-  const changes = await orOlder(() => project().from('device_command_changes')
+  const changes = await answer(project().from('device_command_changes')
     .select('change_id, at, from_status, to_status, changed_by, who, detail').eq('device_id', command.device_id)
     .eq('command_id', command.command_id).order('at').limit(200));
   const queued = { at: command.issued_at, what: 'queued', who: nameOf('user', command.created_by_user_id), detail: '' };
-  return [queued, ...(changes?.length ? changes.map(step) : stepsFromRow(command))];
-}
-
-async function orOlder(asked) {
-  if (isOlder) return null;
-  try {
-    return await answer(asked());
-  } catch (error) {
-    isOlder = OLDER.includes(error.code);
-    if (isOlder) return null;
-    throw error;
-  }
+  return [queued, ...(changes.length ? changes.map(step) : stepsFromRow(command))];
 }
 
 function step(change) {
@@ -53,6 +37,7 @@ function nameOf(kind, who) {
   return kind ? `by ${{ worker: 'worker ', device: 'the device', queue: 'the queue', service: '' }[kind] ?? ''}${cut(who ?? '', 60)}` : '';
 }
 
+/** Of a command from before changes were written. */
 function stepsFromRow(command) {
   const { status, delivered_at: sent, acknowledged_at: answered } = command;
   const steps = [];
@@ -62,20 +47,4 @@ function stepsFromRow(command) {
     steps.push({ at: command.updated_at, what: status, who: '', detail: cut(command.last_error ?? '', 500) });
   }
   return steps;
-}
-
-function tellFromRow(command) {
-  const zone = zoneOf(command.devices?.site_id);
-  const at = (moment) => clock(moment, zone);
-  const lines = [`It is ${command.status}: ${STATUSES[command.status]?.means ?? 'a status of this project’s own'}.`];
-  if (command.last_error && command.status !== 'acknowledged') lines.push(`Last error: ${cut(command.last_error, 500)}`);
-  if (command.status === 'pending') {
-    lines.push(new Date(command.due_at) > Date.now() ? `It is due at ${at(command.due_at)}.` : 'A worker takes it up at its next poll, within seconds.');
-  }
-  if (command.status === 'sent' && command.devices?.next_wake_at) lines.push(`The device wakes next at ${at(command.devices.next_wake_at)}.`);
-  if (command.status === 'failed') {
-    lines.push(command.due_at ? `It is tried again at ${at(command.due_at)}.` : `${plural(command.retry_count, 'attempt')} failed: nothing more happens by itself.`);
-  }
-  if (command.expires_at && ['pending', 'sent', 'failed'].includes(command.status)) lines.push(`It gives up at ${at(command.expires_at)}.`);
-  return lines;
 }

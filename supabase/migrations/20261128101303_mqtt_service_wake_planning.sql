@@ -39,12 +39,13 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_demand_admin');
 
--- Writes the device's own schedule; null: its site's holds.
+-- Writes the device's own schedule; null: its site's holds. A cron that cannot be read is never written, whoever calls it.
 -- Security definer, as fn_apply_assignment: people write no devices.
 create or replace function mqtt_private.fn_write_device_schedule(p_device_id uuid, p_cron text) returns void
 language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
 begin
   perform mqtt_private.fn_demand_admin((select company_id from public.devices where device_id = p_device_id));
+  perform public.fn_calculate_next_wake(p_cron, now(), 'UTC');
   update public.devices set wake_schedule_cron = p_cron where device_id = p_device_id;
 end
 $$;
@@ -84,25 +85,35 @@ call mqtt_private.grant_execute('public.fn_set_device_schedule(uuid, text)', 'au
 comment on function public.fn_set_device_schedule(uuid, text) is
   'Gives a device a wake schedule of its own, or its site''s again (null), and tells it; for admins of its company.';
 
--- Changes when the devices of a site wake, those without a schedule of their own: from their next wake on. Schedules of
--- commands that follow the site's wakes follow (…_command_schedules.sql). p_cron null or blank: the default, 8 and 16 o'clock.
--- Raises as above, and 22023 for a zone that is none. Returns {cron, timezone, next_run_at, devices}: how many it concerns.
+-- Writes the schedule and the zone of a site; returns how many active devices follow it.
 -- Security definer, as fn_apply_assignment: people write no sites.
-create or replace function public.fn_set_site_schedule(p_site_id uuid, p_cron text, p_timezone text) returns jsonb
+create or replace function mqtt_private.fn_write_site_schedule(p_site_id uuid, p_cron text, p_timezone text) returns bigint
 language plpgsql volatile security definer set search_path = public, extensions, pg_temp as $$
-declare
-  v_cron constant text := nullif(trim(p_cron), '');
-  v_timezone constant text := coalesce(nullif(trim(p_timezone), ''), 'UTC');
-  v_next timestamptz;
 begin
   perform mqtt_private.fn_demand_admin((
     select coalesce(s.company_id, p.company_id)
     from public.sites s left join public.pilot_programs p on p.program_id = s.program_id where s.site_id = p_site_id));
-  v_next := public.fn_calculate_next_wake(coalesce(v_cron, '0 8,16 * * *'), now(), v_timezone);
-  update public.sites set wake_schedule_cron = v_cron, timezone = v_timezone where site_id = p_site_id;
-  return jsonb_build_object('cron', coalesce(v_cron, '0 8,16 * * *'), 'timezone', v_timezone, 'next_run_at', v_next,
-    'devices', (select count(*) from public.devices
-      where site_id = p_site_id and is_active and nullif(trim(wake_schedule_cron), '') is null));
+  -- also for who calls this past the API's function: what cannot be read is never written
+  perform public.fn_calculate_next_wake(coalesce(p_cron, '0 8,16 * * *'), now(), p_timezone);
+  update public.sites set wake_schedule_cron = p_cron, timezone = p_timezone where site_id = p_site_id;
+  return (select count(*) from public.devices
+    where site_id = p_site_id and is_active and nullif(trim(wake_schedule_cron), '') is null);
+end
+$$;
+call mqtt_private.grant_execute('mqtt_private.fn_write_site_schedule', 'authenticated');
+
+-- Changes when the devices of a site wake, those without a schedule of their own: from their next wake on. Schedules of
+-- commands that follow the site's wakes follow (…_command_schedules.sql). p_cron null or blank: the default, 8 and 16 o'clock.
+-- Raises as above, and 22023 for a zone that is none. Returns {cron, timezone, next_run_at, devices}: how many it concerns.
+create or replace function public.fn_set_site_schedule(p_site_id uuid, p_cron text, p_timezone text) returns jsonb
+language plpgsql volatile security invoker set search_path = public, extensions as $$
+declare
+  v_cron constant text := nullif(trim(p_cron), '');
+  v_timezone constant text := coalesce(nullif(trim(p_timezone), ''), 'UTC');
+  v_devices constant bigint := mqtt_private.fn_write_site_schedule(p_site_id, v_cron, v_timezone);
+begin
+  return jsonb_build_object('cron', coalesce(v_cron, '0 8,16 * * *'), 'timezone', v_timezone, 'devices', v_devices,
+    'next_run_at', public.fn_calculate_next_wake(coalesce(v_cron, '0 8,16 * * *'), now(), v_timezone));
 end
 $$;
 call mqtt_private.grant_execute('public.fn_set_site_schedule(uuid, text, text)', 'authenticated');

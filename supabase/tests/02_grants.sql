@@ -6,10 +6,17 @@ select is_empty(
   $$select name from our_functions where has_function_privilege('anon', oid, 'execute')$$,
   'anon executes no function');
 select results_eq(
-  $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')$$,
-  $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'), ('fn_preview_target(jsonb,integer,uuid)'),
-    ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)'), ('fn_explain_command(uuid)')$$,
-  'signed-in users preview schedules and targets, set configurations, ask for stories, and execute nothing else of the API');
+  $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')
+    order by name$$,
+  $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'),
+    ('fn_cancel_commands(jsonb,uuid,text,uuid,boolean)'), ('fn_count_commands(timestamp with time zone)'),
+    ('fn_explain_command(uuid)'), ('fn_fleet_overview(double precision,integer)'),
+    ('fn_preview_schedule(text,text,timestamp with time zone,integer)'),
+    ('fn_preview_target(jsonb,integer,uuid)'),
+    ('fn_queue_for_target(uuid,jsonb,text,jsonb,integer,timestamp with time zone,timestamp with time zone,uuid)'),
+    ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)'),
+    ('fn_set_device_schedule(uuid,text)'), ('fn_set_site_schedule(uuid,text,text)')$$,
+  'signed-in users preview, count, queue, cancel, set and ask for stories, and execute nothing else of the API');
 select is_empty(
   $$select name from our_functions where has_function_privilege('public', oid, 'execute')$$,
   'public executes no function');

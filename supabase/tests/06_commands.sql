@@ -82,7 +82,7 @@ from (values
   ('pending', '{sent, failed, expired, cancelled, acknowledged, rejected}'::text[]),
   ('sent', '{acknowledged, failed, rejected, expired, pending}'),
   ('failed', '{pending, sent, acknowledged, expired, cancelled, rejected}'),
-  ('acknowledged', '{}'),
+  ('acknowledged', '{failed}'),
   ('rejected', '{}'),
   ('expired', '{acknowledged}'),
   ('cancelled', '{}')

@@ -127,3 +127,10 @@ def test_a_check_of_a_database_names_the_extra_that_it_needs(run: Run) -> None:
 def test_every_command_has_its_help(run: Run, command: list[str]) -> None:
     finished = run(*command, "--help")
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_the_console_comes_along_whole(packages: Path) -> None:
+    def files(folder: Path) -> set[str]:
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert files(packages / "mqtt_service" / "console") == files(ROOT / "mqtt_service" / "console")
