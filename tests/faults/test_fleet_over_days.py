@@ -5,11 +5,14 @@ The database's clock is set ahead from one wake to the next. One device in twent
 
 import asyncio
 import hashlib
+import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,25 +23,26 @@ import pytest
 from mqtt_service.simulator.options import Answer
 from tests.faults.bench.clock import Clock, stack_with_clock
 from tests.faults.bench.drills import drill, report
-from tests.faults.bench.processes import WorkerProcess
+from tests.faults.bench.processes import ROOT, WorkerProcess
 from tests.faults.bench.rig import Bench, running_bench
 from tests.faults.bench.sleepers import Sleeper, make_sleeper, wake_all
 from tests.integration.worker.harness import COMPANY, PROGRAM, SITE, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-DEVICES = drill(short=40, long=2_000)
+DEVICES = drill(short=20, long=2_000)
 DAYS = 3
 WAKES_A_DAY = drill(short=1, long=2)
 A_MINUTE = drill(short=4, long=50)
 FEWEST_FAILURES = drill(short=4, long=20)
 
 _MANY = f"""
-insert into public.devices (device_mac, device_code, provisioning_status, is_active, company_id, program_id, site_id)
+insert into public.devices
+    (device_mac, device_code, provisioning_status, is_active, company_id, program_id, site_id)
 select upper(lpad(to_hex(n), 12, '0')), 'DAYS-' || n, 'active', true, '{COMPANY}', '{PROGRAM}', '{SITE}'
 from generate_series(1, %s) n
 returning device_id, device_mac, device_code
-"""  # noqa: S608 - ids of the seed
+"""
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,39 @@ class Story:
         )
         return {row["state"]: row["count"] for row in rows}
 
+    async def waiting_devices(self, rollout_id: UUID, status: str) -> list[Sleeper]:
+        """The devices whose command of a rollout has this status, and is not verified."""
+        rows = await self.bench.database.all(
+            "select device_id from public.device_commands"
+            " where rollout_id = %s and status = %s and verified_at is null",
+            rollout_id, status,
+        )  # fmt: skip
+        waiting = {row["device_id"] for row in rows}
+        return [sleeper for sleeper in self.sleepers if sleeper.device_id in waiting]
+
+    async def ask(self, *words: str) -> str:
+        """What `mqtt-service` prints."""
+        env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), **self.bench.stack.env()}
+        asked = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "mqtt_service", *words, env=env, cwd=self.bench.directory,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await asked.communicate()
+        assert asked.returncode == 0, output.decode()
+        return output.decode()
+
     async def is_released(self, rollout_id: UUID) -> bool:
         """Whether what the minute allows is sent, and nothing waits to be."""
-        rollout, states = await self.rollout(rollout_id), await self.states(rollout_id)
-        done = rollout["minute_left"] == 0 or rollout["all_released"] or rollout["status"] != "running"
-        return done and bool(states) and "pending" not in states
+        rollout = await self.bench.database.one(
+            "select coalesce(next_release_at > clock_timestamp(), true) as released"
+            " from public.command_rollouts where rollout_id = %s",
+            rollout_id,
+        )
+        states = await self.states(rollout_id)
+        return bool(rollout["released"] and states) and "pending" not in states
 
     async def is_counted(self, rollout_id: UUID) -> bool:
-        """Whether each device that got something has an outcome, and the rollout's status follows from them."""
+        """Whether each device that got something has an outcome, from which the status follows."""
         states = await self.states(rollout_id)
         unseen = await self.bench.database.one(
             "select unseen from public.rollout_counts where rollout_id = %s", rollout_id
@@ -120,7 +149,7 @@ async def test_a_picture_at_each_wake_of_three_days_is_queued_once_for_each_devi
         )  # fmt: skip
         for number in range(DAYS * WAKES_A_DAY):
             await told.go_to_next_wake()
-            await eventually(lambda n=number: told.is_queued(n + 1), "the occurrence is queued", 60)
+            await eventually(partial(told.is_queued, number + 1), "the occurrence is queued", 60)
             waking = asyncio.create_task(wake_all(told.sleepers))
             if number == 1:
                 await kill_in_the_middle(one, told)
@@ -148,7 +177,7 @@ async def test_a_picture_at_each_wake_of_three_days_is_queued_once_for_each_devi
 async def test_a_bad_release_is_stopped_by_its_threshold_and_the_next_one_reaches_every_device_or_names_it(
     tmp_path: Path,
 ) -> None:
-    """Fails where a device that comes back with its old firmware counts as done, or the rate does not follow."""
+    """Fails where a device that comes back with its old firmware counts as done, or the rate is constant."""
     async with story(tmp_path) as told, told.bench.worker("one"), told.bench.worker("two"):
         for sleeper in told.sleepers:
             sleeper.rolls_back(True)
@@ -167,6 +196,12 @@ async def test_a_bad_release_is_stopped_by_its_threshold_and_the_next_one_reache
             " where rollout_devices.rollout_id = %s",
             good,
         )
+        verified = await tell(told, good, "succeeded")
+        failed = await tell(told, good, "failed")
+    assert "The device woke with the new version" in verified[0]
+    assert "the device came back with version 1.0.0, not 1.2.0" in failed[0].replace("\n", " ")
+    assert "update_firmware" in verified[1]
+    assert "update_firmware" in failed[1]
     assert reached["failed"] >= FEWEST_FAILURES
     assert sum(reached.values()) <= 3 * A_MINUTE, "it went on while devices came back with the old version"
     assert "succeeded" not in reached
@@ -191,7 +226,8 @@ async def test_a_configuration_that_changed_five_times_while_devices_slept_is_se
         await wake_all(told.sleepers)
         for interval in (10, 20, 30, 40, 50):
             await told.bench.database.all(
-                "update public.devices set desired_config = jsonb_build_object('interval', %s::int) where is_active",
+                "update public.devices set desired_config = jsonb_build_object('interval', %s::int)"
+                " where is_active",
                 interval,
             )
         told.clock.go_on(timedelta(hours=8))
@@ -221,7 +257,8 @@ async def roll_out(told: Story, version: str) -> UUID:
         )
         answer.raise_for_status()
     row = await told.bench.database.one(
-        "with release as (insert into public.firmware_releases (company_id, version, sha256, size_bytes, path)"
+        "with release as (insert into public.firmware_releases"
+        " (company_id, version, sha256, size_bytes, path)"
         " values (%s, %s, %s, %s, %s) returning release_id)"
         " insert into public.command_rollouts (company_id, name, target, command_type, release_id,"
         " rate_per_minute, growth_factor, failure_threshold, failure_minimum)"
@@ -238,12 +275,10 @@ async def advance(told: Story, rollout_id: UUID, *, until: str) -> int:
     """Let minutes pass, in each of which the devices wake that got something; returns how many it took."""
     for minute in range(1, 200):
         await eventually(lambda: told.is_released(rollout_id), "a minute's devices are released and sent", 60)
-        rows = await told.bench.database.all(
-            "select device_id from public.device_commands where rollout_id = %s and status = 'sent'",
-            rollout_id,
-        )
-        waking = {row["device_id"] for row in rows}
-        await wake_all(sleeper for sleeper in told.sleepers if sleeper.device_id in waking)
+        await wake_all(await told.waiting_devices(rollout_id, "sent"))
+        # A HELLO right after an answer says nothing of the firmware: it may have been sent before.
+        told.clock.go_on(timedelta(seconds=10))
+        await wake_all(await told.waiting_devices(rollout_id, "acknowledged"))
         await eventually(lambda: told.is_counted(rollout_id), "what became of them is counted", 60)
         if (await told.rollout(rollout_id))["status"] == until:
             return minute
@@ -251,16 +286,29 @@ async def advance(told: Story, rollout_id: UUID, *, until: str) -> int:
     raise AssertionError(f"it did not become {until}: {await told.rollout(rollout_id)}")
 
 
-async def kill_in_the_middle(worker: WorkerProcess, told: Story) -> None:
-    async def some_awake() -> bool:
-        return (
-            await told.bench.database.count("command_type = 'capture_image' and acknowledged_at is not null")
-            > 0
-        )
+async def tell(told: Story, rollout_id: UUID, state: str) -> tuple[str, str]:
+    """What `show` tells of one of a rollout's commands in this state, and `timeline` of its device."""
+    row = await told.bench.database.one(
+        "select command_id, device_code from public.rollout_devices join public.devices using (device_id)"
+        " where rollout_id = %s and state = %s order by device_id limit 1",
+        rollout_id, state,
+    )  # fmt: skip
+    story = await told.ask("show", str(row["command_id"]))
+    return story, await told.ask("timeline", row["device_code"], "--since", "30d")
 
-    await eventually(some_awake, "an answer")
+
+async def kill_in_the_middle(worker: WorkerProcess, told: Story) -> None:
+    """Kill it once a device has answered in this wake."""
+    answered = "command_type = 'capture_image' and acknowledged_at is not null"
+    before = await told.bench.database.count(answered)
+
+    async def another_has() -> bool:
+        return await told.bench.database.count(answered) > before
+
+    await eventually(another_has, "an answer")
     await worker.kill()
 
 
 async def all_ended(told: Story) -> bool:
+    """Whether no command waits for anything."""
     return not await told.bench.database.count("status in ('pending', 'sent') or due_at is not null")

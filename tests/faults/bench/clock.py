@@ -38,7 +38,7 @@ async def stack_with_clock() -> AsyncIterator[tuple[Stack, Clock]]:
     """A stack whose Postgres, and nothing else, goes by the clock."""
     require("libfaketime")
     directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)  # Postgres may run under another account
+    directory.chmod(0o755)  # noqa: ASYNC240 - at once; Postgres may run under another account
     try:
         clock = Clock(directory / "clock")
         clock.go_on(timedelta())
