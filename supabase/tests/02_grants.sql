@@ -11,7 +11,7 @@ select results_eq(
   $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'),
     ('fn_cancel_commands(jsonb,uuid,text,uuid,boolean)'), ('fn_count_commands(timestamp with time zone)'),
     ('fn_explain_command(uuid)'), ('fn_fleet_overview(double precision,integer)'),
-    ('fn_preview_schedule(text,text,timestamp with time zone,integer)'),
+    ('fn_preview_schedule(text,text,integer,timestamp with time zone)'),
     ('fn_preview_target(jsonb,integer,uuid)'),
     ('fn_queue_for_target(uuid,jsonb,text,jsonb,integer,timestamp with time zone,timestamp with time zone,uuid)'),
     ('fn_set_desired_config(jsonb,uuid,jsonb,uuid,boolean)'),
