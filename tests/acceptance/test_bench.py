@@ -37,10 +37,9 @@ MEASURES = {
         "insert to publish at 500 a second, p99 / 100 ms",
     ],
     "claims": [
-        "idle claim beside 500 finished / beside none",
-        "idle claim beside 500 for later / beside none",
-        "claim of 100 beside 500 finished / beside none",
-        "claim of 100 beside 500 for later / beside none",
+        f"{claim} beside {rows} / beside none"
+        for claim in ("idle claim", "claim of 100")
+        for rows in ("500 finished", "500 changes", "500 for later", "500 schedules, 5 rollouts")
     ],
 }
 

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from mqtt_service.devstack import stack as devstack
 from mqtt_service.devstack.migrations import apply_migrations
+from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.stack import running_stack
 from mqtt_service.migrations import supabase_folder
 from tests.faults.bench.drills import drill, report
@@ -44,6 +45,7 @@ async def older(tmp_path: Path) -> AsyncIterator[Bench]:
     shutil.copy(str(supabase_folder() / "seed.sql"), folder)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(devstack, "supabase_folder", lambda: folder)
+        patched.setattr(devstack, "EmbeddedPostgres", EmbeddedPostgres)  # a new cluster, not a prepared one
         async with running_stack(data_dir=None) as stack, running_bench(stack, tmp_path) as bench:
             yield bench
 

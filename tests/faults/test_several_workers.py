@@ -15,7 +15,7 @@ from tests.integration.worker.harness import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEVICES = 8
-ROUNDS = drill(3, 30)
+ROUNDS = drill(2, 30)
 LAG = 0.4
 SAY = {"command_ack": "acknowledged"}
 

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(dri
 
 DEVICES = drill(8, 200)
 WORKERS = 3
-SECONDS = drill(20.0, 1800.0)
+SECONDS = drill(12.0, 1800.0)
 BETWEEN_FAULTS = drill(4.0, 20.0)
 SLEEP = drill(4.0, 60.0)
 COMMANDS_PER_SECOND = drill(4, 10)
