@@ -216,7 +216,10 @@ declare
   v_device record;
 begin
   if new.release_id is null then
-    if not mqtt_private.fn_is_target_id(new.command_payload -> 'release_id') then return new; end if;
+    if new.command_type::text <> 'update_firmware' or not mqtt_private.fn_is_target_id(new.command_payload -> 'release_id')
+    then
+      return new;
+    end if;
     new.release_id := (new.command_payload ->> 'release_id')::uuid;
   end if;
   new.command_payload := coalesce(new.command_payload, '{}');
@@ -247,8 +250,9 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_find_release');
 
+-- Not by command_type: a project could no longer change that column's type.
 create or replace trigger mqtt_find_release before insert on public.device_commands
-  for each row when (new.release_id is not null or new.command_type::text = 'update_firmware')
+  for each row when (new.release_id is not null or new.command_payload ? 'release_id')
   execute function mqtt_private.fn_find_release();
 
 create or replace trigger mqtt_find_other_release before update of release_id on public.device_commands

@@ -205,6 +205,7 @@ declare
   v_fault mqtt_private.fault;
   v_error text;
 begin
+  if new.status is not distinct from old.status then return null; end if;
   if new.status::text in ('acknowledged', 'rejected') then
     v_taken := case new.status::text when 'acknowledged' then mqtt_private.fn_latest_keys(new, true) else '{}' end;
     v_answered := mqtt_private.fn_latest_keys(new, false);
@@ -242,6 +243,7 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_follow_config');
 
-create or replace trigger mqtt_follow_config after update of status on public.device_commands
-  for each row when (new.config_version is not null and new.status is distinct from old.status)
+-- It names columns of ours alone: a project can still change the type of its own.
+create or replace trigger mqtt_follow_config after update on public.device_commands
+  for each row when (new.config_version is not null)
   execute function mqtt_private.fn_follow_config();

@@ -195,22 +195,13 @@ end
 $$;
 call mqtt_private.grant_execute('mqtt_private.fn_record_late_word');
 
-do $$
-declare
-  v_column text;
-begin
-  for v_column in
-    select attname from pg_catalog.pg_attribute
-    where attrelid = 'public.device_commands'::regclass and attname in ('verified_at', 'done_after_cancel_at')
-      and not attisdropped
-  loop
-    execute format($sql$
-      create or replace trigger mqtt_record_%1$s after update on public.device_commands
-        for each row when (new.%1$I is not null and old.%1$I is null)
-        execute function mqtt_private.fn_record_late_word(%1$L)$sql$, v_column);
-  end loop;
-end
-$$;
+create or replace trigger mqtt_record_verified_at after update on public.device_commands
+  for each row when (new.verified_at is not null and old.verified_at is null)
+  execute function mqtt_private.fn_record_late_word('verified_at');
+
+create or replace trigger mqtt_record_done_after_cancel_at after update on public.device_commands
+  for each row when (new.done_after_cancel_at is not null and old.done_after_cancel_at is null)
+  execute function mqtt_private.fn_record_late_word('done_after_cancel_at');
 
 -- Wakes --------------------------------------------------------------------------------------------------------
 

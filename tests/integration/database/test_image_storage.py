@@ -17,7 +17,10 @@ COMPANY_B = "b0000000-0000-4000-8000-000000000001"
 VIEWER_A = "a0000000-0000-4000-8000-0000000000e1"
 
 BUCKET = "select public, file_size_limit, allowed_mime_types from storage.buckets where id = 'device-images'"
-POLICIES = "select policyname::text from pg_policies where schemaname = 'storage' order by 1"
+POLICIES = (
+    "select policyname::text from pg_policies"
+    " where schemaname = 'storage' and policyname !~ '_firmware$' order by 1"
+)
 
 
 def apply(connection: psycopg.Connection, *files: object) -> None:

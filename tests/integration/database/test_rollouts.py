@@ -187,9 +187,8 @@ def test_a_firmware_has_succeeded_when_it_is_verified(queue: Queue) -> None:
         "firmware_releases", "release_id", company_id=COMPANY, version="1.2.0", sha256="a" * 64, size_bytes=1,
         path=f"{COMPANY}/firmware.bin",
     )  # fmt: skip
-    rollout = start(queue, failure_minimum=1)
+    rollout = start(queue, failure_minimum=1, command_type="update_firmware", release_id=release)
     run(queue)
-    queue.connection.execute("update device_commands set release_id = %s", (release,))
     end(queue, "acknowledged", 2)
     run(queue)
     assert (progress(queue, rollout)["unverified"], progress(queue, rollout)["succeeded"]) == (2, 0)

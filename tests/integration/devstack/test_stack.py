@@ -115,7 +115,7 @@ async def test_the_env_file_holds_what_the_worker_and_clients_need(stack: Stack,
     assert dotenv_values(path) == stack.env()
     assert set(stack.env()) == {
         "SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_JWT_SECRET",
-        "SUPABASE_DB_URL", "MQTT_HOST", "MQTT_PORT", "MQTT_TLS",
+        "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_DB_URL", "MQTT_HOST", "MQTT_PORT", "MQTT_TLS",
     }  # fmt: skip
     settings = Settings(_env_file=path)
     assert (settings.supabase_url, settings.mqtt_port, settings.mqtt_tls) == (

@@ -64,7 +64,7 @@ def test_a_whole_site_is_queued_once_after_a_yes(run: Run, stack: Stack, databas
         (("selfie", "-d", DEVICE), "command_type 'selfie' is not known. Use capture_image"),
         (("send_image", "-d", DEVICE), 'Write e.g. {"image_name"'),
         (("ping", "-d", "nobody"), "no device has the id"),
-        (("ping", "-d", "DEVICE-ESP32S3-002"), "is not active (pending_mapping): map it"),
+        (("ping", "-d", "DEVICE-ESP32S3-002"), "): map it to a site first"),
         (("ping", "--site", "nowhere"), "no site has the id or name"),
         (("ping", DEVICE), "is not key=value"),
         (("ping",), "say for which devices"),

@@ -74,7 +74,7 @@ def test_a_window_holds_a_command_and_show_says_until_when(run: Run, database: D
     sent = run("send", "reboot", "--device", device, "--json")
     database.execute(CLAIM)
     command = sent.document["queued"][0]["command_id"]
-    assert "waits for a maintenance window, which opens at" in run("show", command).out
+    assert "A maintenance window holds it" in run("show", command).out
     assert run("window", "remove", added.document["window_id"][:13]).status == 0
     assert run("window", "list", "--json").document == []
     assert run("window", "remove", "nothing").status == 2

@@ -100,5 +100,5 @@ def test_the_tables_and_the_bucket_that_are_looked_for_are_those_that_the_files_
         "select schemaname || '.' || tablename from pg_publication_tables where pubname = %s", (PUBLICATION,)
     ).fetchall()
     assert {row[0] for row in published} == set(PUBLISHED)
-    buckets = database.execute("select id, allowed_mime_types from storage.buckets").fetchall()
-    assert buckets == [(BUCKET, [MEDIA_TYPE])]
+    buckets = database.execute("select id, allowed_mime_types from storage.buckets order by id").fetchall()
+    assert buckets == [(BUCKET, [MEDIA_TYPE]), ("firmware", None)]

@@ -99,7 +99,10 @@ async def test_a_token_that_does_not_hold_is_refused(storage: Storage) -> None:
 
 async def test_the_opaque_keys_stand_for_their_roles(storage: Storage) -> None:
     keys = storage.stack.keys
-    for key, buckets in ((keys.secret_key, ["device-images", "shown", "things"]), (keys.publishable_key, [])):
+    for key, buckets in (
+        (keys.secret_key, ["device-images", "firmware", "shown", "things"]),
+        (keys.publishable_key, []),
+    ):
         headers = {"apikey": key}
         shown = await storage.request("GET", "/bucket", key=key, headers=headers)
         assert [bucket["id"] for bucket in shown.json()] == buckets

@@ -17,7 +17,13 @@ async def test_a_bucket_is_made_changed_shown_emptied_and_deleted(storage: Stora
     await buckets.update_bucket("new", {"public": True, "allowed_mime_types": ["image/png"]})
     bucket = await buckets.get_bucket("new")
     assert (bucket.public, bucket.file_size_limit, bucket.allowed_mime_types) == (True, 100, ["image/png"])
-    assert [each.id for each in await buckets.list_buckets()] == ["device-images", "new", "shown", "things"]
+    assert [each.id for each in await buckets.list_buckets()] == [
+        "device-images",
+        "firmware",
+        "new",
+        "shown",
+        "things",
+    ]
     await buckets.from_("new").upload("a.png", b"x", {"content-type": "image/png"})
     with pytest.raises(StorageApiError) as refused:
         await buckets.delete_bucket("new")
