@@ -82,7 +82,7 @@ def simulate(  # noqa: PLR0913 - each is an option of the command line
     wakes: Annotated[int, _fleet_option("How often each device wakes; 0: until stopped.", 0)] = 1,
     sleep: Annotated[float, _fleet_option("Seconds between two wakes.", 0)] = 1.0,
     pictures: Annotated[int, _fleet_option("Pictures that each device takes before a wake.", 0)] = 1,
-    picture_bytes: Annotated[int, _fleet_option("Size of a picture.", 4)] = 70_000,
+    picture_bytes: Annotated[int, _fleet_option("Size of a picture.", 400)] = 70_000,
     chunk_bytes: Annotated[int, _fleet_option("Size of a chunk.", 1)] = 1024,
     encoding: Annotated[ChunkEncoding | None, _fleet_option("Encoding of chunks. Default: both.")] = None,
     qos: Annotated[int, _fleet_option("QoS of metadata and chunks.", 0, 1)] = 1,

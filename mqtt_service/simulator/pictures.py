@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any, Literal
 
+from mqtt_service.simulator.scenes import photograph
+
 Encoding = Literal["base64", "array"]
 Spelling = Literal["spec", "field", "older"]
 
 ENCODINGS: tuple[Encoding, ...] = ("base64", "array")
 SPELLINGS: tuple[Spelling, ...] = ("spec", "field", "older")
 
-_START = b"\xff\xd8"
-_END = b"\xff\xd9"
 _CLOCK_UNSET = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,15 +56,15 @@ class PictureFormat:
 
 
 def take_picture(name: str, size: int, captured_at: datetime | None, rng: Random) -> Picture:
-    """Return a picture of `size` bytes, at least 4: noise between the marks of a JPEG."""
-    noise = rng.randbytes(size - len(_START) - len(_END))
+    """Return a picture of `size` bytes, at least `scenes.LEAST_BYTES`: a JPEG that can be looked at."""
+    data = photograph(size, rng)
     readings = {
         "temperature": round(rng.uniform(15, 30), 1),
         "humidity": round(rng.uniform(30, 90), 1),
         "pressure": round(rng.uniform(980, 1040), 1),
         "gas_resistance": round(rng.uniform(5, 50), 1),
     }
-    return Picture(name, _START + noise + _END, captured_at, readings)
+    return Picture(name, data, captured_at, readings)
 
 
 def chunk_ids(picture: Picture, form: PictureFormat) -> range:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from mqtt_service.protocol.whole_picture import whole_picture
 from mqtt_service.simulator.pictures import (
     ENCODINGS,
     Encoding,
+    Picture,
     PictureFormat,
     Spelling,
     chunk_document,
@@ -17,21 +19,21 @@ from mqtt_service.simulator.pictures import (
     metadata_document,
     take_picture,
 )
+from mqtt_service.simulator.scenes import LEAST_BYTES
 
 NOON = datetime(2025, 12, 1, 12, 0, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("size", [4, 5, 1000])
-def test_a_picture_is_as_large_as_asked_for_between_the_marks_of_a_jpeg(size: int) -> None:
+@pytest.mark.parametrize("size", [LEAST_BYTES, 1000, 70_000])
+def test_a_picture_is_a_whole_jpeg_as_large_as_asked_for(size: int) -> None:
     data = take_picture("a.jpg", size, NOON, Random(1)).data
-    assert len(data) == size
-    assert data.startswith(b"\xff\xd8")
-    assert data.endswith(b"\xff\xd9")
+    assert whole_picture(data, size, size) == data
 
 
 def test_a_picture_follows_from_the_seed() -> None:
-    assert take_picture("a.jpg", 99, NOON, Random(1)) == take_picture("a.jpg", 99, NOON, Random(1))
-    assert take_picture("a.jpg", 99, NOON, Random(1)).data != take_picture("a.jpg", 99, NOON, Random(2)).data
+    one, same, other = (take_picture("a.jpg", 999, NOON, Random(seed)) for seed in (1, 1, 2))
+    assert one == same
+    assert one.data != other.data
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_a_picture_follows_from_the_seed() -> None:
 def test_chunks_are_counted_from_where_the_firmware_counts(
     size: int, first: int, expected: list[int]
 ) -> None:
-    picture = take_picture("a.jpg", size, NOON, Random(1))
+    picture = Picture("a.jpg", bytes(size), NOON, {})
     assert list(chunk_ids(picture, PictureFormat(100, first_chunk=first))) == expected
 
 
