@@ -11,7 +11,7 @@ const SINCE_MS = { '1h': 3600e3, '24h': 86400e3, '7d': 7 * 86400e3, '30d': 30 * 
 /** How far back the filter can look, as people say it. */
 export const SINCE = { '1h': 'the last hour', '24h': 'the last day', '7d': 'the last week', '30d': 'the last 30 days' };
 
-/** The filters of the address that are understood: status, type, device, site, company, since, from, to, who, q. */
+/** The filters of the address that are understood; `to` is the moment before which, `from` the one from which on. */
 export const FILTERS = ['status', 'type', 'device', 'site', 'company', 'since', 'from', 'to', 'who', 'q'];
 
 /** The source of a list for `usePages`. @param {URLSearchParams} params */
@@ -42,7 +42,7 @@ function filtered(params, after) {
   if (value('company')) query = query.eq('devices.company_id', value('company'));
   if (SINCE_MS[value('since')]) query = query.gte('issued_at', new Date(Date.now() - SINCE_MS[value('since')]).toISOString());
   if (isDay(value('from'))) query = query.gte('issued_at', new Date(value('from')).toISOString());
-  if (isDay(value('to'))) query = query.lte('issued_at', new Date(value('to')).toISOString());
+  if (isDay(value('to'))) query = query.lt('issued_at', new Date(value('to')).toISOString());
   if (value('who') === 'me') query = query.eq('created_by_user_id', session.get().user.id);
   if (value('who') === 'people') query = query.not('created_by_user_id', 'is', null);
   if (value('who') === 'machines') query = query.is('created_by_user_id', null);

@@ -35,6 +35,13 @@ export function fullTime(iso, zone) {
   return format(zone, { ...DAY, ...CLOCK, second: '2-digit', timeZoneName: 'short' }).format(new Date(iso));
 }
 
+/** 'Fri 27 Nov', with the year where it is another: the zone's day. */
+export function dayName(iso, zone, now = Date.now()) {
+  const year = (at) => format(zone, { year: 'numeric' }).format(at);
+  const at = new Date(iso);
+  return format(zone, { weekday: 'short', day: 'numeric', month: 'short', ...(year(at) !== year(now) && { year: 'numeric' }) }).format(at).replace(',', '');
+}
+
 /** '2026-11-27 13:03:11 UTC', for the hover. */
 export function utc(iso) {
   return iso ? `${new Date(iso).toISOString().slice(0, 19).replace('T', ' ')} UTC` : '';

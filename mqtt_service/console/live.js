@@ -34,8 +34,15 @@ export function onChange(tables, look, pause = 0) {
 
 /** Looks at everything again now: after an action, or when the project answers again. */
 export function lookNow() {
+  lookAt([...listeners]);
+}
+
+function lookAt(some) {
   lastLook = Date.now();
-  for (const listener of [...listeners]) listener.look();
+  for (const listener of some) {
+    listener.at = lastLook;
+    listener.look();
+  }
 }
 
 /** Starts to listen as the signed-in user. */
@@ -50,7 +57,7 @@ export function startLive(supabase) {
 function tick() {
   if (document.hidden || !client) return;
   const every = how.get() === 'realtime' && reachable.get() ? CHECK_MS : POLL_MS;
-  if (Date.now() - lastLook >= every) lookNow();
+  if (Date.now() - lastLook >= every) lookAt([...listeners].filter((listener) => Date.now() - listener.at >= listener.pause));
 }
 
 function join() {

@@ -70,7 +70,7 @@ function Facts({ command, zone }) {
   const site = session.get().sites.get(device.site_id);
   const time = (at) => html`<${Time} at=${at} zone=${zone} as="both" />`;
   return html`<dl class="facts">
-    <dt>Device</dt><dd><a href=${link('commands', { device: device.device_id })}>${deviceName(device)}</a>${!device.is_active && html` <span class="pill warn">! not active</span>`}</dd>
+    <dt>Device</dt><dd><a href=${link(`devices/${device.device_id}`)}>${deviceName(device)}</a>${!device.is_active && html` <span class="pill warn">! not active</span>`}</dd>
     <dt>Site</dt><dd>${site ? `${cut(site.name)} (${site.timezone})` : '—'}</dd>
     <dt>Next wake</dt><dd>${time(device.next_wake_at)}</dd>
     <dt>Queued</dt><dd>${time(command.issued_at)}</dd>

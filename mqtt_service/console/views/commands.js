@@ -5,11 +5,12 @@ import { answer } from '../api.js';
 import { cancelCommands, repeatCommands, retryCommands } from '../command_actions.js';
 import { commandSource, FILTERS, SINCE } from '../command_rows.js';
 import { mayCancel, mayRepeat, mayRetry, StatusPill, STATUSES, TYPES } from '../components/command_words.js';
+import { DeviceChip } from '../components/device_chip.js';
 import { usePages } from '../components/pages.js';
 import { Empty, Failed, Loading } from '../components/states.js';
 import { Table } from '../components/table.js';
 import { Time } from '../components/time.js';
-import { count, cut, deviceName, plural, span } from '../format.js';
+import { clock, count, cut, deviceName, plural, span } from '../format.js';
 import { useQuery } from '../query.js';
 import { go, link, setParams } from '../route.js';
 import { mayOperate, project, session, zoneOf } from '../session.js';
@@ -87,6 +88,7 @@ function Filters({ params }) {
     ${select('since', 'Time', 'any time', Object.entries(SINCE))}
     ${select('who', 'Who queued it', 'by anybody', [['me', 'by me'], ['people', 'by people'], ['machines', 'by schedules and back ends']])}
     ${params.get('device') && html`<${DeviceChip} id=${params.get('device')} />`}
+    ${(params.get('from') || params.get('to')) && html`<${TimeChip} from=${params.get('from')} to=${params.get('to')} zone=${zoneOf(params.get('site'))} />`}
     ${used && html`<a class="button" href=${link('commands')}>Clear</a>`}
   </div>`;
 }
@@ -114,9 +116,9 @@ function Search({ sought }) {
     onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />`;
 }
 
-function DeviceChip({ id }) {
-  const device = useQuery(id, () => answer(project().from('devices').select('device_name, device_code, device_mac').eq('device_id', id).maybeSingle()));
-  return html`<button onClick=${() => setParams({ device: '' })} title="Show every device">${device.data ? deviceName(device.data) : 'one device'} ×</button>`;
+function TimeChip({ from, to, zone }) {
+  const at = (words, iso) => (Date.parse(iso) ? `${words} ${clock(iso, zone)}` : '');
+  return html`<button onClick=${() => setParams({ from: '', to: '' })} title="Show any time">${[at('from', from), at('to', to)].filter(Boolean).join(' ') || 'some time'} ×</button>`;
 }
 
 function Selection({ rows, onClear }) {

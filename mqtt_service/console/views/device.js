@@ -143,7 +143,8 @@ async function askStory(id, span, end) {
 }
 
 function Charts({ story, zone, width }) {
-  const charts = useMemo(() => READINGS.map(([column, name, unit, digits]) => ({ column, name, unit, digits,
+  const charts = useMemo(() => READINGS.map(([column, name, unit, digits]) => ({ column, name,
+    say: (value) => `${value.toFixed(digits)} ${unit}`, tick: (value) => value.toFixed(Math.min(digits, 2)),
     points: story.readings.filter((row) => row[column] !== null).map((row) => [Date.parse(row.captured_at), Number(row[column])]) }))
     .filter((chart) => chart.points.length), [story]);
   if (!charts.length) return html`<p class="hint none-yet">No readings in this time. They come with pictures, or on their own, when the device wakes.</p>`;

@@ -5,4 +5,5 @@ export const VIEWS = [
   { path: 'now', title: 'Now', load: () => import('./now.js') },
   { path: 'commands', title: 'Commands', load: () => import('./commands.js') },
   { path: 'devices', title: 'Devices', load: () => import('./devices.js') },
+  { path: 'numbers', title: 'Numbers', key: 'u', load: () => import('./numbers.js') },
 ];

@@ -58,14 +58,13 @@ function Tiles({ data }) {
       link('commands', { status: 'pending' })],
     ['Answered', minute.acknowledged, `in the last minute; ${count(hour.acknowledged)} in the hour`, link('commands', { status: 'acknowledged' })],
     ['Lost', hour.lost, `of ${count(hour.issued)} queued in the hour`, link('commands', { status: 'lost' }), hour.lost ? 'bad' : ''],
-    ['Awake', data.awake, `of ${plural(data.active, 'active device')}`],
-    ['Overdue', data.overdue, 'later than their wake by 10 min', undefined, data.overdue ? 'warn' : ''],
-    ['Low battery', data.low, `below ${LOW_BATTERY} V`, undefined, data.low ? 'warn' : ''],
+    ['Awake', data.awake, `of ${plural(data.active, 'active device')}`, link('devices', { sort: 'last', order: 'down' })],
+    ['Overdue', data.overdue, 'later than their wake by 10 min', link('devices', { state: 'overdue' }), data.overdue ? 'warn' : ''],
+    ['Low battery', data.low, `below ${LOW_BATTERY} V`, link('devices', { battery: 'low' }), data.low ? 'warn' : ''],
   ];
   return html`<section class="tiles" aria-label="At a glance">${tiles.map(([name, value, more, address, tone]) => {
     const inside = html`<span class="name">${name}</span><span class="value">${count(value)}</span><span class="more">${more}</span>`;
-    return address ? html`<a key=${name} class=${`tile ${tone ?? ''}`} href=${address}>${inside}</a>`
-      : html`<div key=${name} class=${`tile ${tone ?? ''}`}>${inside}</div>`;
+    return html`<a key=${name} class=${`tile ${tone ?? ''}`} href=${address}>${inside}</a>`;
   })}</section>`;
 }
 
@@ -113,7 +112,7 @@ function Slowest({ devices }) {
   if (!devices.length) return null;
   return html`<section class="panel"><header><h2>Slowest to answer</h2><span class="hint">median of an hour</span></header>
     <table class="plain"><tbody>${devices.map((device) => html`<tr key=${device.device_id}>
-      <td><a href=${link('commands', { device: device.device_id })}>${cut(device.device_code, 32)}</a></td>
+      <td><a href=${link(`devices/${device.device_id}`)}>${cut(device.device_code, 32)}</a></td>
       <td class="number">${span(device.median_seconds)}</td></tr>`)}</tbody></table></section>`;
 }
 
@@ -132,7 +131,7 @@ async function askFeed() {
   const supabase = project();
   const [commands, devices] = await Promise.all([
     answer(supabase.from('device_commands')
-      .select('command_id, command_type, status, issued_at, delivered_at, acknowledged_at, devices!inner(device_code, device_name, site_id)')
+      .select('command_id, device_id, command_type, status, issued_at, delivered_at, acknowledged_at, devices!inner(device_code, device_name, site_id)')
       .order('issued_at', { ascending: false }).order('command_id', { ascending: false }).limit(FEED_LENGTH)),
     answer(supabase.from('devices').select('device_id, device_code, device_name, site_id, last_wake_at, battery_voltage')
       .not('last_wake_at', 'is', null).order('last_wake_at', { ascending: false }).limit(FEED_LENGTH)),
@@ -140,11 +139,11 @@ async function askFeed() {
   const events = [
     ...commands.map((row) => ({
       key: row.command_id, site: row.devices.site_id, at: row.acknowledged_at ?? row.delivered_at ?? row.issued_at,
-      what: html`<a href=${link(`commands/${row.command_id}`)}>${TYPES[row.command_type] ?? cut(row.command_type, 30)}</a> · ${deviceName(row.devices)}`,
+      what: html`<a href=${link(`commands/${row.command_id}`)}>${TYPES[row.command_type] ?? cut(row.command_type, 30)}</a> · <a href=${link(`devices/${row.device_id}`)}>${deviceName(row.devices)}</a>`,
       sign: html`<${StatusPill} status=${row.status} />`,
     })),
     ...devices.map((row) => ({
-      key: row.device_id, site: row.site_id, at: row.last_wake_at, what: html`${deviceName(row)} woke`,
+      key: row.device_id, site: row.site_id, at: row.last_wake_at, what: html`<a href=${link(`devices/${row.device_id}`)}>${deviceName(row)}</a> woke`,
       sign: row.battery_voltage === null ? '' : html`<span class="hint">${Number(row.battery_voltage).toFixed(2)} V</span>`,
     })),
   ];
