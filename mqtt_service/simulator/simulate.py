@@ -13,6 +13,7 @@ from rich.markup import escape
 from mqtt_service.devstack.signals import run_until_signal
 from mqtt_service.errors import ServiceError
 from mqtt_service.simulator.access import Access
+from mqtt_service.simulator.camera import CameraOptions
 from mqtt_service.simulator.device import (
     ACK_FORMS,
     DeviceOptions,
@@ -25,6 +26,7 @@ from mqtt_service.simulator.device import (
 SEEDED = ("AA:BB:CC:DD:EE:FF", "AA:BB:CC:DD:EE:02", "BB:BB:CC:DD:EE:01")
 
 _NO_ACCESS_CONTROL = Access()
+_PICTURE_BYTES = 24_000
 
 
 def run_simulate(
@@ -39,8 +41,8 @@ def run_simulate(
 ) -> int:
     """Run devices that stay awake and print what each gets, for `seconds` (0: until a signal).
 
-    `device_ids` are as on the topics. They acknowledge in the three forms in turn, and say how far they are
-    with a firmware. Returns 0, or 1 if there is no broker.
+    `device_ids` are as on the topics. They acknowledge in the three forms in turn, say how far they are with
+    a firmware, and take a picture when they are told to. Returns 0, or 1 if there is no broker.
     """
     device_of = partial(SimulatedDevice, host=host, port=port, access=access)
     options = [
@@ -50,6 +52,7 @@ def run_simulate(
             ACK_FORMS[number % len(ACK_FORMS)],
             reports={"update_firmware": (25, 50, 75)},
             think_seconds=(0.1, 0.5),
+            camera=CameraOptions(_PICTURE_BYTES),
         )
         for number, name in enumerate(device_ids)
     ]
