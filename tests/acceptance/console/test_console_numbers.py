@@ -16,7 +16,7 @@ SITE = "a0000000-0000-4000-8000-000000000021"
 
 
 @pytest.fixture
-def _counted(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
+def counted(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
     """Of today and each of two days before: three pings, answered after 2 s, and one reboot that expired."""
     database.execute("delete from device_commands")
     with database.transaction():
@@ -41,7 +41,7 @@ def value_of(page: Page, name: str) -> str:
     return tile.locator(".value").inner_text()
 
 
-@pytest.mark.usefixtures("_counted")
+@pytest.mark.usefixtures("counted")
 def test_each_number_leads_to_the_commands_that_it_counts(open_page: OpenPage) -> None:
     page = open_page("viewer.a", "#/numbers")
     expect(page.get_by_role("region", name="In all")).to_be_visible()
@@ -64,7 +64,7 @@ def test_each_number_leads_to_the_commands_that_it_counts(open_page: OpenPage) -
     expect(page.get_by_title("Show any time")).to_have_count(0)
 
 
-@pytest.mark.usefixtures("_counted")
+@pytest.mark.usefixtures("counted")
 def test_filters_stay_in_the_address_and_nothing_says_what_to_do(open_page: OpenPage) -> None:
     page = open_page("viewer.a", f"#/numbers?type=reboot&site={SITE}&span=30d")
     expect(page.get_by_role("region", name="By type", exact=True).get_by_role("row")).to_have_count(2)
@@ -78,13 +78,13 @@ def test_filters_stay_in_the_address_and_nothing_says_what_to_do(open_page: Open
     expect(page.get_by_role("region", name="By type", exact=True)).to_contain_text("Ping")
 
 
-@pytest.mark.usefixtures("_counted")
-def test_the_numbers_of_another_company_are_not_counted(open_page: OpenPage) -> None:
+@pytest.mark.usefixtures("counted")
+def test_the_numbers_of_another_company_are_notcounted(open_page: OpenPage) -> None:
     page = open_page("admin.b", "#/numbers")
     expect(page.get_by_role("heading", name="No commands in this time")).to_be_visible()
 
 
-@pytest.mark.usefixtures("_counted")
+@pytest.mark.usefixtures("counted")
 @needs("axe-core")
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing_on_numbers(open_page: OpenPage, scheme: str, width: int) -> None:
