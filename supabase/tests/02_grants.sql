@@ -9,7 +9,8 @@ select results_eq(
   $$select name from our_functions where schema = 'public' and has_function_privilege('authenticated', oid, 'execute')
     order by name$$,
   $$values ('fn_calculate_next_wake(text,timestamp with time zone,text)'),
-    ('fn_cancel_commands(jsonb,uuid,text,uuid,boolean)'), ('fn_count_commands(timestamp with time zone)'),
+    ('fn_cancel_commands(jsonb,uuid,text,uuid,boolean)'),
+    ('fn_command_numbers(integer,text,text,uuid,uuid,uuid)'), ('fn_count_commands(timestamp with time zone)'),
     ('fn_explain_command(uuid)'), ('fn_fleet_overview(double precision,integer)'),
     ('fn_preview_schedule(text,text,integer,timestamp with time zone)'),
     ('fn_preview_target(jsonb,integer,uuid)'),

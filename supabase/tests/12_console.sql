@@ -1,6 +1,6 @@
 -- What the console asks: members count and queue within their company alone, viewers queue nothing, anon asks nothing.
 \ir include/setup.psql
-select plan(14);
+select plan(16);
 
 insert into device_commands (device_id, command_type) values
   ('a0000000-0000-4000-8000-000000000031', 'ping'), ('b0000000-0000-4000-8000-000000000031', 'ping');
@@ -10,6 +10,7 @@ insert into mqtt_private.visits (device_id, lease_worker, lease_until, began_at)
 
 select pg_temp.become('viewer.a');
 select is(fn_count_commands(now() - interval '1 day'), '{"pending": 1}', 'a viewer counts her company''s commands');
+select is((select commands from fn_command_numbers() where dimension = 'all'), 1::bigint, '… by day, type and site too');
 select is((fn_fleet_overview() ->> 'awake')::int, 0, '… and sees no visit of B');
 select is((fn_fleet_overview() -> 'depth' ->> 'due')::int, 1, '… what is due in her company');
 select results_eq('select client_id, version from mqtt_workers', $$values ('w', '0.1.0')$$, '… and that workers run');
@@ -36,6 +37,7 @@ select is(fn_count_commands(now() - interval '1 day'), '{"pending": 1}', '… an
 
 select pg_temp.become_role('anon');
 select throws_ok('select fn_count_commands(now())', '42501', null, 'anon counts nothing');
+select throws_ok('select fn_command_numbers()', '42501', null, '… neither by day');
 
 select * from finish();
 rollback;
