@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import httpx
 import psycopg
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,7 +27,9 @@ from tests.acceptance.console.made_up_fleet import add_fleet, device_id
 from tests.acceptance.processes import dev_stack, running, worker
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-SIZE = {"width": 1120, "height": 680}
+SIZE = ViewportSize(width=1120, height=680)
+Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
 WHO = "admin.a"
 SEEDED = ("AA:BB:CC:DD:EE:FF", "BB:BB:CC:DD:EE:01")
 SHOWN = device_id(7)
@@ -123,7 +126,7 @@ def addresses(page: Page) -> dict[str, str]:
     return {path: path for path in paths} | WITHIN
 
 
-def take(browser: Browser, url: str, theme: str, wanted: list[str]) -> None:
+def take(browser: Browser, url: str, theme: Theme, wanted: list[str]) -> None:
     """Take the pictures in one theme."""
     page = browser.new_context(viewport=SIZE, color_scheme=theme, timezone_id="Europe/Berlin").new_page()
     page.goto(url)
@@ -153,6 +156,6 @@ def webp(browser: Browser, png: bytes) -> bytes:
 if __name__ == "__main__":
     with console() as (_, url), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        for theme in ("light", "dark"):
+        for theme in THEMES:
             take(browser, url, theme, sys.argv[1:])
         browser.close()

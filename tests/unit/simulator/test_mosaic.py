@@ -88,8 +88,9 @@ def test_it_grows_to_any_size_and_stays_the_picture_it_was(added: int) -> None:
 
 
 def test_there_is_no_room_for_too_little() -> None:
+    drawn = mosaic(COLOURS)
     with pytest.raises(ValueError, match="no room"):
-        grown(mosaic(COLOURS), LEAST_BYTES, Random(1))
+        grown(drawn, len(drawn) + LEAST_ADDED - 1, Random(1))
 
 
 @pytest.mark.parametrize("size", [LEAST_BYTES, 1000, 5000])
