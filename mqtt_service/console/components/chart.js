@@ -43,9 +43,9 @@ export function Chart({ name, say, tick = say, sayAt, bounds = [-Infinity, Infin
   }, [points, from, until]);
   const values = data[1];
   const index = at === null || !points[at] ? points.length - 1 : at;
-  return html`<figure class="chart" role="img" aria-label=${`${name}: from ${say(Math.min(...values))} to ${say(Math.max(...values))}, at last ${say(values.at(-1))}`}>
+  return html`<figure class="chart">
     <figcaption><strong>${name}</strong> <span>${say(points[index][1])}</span> <span class="hint">${sayAt ? sayAt(points[index][0]) : clock(new Date(points[index][0]).toISOString(), zone)}</span></figcaption>
-    <div ref=${place}></div></figure>`;
+    <div ref=${place} role="img" aria-label=${`${name}: from ${say(Math.min(...values))} to ${say(Math.max(...values))}, at last ${say(values.at(-1))}`}></div></figure>`;
 }
 
 function options({ width, zone, tick, bounds, dated, colours, onCursor }) {

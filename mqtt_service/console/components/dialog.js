@@ -1,9 +1,10 @@
 // Dialogs: the browser's own, which keep the focus inside and close with Escape.
 
-import { html, useEffect, useRef } from '../vendor/preact-htm.js';
+import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js';
 import { makeStore, useStore } from '../store.js';
 
 const asked = makeStore(null);
+let number = 0; // of a dialog: a question may stand above another one
 
 /**
  * Asks before something is done.
@@ -32,16 +33,17 @@ export function Questions() {
 /** @param {{title: string, onClose: () => void, children: any, wide?: boolean}} props */
 export function Dialog({ title, onClose, children, wide }) {
   const element = useRef();
+  const [id] = useState(() => `dialog-title-${number += 1}`);
   useEffect(() => {
     const before = document.activeElement;
     element.current.showModal();
     return () => before?.focus?.();
   }, []);
-  return html`<dialog ref=${element} class=${wide ? 'wide' : ''} aria-labelledby="dialog-title"
+  return html`<dialog ref=${element} class=${wide ? 'wide' : ''} aria-labelledby=${id}
     onClose=${onClose}
     onClick=${(event) => event.target === element.current && onClose()}>
     <div class="dialog-body">
-      <header><h2 id="dialog-title">${title}</h2>
+      <header><h2 id=${id}>${title}</h2>
         <button class="quiet" aria-label="Close" onClick=${onClose}>×</button></header>
       ${children}
     </div>

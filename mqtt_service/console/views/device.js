@@ -1,6 +1,6 @@
 // One device: what it is, what happened to it on one axis, its pictures, its readings, and what can be done with it.
 
-import { html, useMemo, useState } from '../vendor/preact-htm.js';
+import { html, useEffect, useMemo, useState } from '../vendor/preact-htm.js';
 import { answer } from '../api.js';
 import { tagDevices, unmapDevice, untagDevice } from '../device_actions.js';
 import { askSuccess } from '../device_rows.js';
@@ -21,6 +21,8 @@ import { mayAdmin, mayOperate, project, session } from '../session.js';
 import { useNow } from '../store.js';
 
 const MOST_MOMENTS = 600;
+const AWAKE_MS = 2 * 60 * 1000; // after it was heard, or was to take a picture, pictures may come
+const LOOK_MS = 2000; // Realtime does not tell of pictures
 const MOST_READINGS = 2000;
 const READINGS = [['temperature', 'Temperature', '°C', 1], ['humidity', 'Humidity', '%', 1], ['pressure', 'Pressure', 'hPa', 1],
   ['gas_resistance', 'Gas', 'kΩ', 1], ['battery_voltage', 'Battery', 'V', 2], ['wifi_rssi', 'Signal', 'dBm', 0]];
@@ -52,6 +54,7 @@ function Page({ device, tags, success, commands, params, refresh }) {
   const [dialog, setDialog] = useState('');
   const close = () => { setDialog(''); refresh(); };
   const pictures = useQuery(`pictures ${device.device_id}`, () => askPictures(device.device_id), ['devices']);
+  useLooking(pictures.refresh, [device.last_seen_at, ...commands.map((command) => command.issued_at)]);
   const shown = pictures.data?.find((picture) => picture.image_id === params.get('picture') && picture.url);
   const open = (picture) => setParams({ picture: picture?.image_id ?? '' }, { replace: true });
   return html`
@@ -72,6 +75,17 @@ function Page({ device, tags, success, commands, params, refresh }) {
       </div>
     </div>
     ${shown && html`<${LightBox} picture=${shown} pictures=${pictures.data} zone=${zone} onOpen=${open} onClose=${() => open(null)} />`}`;
+}
+
+/** Looks again and again while one of these times was lately. */
+function useLooking(look, times) {
+  const now = useNow();
+  const lately = times.some((at) => at && now - Date.parse(at) < AWAKE_MS);
+  useEffect(() => {
+    if (!lately) return undefined;
+    const timer = setInterval(() => document.hidden || look(), LOOK_MS);
+    return () => clearInterval(timer);
+  }, [lately, look]);
 }
 
 function Head({ device, onDialog, refresh }) {
