@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.console.made_up_fleet import add_fleet, device_id, remove_fleet
+from tests.acceptance.console.test_console_small_screens import WIDTH, fits
 
 LONG = os.environ.get("MQTT_SERVICE_LONG_DRILLS") == "1"
 DEVICES, COMMANDS, SITES = (2000, 100_000, 20) if LONG else (200, 2000, 5)
@@ -80,6 +81,10 @@ def test_every_view_holds_a_large_fleet(open_page: Callable[..., Page]) -> None:
         assert box.locator("tr").count() < MOST_ROWS
     page.get_by_role("searchbox").fill("pond 2")
     expect(page.locator("td.name").first).to_contain_text("Pond 2")
+    page.set_viewport_size({"width": WIDTH, "height": 740})
+    for name, view in VIEWS.items():
+        page.evaluate(_TIME, list(view))
+        fits(page, name)
     report({"first paint": paint, **took, **{f"longest frame of {name}": ms for name, ms in frames.items()}})
 
 

@@ -17,7 +17,7 @@ _WIDER = """(width) => [...document.querySelectorAll('body *')]
 
 @pytest.fixture
 def command_id(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
-    """A command with a long name of its device and a long error."""
+    """A command with a long error, of a device with a long name, readings and a picture that failed."""
     name, error = "Gate of the north-western greenhouse " * 3, "no" * 200
     database.execute("update devices set device_name = %s where device_id = %s", [name, DEVICE_A])
     row = database.execute(
@@ -26,9 +26,19 @@ def command_id(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str
         [DEVICE_A, error],
     ).fetchone()
     assert row
+    database.execute(
+        "insert into device_telemetry (device_id, captured_at, temperature) "
+        "select %s, now() - n * interval '1 hour', 20 + n from generate_series(1, 5) n",
+        [DEVICE_A],
+    )
+    database.execute(
+        "insert into device_images (device_id, image_name, status, last_error) values (%s, %s, 'failed', %s)",
+        [DEVICE_A, "x" * 200, error],
+    )
     yield str(row[0])
     database.execute("update devices set device_name = null where device_id = %s", [DEVICE_A])
-    database.execute("delete from device_commands")
+    for table in ("device_telemetry", "device_images", "device_commands"):
+        database.execute(f"delete from {table}")  # type: ignore[arg-type]  # a constant
 
 
 def fits(page: Page, what: str) -> None:
@@ -37,8 +47,9 @@ def fits(page: Page, what: str) -> None:
     assert max(width, main) <= WIDTH, (what, width, main, page.evaluate(_WIDER, WIDTH))
 
 
-def test_every_view_fits(open_page: Callable[..., Page], command_id: str) -> None:
-    page = open_page("admin.a")
+@pytest.mark.parametrize("mobile", [False, True], ids=["narrow window", "telephone"])
+def test_every_view_fits(open_page: Callable[..., Page], command_id: str, mobile: bool) -> None:
+    page = open_page("admin.a", is_mobile=mobile)
     page.set_viewport_size({"width": WIDTH, "height": 740})
     links = page.get_by_role("navigation", name="Views").get_by_role("link").all()
     views = [link.get_attribute("href") for link in links]
