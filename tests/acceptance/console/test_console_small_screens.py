@@ -38,7 +38,7 @@ def command_id(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str
     yield str(row[0])
     database.execute("update devices set device_name = null where device_id = %s", [DEVICE_A])
     for table in ("device_telemetry", "device_images", "device_commands"):
-        database.execute(f"delete from {table}")  # type: ignore[arg-type]  # a constant
+        database.execute(f"delete from {table}")
 
 
 def fits(page: Page, what: str) -> None:
