@@ -141,6 +141,7 @@ def take(browser: Browser, url: str, theme: Theme, wanted: list[str]) -> None:
             page.wait_for_selector("main .steps")
         page.wait_for_selector("main .loading", state="detached")
         page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(600)  # numbers of rows in sight are asked for a moment later
         (IMAGES / f"console-{name}-{theme}.webp").write_bytes(webp(browser, page.screenshot()))
         print(f"console-{name}-{theme}.webp")
 
