@@ -86,7 +86,8 @@ function Filters({ params }) {
     ${companies.size > 1 && select('company', 'Company', 'every company', [...companies])}
     ${select('since', 'Time', 'any time', Object.entries(SINCE))}
     ${select('who', 'Who queued it', 'by anybody', [['me', 'by me'], ['people', 'by people'], ['machines', 'by schedules and back ends']])}
-    ${params.get('device') && html`<${DeviceChip} id=${params.get('device')} />`}
+    ${params.get('device') && html`<${Chip} name="device" id=${params.get('device')} words="one device" ask=${askDevice} />`}
+    ${params.get('schedule') && html`<${Chip} name="schedule" id=${params.get('schedule')} words="one schedule" ask=${askScheduleName} />`}
     ${used && html`<a class="button" href=${link('commands')}>Clear</a>`}
   </div>`;
 }
@@ -114,9 +115,20 @@ function Search({ sought }) {
     onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />`;
 }
 
-function DeviceChip({ id }) {
-  const device = useQuery(id, () => answer(project().from('devices').select('device_name, device_code, device_mac').eq('device_id', id).maybeSingle()));
-  return html`<button onClick=${() => setParams({ device: '' })} title="Show every device">${device.data ? deviceName(device.data) : 'one device'} ×</button>`;
+/** A filter that no field shows, by its name; a click removes it. */
+function Chip({ name, id, words, ask }) {
+  const found = useQuery(`${name} ${id}`, () => ask(id));
+  return html`<button onClick=${() => setParams({ [name]: '' })} title=${`Show every ${name}`}>${found.data ?? words} ×</button>`;
+}
+
+async function askDevice(id) {
+  const device = await answer(project().from('devices').select('device_name, device_code, device_mac').eq('device_id', id).maybeSingle());
+  return device && deviceName(device);
+}
+
+async function askScheduleName(id) {
+  const schedule = await answer(project().from('command_schedules').select('name').eq('schedule_id', id).maybeSingle());
+  return schedule && `of ${cut(schedule.name, 40)}`;
 }
 
 function Selection({ rows, onClear }) {

@@ -5,4 +5,5 @@ export const VIEWS = [
   { path: 'now', key: 'n', title: 'Now', load: () => import('./now.js') },
   { path: 'commands', key: 'c', title: 'Commands', load: () => import('./commands.js') },
   { path: 'devices', key: 'd', title: 'Devices', load: () => import('./devices.js') },
+  { path: 'schedules', key: 's', title: 'Schedules', load: () => import('./schedules.js') },
 ];
