@@ -21,6 +21,7 @@ export function CommandFields({ what, onChange }) {
 function TypeField({ value, onChange }) {
   const own = useQuery('types', () => answer(project().from('device_command_types').select('command_type, description').order('command_type')));
   const types = [...Object.entries(TYPES), ...(own.data ?? []).map((row) => [row.command_type, row.description || row.command_type])];
+  if (!types.some(([type]) => type === value)) types.push([value, value]);
   return html`<label class="field">Command <select value=${value} onChange=${(event) => onChange(event.target.value)}>
     ${types.map(([type, words]) => html`<option key=${type} value=${type} selected=${type === value}>${cut(words, 60)}</option>`)}</select></label>`;
 }

@@ -71,7 +71,7 @@ function Form({ row, before: asItWas }) {
 
   const submit = async (event) => {
     event.preventDefault();
-    if (!await agreed(columns, active)) return;
+    if (mattersToDevices(row, changes) && !await agreed(columns, active)) return;
     setState((now) => ({ ...now, busy: true, error: null }));
     try {
       if (row) await changeSchedule(row, changes);
@@ -103,7 +103,7 @@ function Form({ row, before: asItWas }) {
         <${CronPreview} cron=${fields.cron.trim() || (columns.target?.site ? plan.cron : '')} zone=${plan.zone} onCheck=${(good) => setState((now) => ({ ...now, good }))} />
         ${state.error && html`<p class="fault" role="alert">${state.error.message} ${state.error.todo}</p>`}
         <div class="buttons"><a class="button" href=${home}>Cancel</a>
-          <button class="primary" disabled=${!ready}>${state.busy ? 'Saving…' : row ? 'Save' : `Add for ${plural(active, 'device')}`}</button></div>
+          <button class="primary" disabled=${!ready}>${state.busy ? 'Saving…' : row ? 'Save' : reach.data ? `Add for ${plural(active, 'device')}` : 'Add'}</button></div>
       </div></section>
     </div></div>
   </form>`;
@@ -119,6 +119,11 @@ const withCron = (fields) => (hasWakes(fields.choice) || fields.cron !== '' ? fi
 
 function changesOf(columns, before) {
   return Object.fromEntries(Object.entries(columns).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name])));
+}
+
+/** Whether devices get anything else, or at other times, than before. */
+function mattersToDevices(row, changes) {
+  return !row || row.enabled && ['target', 'command_type', 'command_payload', 'cron', 'timezone'].some((name) => name in changes);
 }
 
 async function agreed(columns, active) {
