@@ -150,11 +150,13 @@ REDELIVERIES = Counter(
 QUEUED_COMMANDS = Gauge(
     "mqtt_service_queued_commands",
     "Commands in the database now, of all workers: due, scheduled, leased, retry (failed, tried again), "
-    "sent (without an answer yet). Each is counted up to 100000.",
+    "held (until a window opens), sent (without an answer yet). Each is counted up to 100000.",
     ["state"],
     registry=REGISTRY,
 )
-QUEUED = {state: QUEUED_COMMANDS.labels(state) for state in ("due", "scheduled", "leased", "retry", "sent")}
+QUEUED = {
+    state: QUEUED_COMMANDS.labels(state) for state in ("due", "scheduled", "leased", "retry", "held", "sent")
+}
 OLDEST_DUE = Gauge(
     "mqtt_service_oldest_due_command_seconds",
     "For how long the oldest command that is due has been so; 0: none is.",

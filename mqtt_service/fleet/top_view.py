@@ -81,6 +81,7 @@ def _queue(overview: Overview) -> Panel:
     table.add_row("sent, no answer", str(depth.sent))
     table.add_row("scheduled", str(depth.scheduled))
     table.add_row("to be retried", Text(str(depth.retrying), style="yellow" if depth.retrying else ""))
+    table.add_row("held by a window", str(depth.held))
     return Panel(table, title="Queue", expand=False)
 
 

@@ -85,6 +85,8 @@ def _brief_sent(command: CommandRow, now: datetime) -> str:
 def _brief_pending(command: CommandRow, now: datetime) -> str:
     if is_leased(command, now):
         return f"{command.lease_worker} is sending it"
+    if command.held_until is not None:
+        return f"its window opens {relative(command.held_until, now)}"
     if command.due_at is None:
         return ""
     if command.due_at > now:

@@ -122,10 +122,3 @@ call mqtt_private.grant_execute('public.fn_set_site_schedule(uuid, text, text)',
 
 comment on function public.fn_set_site_schedule(uuid, text, text) is
   'Changes when the devices of a site wake, from their next wake on; for admins of its company.';
-
--- The version of the newest of these files. Each later migration replaces this function with its own version.
-create or replace function mqtt_private.fn_schema_version() returns text
-language sql immutable parallel safe set search_path = '' as $$
-  select '20261128101303'
-$$;
-call mqtt_private.grant_execute('mqtt_private.fn_schema_version', 'service_role');

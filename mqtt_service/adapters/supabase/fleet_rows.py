@@ -160,12 +160,13 @@ class AssignmentRow:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many commands are where. `due`: to be claimed now. `leased`: a worker is sending it."""
+    """How many commands are where. `due`: to be claimed now. `leased`: being sent. `held`: by a window."""
 
     due: int
     leased: int
     scheduled: int
     retrying: int
+    held: int
     sent: int
     oldest_due_at: Moment | None = None
 

@@ -24,6 +24,7 @@ class QueueMeasures:
     scheduled: int
     leased: int
     retry: int
+    held: int
     sent: int
     oldest_due_seconds: float
 

@@ -54,7 +54,7 @@ function Tiles({ data }) {
     ['Due now', depth.due, depth.due ? `the oldest for ${span(Math.max(late, 0))}` : 'nothing waits',
       link('commands', { status: 'pending' }), late > LATE_S ? 'bad' : ''],
     ['On the way', depth.leased + depth.sent, `${count(depth.sent)} await an answer`, link('commands', { status: 'sent' })],
-    ['Later', depth.scheduled, depth.retrying ? `${count(depth.retrying)} to be retried` : 'at their time',
+    ['Later', depth.scheduled + depth.retrying + depth.held, later(depth),
       link('commands', { status: 'pending' })],
     ['Answered', minute.acknowledged, `in the last minute; ${count(hour.acknowledged)} in the hour`, link('commands', { status: 'acknowledged' })],
     ['Lost', hour.lost, `of ${count(hour.issued)} queued in the hour`, link('commands', { status: 'lost' }), hour.lost ? 'bad' : ''],
@@ -67,6 +67,12 @@ function Tiles({ data }) {
     return address ? html`<a key=${name} class=${`tile ${tone ?? ''}`} href=${address}>${inside}</a>`
       : html`<div key=${name} class=${`tile ${tone ?? ''}`}>${inside}</div>`;
   })}</section>`;
+}
+
+/** What the commands for later wait for: the rest wait for their time. */
+function later({ retrying, held }) {
+  const parts = [retrying && `${count(retrying)} to be retried`, held && `${count(held)} held by a window`].filter(Boolean);
+  return parts.join(', ') || 'at their time';
 }
 
 function ByStatus({ counts }) {

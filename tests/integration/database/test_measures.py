@@ -32,12 +32,13 @@ def test_commands_are_counted_by_what_they_wait_for(queue: Queue) -> None:
     queue.command(device, scheduled_for="2100-01-01", expires_at="2101-01-01")
     queue.command(device, status="failed", due_at="2100-01-01")
     queue.command(device, status="failed")
+    queue.change(queue.command(device), "due_at = null, held_until = now() + interval '1 hour'")
     queue.command(device, status="acknowledged")
     due = queue.command(device, issued_at="2020-01-01")
     assert len({sent, leased, due}) == 3
     measures = queue.call("fn_measure_queue")
     oldest = measures.pop("oldest_due_seconds")
-    assert measures == {"due": 1, "scheduled": 1, "leased": 1, "retry": 1, "sent": 1}
+    assert measures == {"due": 1, "scheduled": 1, "leased": 1, "retry": 1, "held": 1, "sent": 1}
     assert oldest > 86400
     assert queue.call("fn_measure_queue", p_most=0)["due"] == 0
 

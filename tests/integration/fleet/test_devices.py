@@ -75,6 +75,12 @@ def test_top_counts_what_waits_what_was_done_and_who_does_it(run: Run, database:
         ("rejected", None, None, None, None),
     ):
         database.execute(insert, (status, delivered, acknowledged, scheduled, due, codes[0]))
+    database.execute(insert, ("pending", None, None, None, None, codes[1]))
+    database.execute(
+        "update device_commands set due_at = null, held_until = now() + interval '1 hour'"
+        " where device_id = (select device_id from devices where device_code = %s)",
+        (codes[1],),
+    )
     database.execute(
         "insert into mqtt_private.worker_instances (client_id, worker) values ('web-1', 'web-1:1')"
     )
@@ -83,15 +89,10 @@ def test_top_counts_what_waits_what_was_done_and_who_does_it(run: Run, database:
     def grown(part: str, name: str) -> int:
         return int(after[part][name] - before[part][name])
 
-    assert [grown("depth", name) for name in ("due", "scheduled", "retrying", "sent", "leased")] == [
-        1,
-        1,
-        1,
-        1,
-        0,
-    ]
+    waiting = ("due", "scheduled", "retrying", "held", "sent", "leased")
+    assert [grown("depth", name) for name in waiting] == [1, 1, 1, 1, 1, 0]
     assert [grown("minute", name) for name in ("delivered", "acknowledged")] == [3, 1]
-    assert [grown("window", name) for name in ("issued", "delivered", "acknowledged", "lost")] == [7, 4, 2, 1]
+    assert [grown("window", name) for name in ("issued", "delivered", "acknowledged", "lost")] == [8, 4, 2, 1]
     assert after["slowest"][0]["device_code"] == codes[0]
     assert after["slowest"][0]["median_seconds"] > 40
     assert after["workers"][0]["worker"] == "web-1:1"

@@ -99,7 +99,7 @@ def test_a_wait_shows_each_command_of_a_few_and_of_many_those_that_are_lost() ->
 def overview(**changes: object) -> Overview:
     values: dict[str, object] = {
         "now": NOW,
-        "depth": Depth(12, 3, 4, 5, 6, ago(minutes=2)),
+        "depth": Depth(12, 3, 4, 5, 0, 6, ago(minutes=2)),
         "minute": Flow(60, 10, 9, 8, 0),
         "window": Flow(3600, 100, 90, 80, 7),
         "devices": 40,
