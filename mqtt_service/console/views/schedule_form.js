@@ -26,7 +26,7 @@ export function NewSchedule({ params }) {
   if (!mayOperate()) return html`<${NotYours} />`;
   const site = params.get('site') ?? '';
   const choice = { kind: site ? 'site' : 'device', device: params.get('device') ?? '', site };
-  return html`<${Form} before=${{ name: '', what: filledIn(params.get('type') ?? 'capture_image'), choice, cron: site ? '' : DEFAULT_CRON, timezone: '',
+  return html`<${Form} before=${{ name: '', what: filledIn(params.get('type') ?? 'capture_image'), choice, cron: site ? '' : DEFAULT_CRON, timezone: null,
     life: '', unit: 'hours', missed: 'run_once', priority: '0' }} />`;
 }
 
@@ -52,17 +52,18 @@ function fieldsOf(row) {
 
 function columnsOf({ name, what, choice, cron, timezone, life, unit, missed, priority }) {
   return { name: name.trim(), target: targetOf(choice), command_type: what.type, command_payload: payloadOf(what), cron: cron.trim() || null,
-    timezone: cron.trim() && timezone.trim() || null, validity: life ? `${life} ${unit}` : null, missed, priority: Number(priority) || 0 };
+    timezone: cron.trim() && timezone?.trim() || null, validity: life ? `${life} ${unit}` : null, missed, priority: Number(priority) || 0 };
 }
 
-/** @param {{row?: object, before: object}} props row: the one that is changed; before: its fields, once and for all */
+/** @param {{row?: object, before: object}} props row: the one that is changed; before: its fields, once and for all; timezone null: not written */
 function Form({ row, before: asItWas }) {
   const [before] = useState(asItWas);
   const [fields, setFields] = useState(before);
   const [state, setState] = useState({ busy: false, good: false, error: null, id: newId() });
-  const columns = columnsOf(fields);
+  const reach = useReach(targetOf(fields.choice), row?.company_id);
+  const timezone = fields.timezone ?? zoneFor(fields.choice, reach.data);
+  const columns = columnsOf({ ...fields, timezone });
   const plan = planOf(columns);
-  const reach = useReach(columns.target, row?.company_id);
   const active = reach.data?.active ?? 0;
   const changes = changesOf(columns, columnsOf(before));
   const ready = columns.target && reach.data && state.good && !state.busy && (!row || Object.keys(changes).length > 0);
@@ -93,7 +94,7 @@ function Form({ row, before: asItWas }) {
       <section class="panel"><header><h2>For whom</h2></header><div class="inside stack"><${TargetFields} choice=${fields.choice} onChange=${(choice) => setFields((now) => withCron({ ...now, choice }))} /></div></section>
       <section class="panel"><header><h2>When</h2></header><div class="inside stack">
         <${CronField} key=${hasWakes(fields.choice)} value=${fields.cron} onChange=${(cron) => set({ cron })} none=${hasWakes(fields.choice) ? 'at each wake of the site' : undefined} />
-        ${fields.cron.trim() && html`<${ZoneField} value=${fields.timezone} onChange=${(timezone) => set({ timezone })} none=${planOf({ target: columns.target }).zone} />`}
+        ${fields.cron.trim() && html`<${ZoneField} value=${timezone} onChange=${(zone) => set({ timezone: zone })} none=${planOf({ target: columns.target }).zone} />`}
         <${Options} fields=${fields} set=${set} /></div></section>
     </div>
     <div class="stack">
@@ -113,6 +114,9 @@ const says = (device) => html`<span class="hint">wakes</span> <${Time} at=${devi
 
 /** Whether what is chosen lies at a site, whose wakes it can go by. */
 const hasWakes = ({ kind, site, given }) => ({ site: true, target: Boolean(site), given: Boolean(given?.site) })[kind] ?? false;
+
+/** The zone of a new one that nobody has written: its devices', unless it follows from its site. '': it follows, or there is none. */
+const zoneFor = (choice, reach) => (targetOf(choice)?.site ? '' : zoneOf(reach?.devices[0]?.site_id) ?? '');
 
 /** Without a site there are no wakes to go by: then it needs a cron. */
 const withCron = (fields) => (hasWakes(fields.choice) || fields.cron !== '' ? fields : { ...fields, cron: DEFAULT_CRON });

@@ -1,4 +1,4 @@
-"""Recurring commands in the console: add one and watch it queue, change, pause, filter, roles, refusals, axe."""
+"""Recurring commands in the console: added, watched, changed, paused, filtered; roles, refusals, axe."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
+from psycopg.types.json import Jsonb
 
 from tests.acceptance.console.conftest import DEVICE_A, Console, access_token
 from tests.acceptance.console.test_console_access import violations
@@ -15,29 +16,33 @@ from tests.requirements import find_program, needs
 OpenPage = Callable[..., Page]
 Database = psycopg.Connection[tuple[object, ...]]
 COMPANY = "a0000000-0000-4000-8000-000000000001"
+SITE = "a0000000-0000-4000-8000-000000000021"
 WAKES = "a0000000-0000-4000-8000-0000000000c1"
+ROWS = [
+    ("at each wake", {"site": SITE}, "capture_image", None, None, "2 hours", True),
+    ("daily ping", {"devices": [DEVICE_A]}, "ping", "0 6 * * *", "Asia/Tokyo", None, True),
+    ("old restart", {"tags": ["greenhouse"]}, "reboot", "0 3 * * *", None, None, False),
+]
 
 
 @pytest.fixture(autouse=True)
 def schedules(database: Database) -> Iterator[None]:
     """A picture at each wake of Alder North, a ping by cron, and a paused restart; nothing afterwards."""
-    database.execute(
-        "insert into command_schedules "
-        "(schedule_id, company_id, name, target, command_type, cron, timezone, validity, enabled) "
-        "select id::uuid, %s, name, target::jsonb, type, cron, zone, validity::interval, enabled from (values "
-        "('a0000000-0000-4000-8000-0000000000c1', 'at each wake', "
-        "'{\"site\": \"a0000000-0000-4000-8000-000000000021\"}', "
-        "'capture_image', null, null, '2 hours', true), "
-        "('a0000000-0000-4000-8000-0000000000c2', 'daily ping', "
-        "'{\"devices\": [\"a0000000-0000-4000-8000-000000000031\"]}', 'ping', '0 6 * * *', 'Asia/Tokyo', null, true), "
-        "('a0000000-0000-4000-8000-0000000000c3', 'old restart', '{\"tags\": [\"greenhouse\"]}', "
-        "'reboot', '0 3 * * *', null, null, false)"
-        ") v (id, name, target, type, cron, zone, validity, enabled)",
-        [COMPANY],
-    )
+    for number, (name, target, *rest) in enumerate(ROWS, start=1):
+        database.execute(
+            "insert into command_schedules "
+            "(schedule_id, company_id, name, target, command_type, cron, timezone, validity, enabled) "
+            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [f"a0000000-0000-4000-8000-0000000000c{number}", COMPANY, name, Jsonb(target), *rest],
+        )
     yield
     database.execute("delete from command_schedules")
     database.execute("delete from device_commands")
+
+
+def runs(page: Page) -> Locator:
+    """The next times, as the page shows them."""
+    return page.get_by_role("list", name="The next runs").get_by_role("listitem")
 
 
 def test_a_new_schedule_queues_for_its_device_and_the_page_tells_it_without_a_reload(
@@ -49,7 +54,8 @@ def test_a_new_schedule_queues_for_its_device_and_the_page_tells_it_without_a_re
     page.get_by_role("combobox", name="Command").select_option(label="Ping")
     page.get_by_role("radio", name="DEVICE-ESP32S3-001").check()
     page.get_by_role("textbox", name="Cron minute").fill("* * * * *")
-    expect(page.get_by_role("list", name="The next runs").get_by_role("listitem")).to_have_count(10)
+    expect(runs(page)).to_have_count(10)
+    expect(runs(page).first).to_contain_text("CE")  # the zone of the device's site
     page.get_by_role("button", name="Add for 1 device").click()
     expect(page.get_by_role("heading", name="every minute")).to_be_visible()
     database.execute("update command_schedules set next_run_at = now() where name = 'every minute'")
@@ -82,7 +88,7 @@ def test_a_schedule_is_edited_paused_resumed_and_removed_after_a_question(
     open_page: OpenPage, database: Database
 ) -> None:
     page = open_page("operator.a", f"#/schedules/{WAKES}")
-    expect(page.get_by_role("list", name="The next runs").get_by_role("listitem").first).to_contain_text("CE")
+    expect(runs(page).first).to_contain_text("CE")
     page.get_by_role("link", name="Edit").click()
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
     page.get_by_role("textbox", name="Name").fill("pictures")
@@ -96,10 +102,10 @@ def test_a_schedule_is_edited_paused_resumed_and_removed_after_a_question(
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("active", exact=True)).to_be_visible()
     kept = database.execute(
-        "select target ->> 'site' is not null, cron, validity::text from command_schedules where schedule_id = %s",
+        "select target ->> 'site', cron, validity::text from command_schedules where schedule_id = %s",
         [WAKES],
     )
-    assert kept.fetchone() == (True, None, "01:30:00")
+    assert kept.fetchone() == (SITE, None, "01:30:00")
     page.get_by_role("button", name="Remove").click()
     expect(page.get_by_role("dialog")).to_contain_text("1 device gets no more of its commands")
     page.get_by_role("button", name="Remove it").click()
@@ -123,7 +129,7 @@ def test_the_list_is_filtered_by_its_address_searched_and_opened_by_keys(open_pa
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="daily ping")).to_be_visible()
-    expect(page.get_by_role("list", name="The next runs").get_by_role("listitem").first).to_contain_text("06:00")
+    expect(runs(page).first).to_contain_text("06:00")
 
 
 def api(console: Console, page: Page) -> httpx.Client:
