@@ -1,14 +1,15 @@
 // Recurring commands: the list with its filters; one of them and the form are views of their own.
 
-import { html, useMemo, useRef } from '../vendor/preact-htm.js';
+import { html, useMemo } from '../vendor/preact-htm.js';
 import { TYPES } from '../components/command_words.js';
+import { ChoiceFilter, SearchFilter } from '../components/filters.js';
 import { planOf, SchedulePill, stateOf, STATES, whenInWords } from '../components/schedule_words.js';
 import { Answer, Empty } from '../components/states.js';
 import { Table } from '../components/table.js';
 import { Time } from '../components/time.js';
 import { count, cut } from '../format.js';
 import { useQuery } from '../query.js';
-import { go, link, setParams } from '../route.js';
+import { go, link } from '../route.js';
 import { askSchedules } from '../schedule_rows.js';
 import { mayOperate, session } from '../session.js';
 import { useStore } from '../store.js';
@@ -84,21 +85,12 @@ function Tabs({ rows, params }) {
 
 function Filters({ rows, params, used }) {
   const { sites, companies } = useStore(session);
-  const timer = useRef();
-  const search = (event) => {
-    const text = event.target.value.trim();
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => setParams({ q: text }, { replace: true }), 120);
-  };
-  const select = (name, label, all, options) => html`<select aria-label=${label} value=${params.get(name) ?? ''} onChange=${(event) => setParams({ [name]: event.target.value })}>
-    <option value="">${all}</option>${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === params.get(name)}>${cut(text, 50)}</option>`)}</select>`;
   const types = [...new Map(rows.map((row) => [row.command_type, typeOf(row)]))];
   return html`<div class="filters" role="search">
-    <input type="search" data-search placeholder="Name, command or for whom  ( / )" aria-label="Search schedules" value=${params.get('q') ?? ''}
-      onInput=${search} onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />
-    ${select('type', 'Type', 'every type', types)}
-    ${select('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
-    ${companies.size > 1 && select('company', 'Company', 'every company', [...companies])}
+    <${SearchFilter} label="Search schedules" placeholder="Name, command or for whom" params=${params} />
+    <${ChoiceFilter} name="type" label="Type" all="every type" options=${types} params=${params} />
+    <${ChoiceFilter} name="site" label="Site" all="every site" options=${[...sites.values()].map((site) => [site.site_id, site.name])} params=${params} />
+    ${companies.size > 1 && html`<${ChoiceFilter} name="company" label="Company" all="every company" options=${[...companies]} params=${params} />`}
     ${used && html`<a class="button" href=${link('schedules')}>Clear</a>`}
   </div>`;
 }

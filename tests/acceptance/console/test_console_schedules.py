@@ -84,10 +84,19 @@ def test_what_cannot_work_is_refused_in_words_before_it_is_saved_or_by_the_datab
     assert database.execute("select from command_schedules where name = 'wrong'").fetchone() is None
 
 
-def test_a_schedule_is_edited_paused_resumed_and_removed_after_a_question(
+def test_a_stopped_schedule_is_resumed_edited_paused_and_removed_after_a_question(
     open_page: OpenPage, database: Database
 ) -> None:
+    database.execute(
+        "update command_schedules set next_run_at = null, last_result = 'stopped: mend it' "
+        "where schedule_id = %s",
+        [WAKES],
+    )
     page = open_page("operator.a", f"#/schedules/{WAKES}")
+    expect(page.get_by_text("stopped", exact=True)).to_be_visible()
+    expect(page.get_by_text("stopped: mend it")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("active", exact=True)).to_be_visible()
     expect(runs(page).first).to_contain_text("CE")
     page.get_by_role("link", name="Edit").click()
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
@@ -99,8 +108,6 @@ def test_a_schedule_is_edited_paused_resumed_and_removed_after_a_question(
     expect(page.get_by_text("1 h 30 min", exact=True)).to_be_visible()
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_text("paused", exact=True)).to_be_visible()
-    page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_text("active", exact=True)).to_be_visible()
     kept = database.execute(
         "select target ->> 'site', cron, validity::text from command_schedules where schedule_id = %s",
         [WAKES],
