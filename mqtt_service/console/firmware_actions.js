@@ -1,8 +1,9 @@
 // What an admin does with firmware: publish a file, note something about it, remove it.
 
 import { answer } from './api.js';
+import { attempt } from './attempt.js';
 import { askFirst } from './components/dialog.js';
-import { say, sayError } from './components/toasts.js';
+import { say } from './components/toasts.js';
 import { ConsoleError } from './errors.js';
 import { askReleases, plainVersion } from './firmware_rows.js';
 import { cut } from './format.js';
@@ -83,16 +84,13 @@ export async function removeRelease(release, open) {
     title: `Remove ${releaseName(release)}?`, action: 'Remove it', danger: true,
     text: `No device gets it any more${open ? `; of ${open} that wait for an answer to it, those to which it was not sent fail` : ''}. Those that run it go on.`,
   })) return false;
-  try {
-    const rows = await answer(project().from('firmware_releases').delete().eq('release_id', release.release_id).select('path'));
+  return attempt(async () => {
+    const rows = await answer(project().from('firmware_releases').delete().eq('release_id', release.release_id).select('path')).catch((error) => {
+      throw error.code === '23503' ? new ConsoleError('A rollout names this release, so it stays.', 'Remove the rollout first, once it is over.') : error;
+    });
     if (rows.length) await removeFile(release.path);
     say(rows.length ? `${releaseName(release)} is removed.` : 'It is gone already, or not yours to remove.');
-  } catch (error) {
-    sayError(error.code === '23503' ? new ConsoleError('A rollout names this release, so it stays.', 'Remove the rollout first, once it is over.') : error);
-    return false;
-  }
-  lookNow();
-  return true;
+  }, lookNow);
 }
 
 async function removeFile(path) {

@@ -1,11 +1,14 @@
 // What a person does with rollouts. What sends something, or ends it, asks first and says how many devices it concerns.
 
 import { answer } from './api.js';
+import { attempt } from './attempt.js';
 import { askFirst } from './components/dialog.js';
-import { say, sayError } from './components/toasts.js';
+import { say } from './components/toasts.js';
 import { cut, plural } from './format.js';
 import { lookNow } from './live.js';
 import { mayAdmin, mayOperate, project, session } from './session.js';
+
+const tryIt = (doIt) => attempt(doIt, lookNow);
 
 /** What this person may do with a rollout as it is now. @returns {Set<'pause'|'resume'|'approve'|'cancel'|'change'|'remove'>} */
 export function allowedOf(rollout) {
@@ -25,7 +28,7 @@ export const isMine = (rollout) => rollout.created_by_user_id === session.get().
 
 /** Releases no more devices. */
 export function pauseRollout(rollout) {
-  return attempt(() => become(rollout, 'paused', ['running'], 'is paused. What was released goes on.'));
+  return tryIt(() => become(rollout, 'paused', ['running'], 'is paused. What was released goes on.'));
 }
 
 /** Goes on with one that was paused, or has stopped. */
@@ -36,12 +39,12 @@ export async function resumeRollout(rollout) {
     title: `Resume ${cut(rollout.name)}?`, action: 'Resume',
     text: `${whom} will get the command, ${rate} a minute.${status === 'stopped' ? ' Failures count anew.' : ''}`,
   })) return;
-  await attempt(() => become(rollout, 'running', ['paused', 'stopped'], 'goes on.'));
+  await tryIt(() => become(rollout, 'running', ['paused', 'stopped'], 'goes on.'));
 }
 
 /** Starts one that another admin has made. */
 export async function approveRollout(rollout) {
-  await attempt(async () => {
+  await tryIt(async () => {
     const meant = await answer(project().rpc('fn_preview_target', { p_target: rollout.target, p_limit: 0, p_company_id: rollout.company_id }));
     if (!await askFirst({
       title: `Approve ${cut(rollout.name)}?`, action: `Start for ${plural(meant.active, 'device')}`, danger: true,
@@ -57,7 +60,7 @@ export async function cancelRollout(rollout) {
     title: `Cancel ${cut(rollout.name)}?`, action: 'Cancel the rollout', danger: true,
     text: `${whomACancelConcerns(rollout)} A cancelled rollout cannot be resumed.`,
   })) return;
-  await attempt(() => become(rollout, 'cancelled', ['awaiting_approval', 'running', 'paused', 'stopped'], 'is cancelled.'));
+  await tryIt(() => become(rollout, 'cancelled', ['awaiting_approval', 'running', 'paused', 'stopped'], 'is cancelled.'));
 }
 
 function whomACancelConcerns({ status, continuous, progress: { waiting, pending, sent } }) {
@@ -73,7 +76,7 @@ export async function removeRollout(rollout) {
     title: `Remove ${cut(rollout.name)}?`, action: 'Remove it', danger: true,
     text: 'What became of its devices is forgotten with it; the commands themselves stay.',
   })) return false;
-  return attempt(async () => {
+  return tryIt(async () => {
     const rows = await answer(project().from('command_rollouts').delete().eq('rollout_id', rollout.rollout_id).select('rollout_id'));
     say(rows.length ? `${cut(rollout.name)} is removed.` : 'It was not removed: it is not over, or gone already.');
   });
@@ -90,16 +93,4 @@ async function become(rollout, status, from, done) {
   const rows = await answer(project().from('command_rollouts').update({ status }).eq('rollout_id', rollout.rollout_id)
     .in('status', from).select('rollout_id'));
   say(rows.length ? `${cut(rollout.name)} ${done}` : `${cut(rollout.name)} had moved on meanwhile: look at it again.`);
-}
-
-async function attempt(doIt) {
-  try {
-    await doIt();
-  } catch (error) {
-    sayError(error);
-    return false;
-  } finally {
-    lookNow();
-  }
-  return true;
 }

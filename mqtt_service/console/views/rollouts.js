@@ -1,6 +1,7 @@
 // Rollouts: the list with its filters; one rollout and the form for a new one are views of their own.
 
-import { html, useEffect, useMemo, useRef, useState } from '../vendor/preact-htm.js';
+import { html, useMemo } from '../vendor/preact-htm.js';
+import { ChoiceFilter, SearchFilter } from '../components/filters.js';
 import { usePages } from '../components/pages.js';
 import { Failures, isOver, ProgressBar, RolloutPill, ROLLOUT_STATUSES, whatItSends } from '../components/rollout_words.js';
 import { Empty, Failed, Loading } from '../components/states.js';
@@ -67,26 +68,11 @@ function Tabs({ params }) {
 function Filters({ params, release }) {
   const { companies } = useStore(session);
   return html`<div class="filters" role="search">
-    <${Search} sought=${params.get('q') ?? ''} />
-    ${companies.size > 1 && html`<select aria-label="Company" value=${params.get('company') ?? ''} onChange=${(event) => setParams({ company: event.target.value })}>
-      <option value="">every company</option>${[...companies].map(([id, name]) => html`<option key=${id} value=${id} selected=${id === params.get('company')}>${cut(name, 50)}</option>`)}</select>`}
-    ${params.get('release') && html`<button onClick=${() => setParams({ release: '' })} title="Show those of every release">${release ? `firmware ${cut(release.version, 30)}` : 'one release'} ×</button>`}
+    <${SearchFilter} label="Search a rollout" placeholder="Name" params=${params} />
+    ${companies.size > 1 && html`<${ChoiceFilter} name="company" label="Company" all="every company" options=${[...companies]} params=${params} />`}
+    ${params.get('release') && html`<button onClick=${() => setParams({ release: '' })} title="Take this filter away">${release ? `firmware ${cut(release.version, 30)}` : 'one release'} ×</button>`}
     ${FILTERS.some((name) => params.get(name)) && html`<a class="button" href=${link('rollouts')}>Clear</a>`}
   </div>`;
-}
-
-function Search({ sought }) {
-  const [text, setText] = useState(sought);
-  const timer = useRef();
-  useEffect(() => { setText(sought); return () => clearTimeout(timer.current); }, [sought]);
-  const type = (event) => {
-    const typed = event.target.value;
-    setText(typed);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => setParams({ q: typed.trim() }, { replace: true }), 200);
-  };
-  return html`<input type="search" data-search placeholder="Name  ( / )" aria-label="Search a rollout" value=${text} onInput=${type}
-    onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />`;
 }
 
 function Nothing({ filtered }) {
