@@ -3,12 +3,13 @@
 
 import { useEffect } from './vendor/preact-htm.js';
 import { answer } from './api.js';
+import { deviceName } from './format.js';
 import { onChange } from './live.js';
 import { project, session } from './session.js';
 import { makeStore, useStore } from './store.js';
 
 const COLUMNS = 'device_id, device_mac, device_code, device_name, company_id, site_id, provisioning_status, is_active, '
-  + 'wake_schedule_cron, next_wake_at, last_wake_at, last_seen_at, firmware_version, battery_voltage, wifi_rssi, '
+  + 'wake_schedule_cron, next_wake_at, last_wake_at, last_seen_at, firmware_version, hardware_version, battery_voltage, wifi_rssi, '
   + 'reported_location, created_at, updated_at';
 const PAGE = 1000; // rows in one answer, as much as a project gives by default
 const MOST = 20000;
@@ -99,4 +100,10 @@ export async function askSuccess(ids) {
   const rows = ids.length ? await answer(project().from('device_command_success')
     .select('device_id, commands, acknowledged, failed, expired, open, success_rate, median_seconds_to_answer').in('device_id', ids)) : [];
   return new Map(rows.map((row) => [row.device_id, row]));
+}
+
+/** What a device is called, by its id; null: it is gone, or another company's. */
+export async function askDeviceName(id) {
+  const device = await answer(project().from('devices').select('device_name, device_code, device_mac').eq('device_id', id).maybeSingle());
+  return device && deviceName(device);
 }

@@ -42,6 +42,11 @@ export function dayName(iso, zone, now = Date.now()) {
   return format(zone, { weekday: 'short', day: 'numeric', month: 'short', ...(year(at) !== year(now) && { year: 'numeric' }) }).format(at).replace(',', '');
 }
 
+/** 'Mon, 30 Nov 2026, 08:00 CET' */
+export function dayAndTime(iso, zone) {
+  return format(zone, { ...DAY, ...CLOCK, weekday: 'short', timeZoneName: 'short' }).format(new Date(iso));
+}
+
 /** '2026-11-27 13:03:11 UTC', for the hover. */
 export function utc(iso) {
   return iso ? `${new Date(iso).toISOString().slice(0, 19).replace('T', ' ')} UTC` : '';
@@ -78,6 +83,14 @@ export function count(number) {
 /** '1 device', '12 devices' */
 export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+/** '1.2 MB'; of bytes */
+export function size(bytes) {
+  if (bytes === null || bytes === undefined) return '—';
+  const [unit, of] = bytes >= 1e6 ? ['MB', 1e6] : bytes >= 1000 ? ['kB', 1000] : ['bytes', 1];
+  const value = bytes / of;
+  return `${unit !== 'bytes' && value < 10 ? value.toFixed(1) : Math.round(value)} ${unit}`;
 }
 
 /** '87 %'; a share of 0 to 1 */

@@ -49,9 +49,9 @@ const compared = (conditions, unit = '') => Object.entries(conditions).map(([by,
 /**
  * A target as people say it: 'Alder North', 'devices of Alder North with the tag greenhouse'.
  * @param {object} target
- * @param {string} [only] the name of the one device that it lists
+ * @param {string} [listed] words for the devices that it lists, such as the name of the one
  */
-export function targetInWords(target, only) {
+export function targetInWords(target, listed) {
   const { sites, companies } = session.get();
   const place = [target.site && cut(sites.get(target.site)?.name ?? 'a site that is gone'), target.program && 'one program',
     target.company && cut(companies.get(target.company) ?? 'one company')].filter(Boolean);
@@ -62,7 +62,7 @@ export function targetInWords(target, only) {
     target.battery && `with a battery ${compared(target.battery, ' V')}`,
     ...Object.entries(target.last_seen ?? {}).map(([by, time]) => `${by === 'within' ? 'heard within' : 'not heard for'} ${cut(time, 40)}`),
   ].filter(Boolean);
-  const who = devices ? (devices.length === 1 ? only ?? '1 device' : plural(devices.length, 'device')) : '';
+  const who = devices ? listed ?? plural(devices.length, 'device') : '';
   if (!who && !parts.length && place.length === 1 && target.site) return place[0];
   return [who || (parts.length || target.site ? 'devices' : 'all devices'), place.length > 0 && `of ${place.join(' and ')}`, parts.join(', ')].filter(Boolean).join(' ');
 }

@@ -8,19 +8,27 @@ import { useQuery } from '../query.js';
 import { project } from '../session.js';
 import { TYPES } from './command_words.js';
 
-/** @param {{what: object, onChange: (what: object) => void}} props what: as `filledIn` makes it, and `payloadOf` reads it */
-export function CommandFields({ what, onChange }) {
+/**
+ * @param {object} props
+ * @param {object} props.what as `filledIn` makes it, and `payloadOf` reads it
+ * @param {(what: object) => void} props.onChange
+ * @param {any} [props.children] stands between the type and its fields
+ * @param {boolean} [props.bare] without the fields: something else says what is sent
+ */
+export function CommandFields({ what, onChange, children, bare }) {
   const form = FORMS[what.type] ?? OWN_TYPE;
   return html`<${TypeField} value=${what.type} onChange=${(type) => onChange({ ...filledIn(type), pairs: what.pairs, values: what.values })} />
     <p class="hint">${form.about}</p>
-    ${!what.free && form.fields.map((field) => html`<${Field} key=${`${what.type} ${field.name}`} field=${field} value=${what.values[field.name] ?? ''}
+    ${children}
+    ${!bare && !what.free && form.fields.map((field) => html`<${Field} key=${`${what.type} ${field.name}`} field=${field} value=${what.values[field.name] ?? ''}
       onChange=${(value) => onChange({ ...what, values: { ...what.values, [field.name]: value } })} />`)}
-    ${(what.free || form.pairs) && html`<${Pairs} pairs=${what.pairs} onChange=${(pairs) => onChange({ ...what, pairs })} />`}`;
+    ${!bare && (what.free || form.pairs) && html`<${Pairs} pairs=${what.pairs} onChange=${(pairs) => onChange({ ...what, pairs })} />`}`;
 }
 
 function TypeField({ value, onChange }) {
   const own = useQuery('types', () => answer(project().from('device_command_types').select('command_type, description').order('command_type')));
   const types = [...Object.entries(TYPES), ...(own.data ?? []).map((row) => [row.command_type, row.description || row.command_type])];
+  if (!types.some(([type]) => type === value)) types.push([value, value]);
   return html`<label class="field">Command <select value=${value} onChange=${(event) => onChange(event.target.value)}>
     ${types.map(([type, words]) => html`<option key=${type} value=${type} selected=${type === value}>${cut(words, 60)}</option>`)}</select></label>`;
 }

@@ -10,6 +10,7 @@ import { targetInWords } from '../targets.js';
 import { Answer } from './states.js';
 
 const SAMPLE = 8; // devices that are named
+const REACH_PAUSE_MS = 1500; // it looks at all devices of the target
 
 /**
  * For whom something is: one device, a site, devices that fit conditions, or a target that was given and these cannot say.
@@ -63,13 +64,17 @@ function DeviceField({ value, onChange }) {
       ${found.data?.length === 0 && html`<p class="hint">No active device fits.</p>`}</div>`;
 }
 
-/** Whom a target reaches now; null: none is chosen. @returns the query of {matched, active, devices: the first few rows} */
-export function useReach(target) {
-  return useQuery(target ? JSON.stringify(target) : null, () => askReach(target), ['devices']);
+/**
+ * Whom a target reaches now: the query of {matched, active, devices: the first few rows}.
+ * @param {object | null} target null: none is chosen
+ * @param {string | null} [company] its id, where the target does not say
+ */
+export function useReach(target, company = null) {
+  return useQuery(target ? JSON.stringify([target, company]) : null, () => askReach(target, company), ['devices'], REACH_PAUSE_MS);
 }
 
-async function askReach(target) {
-  const found = await answer(project().rpc('fn_preview_target', { p_target: target, p_limit: SAMPLE }));
+async function askReach(target, company) {
+  const found = await answer(project().rpc('fn_preview_target', { p_target: target, p_limit: SAMPLE, p_company_id: company }));
   const rows = found.devices.length ? await answer(project().from('devices')
     .select('device_id, device_code, device_name, site_id, is_active, next_wake_at, last_seen_at, provisioning_status')
     .in('device_id', found.devices.map((device) => device.device_id))) : [];

@@ -62,7 +62,8 @@ function Form({ params }) {
         <${CommandFields} what=${what} onChange=${setWhat} />
       </div></section>
       <section class="panel"><header><h2>For whom</h2></header><div class="inside stack"><${TargetFields} choice=${choice} onChange=${setChoice} /></div></section>
-      <section class="panel"><header><h2>When</h2></header><div class="inside stack"><${When} time=${time} onChange=${setTime} /></div></section>
+      <section class="panel"><header><h2>When</h2></header><div class="inside stack"><${When} time=${time} onChange=${setTime} />
+        <p class="hint">Again and again? <a href=${link('schedules/new', { type: what.type, device: choice.device, site: choice.site })}>Make it a schedule</a>.</p></div></section>
     </div>
     <div class="stack"><section class="panel"><header><h2>Whom it reaches</h2></header><div class="inside stack">
       <${Reach} query=${reach} none="Nobody fits. Change the choice." says=${(device) => html`<${Arrival} device=${device} time=${time} />`} />

@@ -5,11 +5,12 @@ import { answer } from '../api.js';
 import { useWidth } from '../components/axis.js';
 import { Chart } from '../components/chart.js';
 import { TYPES } from '../components/command_words.js';
-import { DeviceChip } from '../components/device_chip.js';
+import { ChoiceFilter, Chip } from '../components/filters.js';
 import { Answer, Empty } from '../components/states.js';
+import { askDeviceName } from '../device_rows.js';
 import { count, cut, dayName, percent, plural, span, utc } from '../format.js';
 import { useQuery } from '../query.js';
-import { link, setParams } from '../route.js';
+import { link } from '../route.js';
 import { mayOperate, project, session } from '../session.js';
 import { useStore } from '../store.js';
 
@@ -53,13 +54,12 @@ function Filters({ params, known }) {
   const { sites, companies } = useStore(session);
   const chosen = params.get('type');
   const types = [...new Set([...Object.keys(TYPES), ...(known?.types ?? []).map((row) => row.value), ...(chosen ? [chosen] : [])])];
-  const select = (name, label, all, options) => html`<select aria-label=${label} value=${params.get(name) ?? ''} onChange=${(event) => setParams({ [name]: event.target.value })}>
-    <option value="">${all}</option>${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === params.get(name)}>${cut(text, 50)}</option>`)}</select>`;
+  const choice = (name, label, all, options) => html`<${ChoiceFilter} name=${name} label=${label} all=${all} options=${options} params=${params} />`;
   return html`<div class="filters" role="search">
-    ${select('type', 'Type', 'every type', types.map((type) => [type, TYPES[type] ?? type]))}
-    ${select('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
-    ${companies.size > 1 && select('company', 'Company', 'every company', [...companies])}
-    ${params.get('device') && html`<${DeviceChip} id=${params.get('device')} />`}
+    ${choice('type', 'Type', 'every type', types.map((type) => [type, TYPES[type] ?? type]))}
+    ${choice('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
+    ${companies.size > 1 && choice('company', 'Company', 'every company', [...companies])}
+    ${params.get('device') && html`<${Chip} name="device" id=${params.get('device')} words="one device" ask=${askDeviceName} />`}
     ${FILTERS.some((name) => params.get(name)) && html`<a class="button" href=${link('numbers', { span: params.get('span') })}>Clear</a>`}
   </div>`;
 }
