@@ -33,6 +33,8 @@ def command_id(console: object, database: psycopg.Connection[tuple[object, ...]]
 
 
 def violations(page: Page) -> list[str]:
+    """What axe finds once everything is there: what still loads fades in."""
+    page.wait_for_selector(".loading", state="detached")
     found: list[dict[str, Any]] = page.evaluate(
         "(rules) => axe.run(document, rules).then((result) => result.violations)", RULES
     )
