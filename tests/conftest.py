@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import started
 from tests.prepared_cluster import copied_from
 from tests.requirements import NO_SKIPS
 
@@ -52,7 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _stacks_begin_with_a_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start each stack of this process on a copy of one prepared cluster."""
-    copied = copied_from(tmp_path_factory.mktemp("prepared") / "postgres")
+    directory = tmp_path_factory.mktemp("prepared") / "postgres"
+    copied = copied_from(directory)
+    started.prepared[:] = [directory]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", copied)
         yield

@@ -22,11 +22,11 @@ from mqtt_service.devstack.stack import running_stack
 from mqtt_service.migrations import supabase_folder
 from tests.faults.bench.drills import drill, report
 from tests.faults.bench.given_back import given_back
-from tests.faults.bench.processes import ROOT
 from tests.faults.bench.rig import Bench, running_bench
 from tests.faults.test_rolling_deploy import load, under_way
 from tests.integration.database.test_migrations import FIRST_SET
 from tests.requirements import require
+from tests.started import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
