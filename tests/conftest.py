@@ -6,14 +6,19 @@ Where processes share the files, those that take longest come first.
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import started
 from tests.prepared_cluster import copied_from
 from tests.requirements import NO_SKIPS
 
+_HERE = Path(__file__).parent
+_CONSOLE = "tests/acceptance/console/"
 # About the longest first; one that waits most of its time stands beside one that calculates.
 _LONGEST = (
+    *(f"acceptance/console/{path.name}" for path in sorted((_HERE / "acceptance/console").glob("test_*.py"))),
     "acceptance/test_pictures.py",
     "faults/test_soak.py",
     "integration/database/test_ways_to_apply.py",
@@ -40,7 +45,7 @@ _LONGEST = (
     "unit/test_documents.py",
 )
 # A file that is gone is an error here.
-_PLACES = {(Path(__file__).parent / name).resolve(strict=True): place for place, name in enumerate(_LONGEST)}
+_PLACES = {(_HERE / name).resolve(strict=True): place for place, name in enumerate(_LONGEST)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,10 +54,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: _PLACES.get(item.path, len(_PLACES)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files, and all of the console to one: its tests share a stack."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return _CONSOLE if nodeid.startswith(_CONSOLE) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _stacks_begin_with_a_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start each stack of this process on a copy of one prepared cluster."""
-    copied = copied_from(tmp_path_factory.mktemp("prepared") / "postgres")
+    directory = tmp_path_factory.mktemp("prepared") / "postgres"
+    copied = copied_from(directory)
+    started.prepared[:] = [directory]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", copied)
         yield

@@ -66,7 +66,7 @@ export async function cancelRollout(rollout) {
 function whomACancelConcerns({ status, continuous, progress: { waiting, pending, sent } }) {
   if (status === 'awaiting_approval') return 'No device has got anything, and none will.';
   const late = sent ? ` ${plural(sent, 'device')} to which it was sent may still do it.` : '';
-  if (continuous) return `No further device gets the command, nor ${plural(pending, 'device')} to which it was not sent yet.${late}`;
+  if (continuous) return `No further device gets the command${pending ? `, nor ${plural(pending, 'device')} to which it was not sent yet` : ''}.${late}`;
   return `${plural(waiting + pending, 'device')} will not get the command.${late}`;
 }
 

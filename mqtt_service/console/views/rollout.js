@@ -23,7 +23,7 @@ const LOOK_MS = 2000; // its counts are told by no event
 
 /** @param {{id: string, params: URLSearchParams}} props */
 export function Rollout({ id, params }) {
-  const query = useQuery(`rollout ${id}`, async () => (/^[0-9a-f-]{36}$/i.test(id) ? askRollout(id) : null), ['device_commands']);
+  const query = useQuery(`rollout ${id}`, async () => (/^[0-9a-f-]{36}$/i.test(id) ? askRollout(id) : null), ['device_commands'], LOOK_MS);
   useAgain(query.refresh, !query.data || isOver(query.data) ? null : LOOK_MS);
   useKeys({ Escape: () => window.history.back() });
   return html`<div class="page"><${Answer} query=${query}>${(rollout) => (rollout ? html`<${Page} rollout=${rollout} params=${params} />`
@@ -105,7 +105,7 @@ function Devices({ rollout, state }) {
   const id = rollout.rollout_id;
   const key = `${id} ${state}`;
   const source = useMemo(() => rolloutDeviceSource(id, state), [key]);
-  const pages = usePages(key, source, ['device_commands']);
+  const pages = usePages(key, source, []);
   const counts = JSON.stringify(rollout.progress);
   useEffect(() => { pages.refresh(); }, [counts]); // a device has moved on
   const foot = pages.done ? `${plural(pages.rows.length, 'device')}, no more` : 'further ones follow';

@@ -30,7 +30,7 @@ function List({ params }) {
   const filters = new URLSearchParams(FILTERS.filter((name) => params.get(name)).map((name) => [name, params.get(name)]));
   const key = filters.toString();
   const source = useMemo(() => rolloutSource(filters), [key]);
-  const pages = usePages(key, source, ['device_commands']);
+  const pages = usePages(key, source, []);
   useAgain(pages.refresh, pages.rows.every(isOver) ? null : LOOK_MS);
   const foot = pages.done ? `${plural(pages.rows.length, 'rollout')}, no more` : 'further ones follow';
   return html`<div class="page full">

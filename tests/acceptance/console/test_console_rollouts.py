@@ -27,15 +27,18 @@ def no_rollouts(database: Database) -> Iterator[None]:
 
 
 def insert(database: Database, status: str, *, name: str = "pings") -> str:
-    """A rollout of company A that a back end made: a ping for its site. Returns its id."""
+    """A rollout of company A that a back end made: a ping for its site. Returns its id.
+
+    One that is running is continuous, so that it does not finish.
+    """
     with database.transaction():
         row = database.execute(
-            "insert into command_rollouts (name, target, command_type, needs_approval) "
-            "values (%s, jsonb_build_object('site', %s::text), 'ping', %s) returning rollout_id::text",
-            [name, SITE, status == "awaiting_approval"],
+            "insert into command_rollouts (name, target, command_type, needs_approval, continuous) "
+            "values (%s, jsonb_build_object('site', %s::text), 'ping', %s, %s) returning rollout_id::text",
+            [name, SITE, status == "awaiting_approval", status == "running"],
         ).fetchone()
         assert row
-        if status != "awaiting_approval":
+        if status in {"paused", "stopped"}:
             result = "stopped: 3 of 10 that ended have failed" if status == "stopped" else None
             database.execute(
                 "update command_rollouts set status = %s, last_result = %s where rollout_id = %s",
@@ -86,23 +89,31 @@ def test_a_rollout_made_here_reaches_its_device_and_is_seen_finished_without_a_r
 def test_an_operator_holds_and_cancels_and_the_database_refuses_him_the_rest(
     open_page: OpenPage, console: Console, database: Database
 ) -> None:
-    rollout = insert(database, "paused")
-    page = open_page("operator.a", f"#/rollouts/{rollout}")
+    running, rollout = insert(database, "running"), insert(database, "paused")
+    page = open_page("operator.a", f"#/rollouts/{running}")
+    buttons, pill = (
+        page.get_by_role("main").get_by_role("button"),
+        page.get_by_role("main").locator(".head .pill"),
+    )
+    expect(buttons).to_have_text(["Pause", "Cancel"])
+    buttons.get_by_text("Pause").click()
+    expect(pill).to_have_text("‖paused")
     expect(page.get_by_text("It is paused: no more devices are released")).to_be_visible()
-    buttons = page.get_by_role("main").get_by_role("button")
     expect(buttons).to_have_text(["Cancel"])
     headers = headers_of(console, page)
     url = f"{console.api}/rest/v1/command_rollouts"
-    resumed = httpx.patch(f"{url}?rollout_id=eq.{rollout}", json={"status": "running"}, headers=headers)
+    resumed = httpx.patch(f"{url}?rollout_id=eq.{running}", json={"status": "running"}, headers=headers)
     assert (resumed.status_code, resumed.json()["code"]) == (403, "42501")
     started = httpx.post(url, json=row_of("by an operator"), headers=headers)
     assert (started.status_code, started.json()["code"]) == (403, "42501")
+    page.evaluate("(address) => { location.hash = address; }", f"#/rollouts/{rollout}")
+    expect(page.get_by_text("by a back end")).to_be_visible()
     buttons.get_by_text("Cancel").click()
     expect(page.get_by_role("dialog")).to_contain_text("1 device will not get the command")
     page.get_by_role("button", name="Cancel the rollout").click()
-    expect(page.get_by_role("main").locator(".head .pill")).to_have_text("–cancelled")
+    expect(pill).to_have_text("–cancelled")
     expect(buttons).to_have_count(0)
-    assert status_of(database, rollout) == "cancelled"
+    assert (status_of(database, running), status_of(database, rollout)) == ("paused", "cancelled")
 
 
 def test_an_admin_resumes_what_has_stopped_changes_its_speed_and_approves_what_waits(
