@@ -3,7 +3,7 @@
 
     .venv/bin/python scripts/console_screenshots.py [VIEW…]
 
-The views are those of the navigation, and three pages within them; Chromium is needed as for the tests.
+The views are those of the navigation, and five pages within them; Chromium is needed as for the tests.
 """
 
 import sys
@@ -27,57 +27,35 @@ from tests.acceptance.console.made_up_fleet import add_fleet, device_id
 from tests.acceptance.processes import dev_stack, running, worker
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-SIZE = ViewportSize(width=1120, height=680)
+SIZE = ViewportSize(width=1280, height=760)
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 WHO = "admin.a"
 SEEDED = ("AA:BB:CC:DD:EE:FF", "BB:BB:CC:DD:EE:01")
 SHOWN = device_id(7)
-COMPANY, SITE = "a0000000-0000-4000-8000-000000000001", "a0000000-0000-4000-8000-000000000022"
+TAKES = "a0000000-0000-4000-8000-000000000031"  # the first of SEEDED
+COMPANY = "a0000000-0000-4000-8000-000000000001"
 WITHIN = {
-    "command": f"commands?device={SHOWN}",
+    "command": f"commands?device={TAKES}",
     "new-command": f"commands/new?type=capture_image&device={SHOWN}",
     "device": f"devices/{SHOWN}",
+    "picture": f"devices/{SHOWN}?",
+    "rollout": "rollouts/f1ee7000-0000-4000-8000-00000000a101",
 }
-# WebP is a third of PNG, and Chromium writes it.
+# As wide as a page of documents shows it; WebP is a third of PNG, and Chromium writes it.
 _TO_WEBP = """async (png) => {
   const image = new Image();
   image.src = `data:image/png;base64,${png}`;
   await image.decode();
   const canvas = document.createElement('canvas');
-  [canvas.width, canvas.height] = [image.width, image.height];
-  canvas.getContext('2d').drawImage(image, 0, 0);
+  [canvas.width, canvas.height] = [image.width * 0.75, image.height * 0.75];
+  const context = canvas.getContext('2d');
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL('image/webp', 0.82).split(',')[1];
 }"""
-_DAY_OF_ONE_DEVICE = """
-update devices set last_wake_at = now() - interval '12 minutes', last_seen_at = now() - interval '12 minutes',
-  next_wake_at = now() + interval '3 hours', battery_voltage = 3.91, wifi_rssi = -61
-where device_id = %(device)s;
-"""
-_READINGS = """
-insert into device_telemetry (device_id, captured_at, temperature, humidity, battery_voltage)
-select %(device)s, now() - n * interval '1 hour' - interval '12 minutes',
-  17 + 6 * sin(n / 4.0), 62 - 14 * sin(n / 4.0), 3.91 + n * 0.002
-from generate_series(0, 23) n
-"""
-_WAKES = """
-insert into device_wakes (device_id, at, hello, worker, pending_count)
-select %(device)s, now() - n * interval '1 hour' - interval '12 minutes', true, 'mqtt-service-web-1', n %% 2
-from generate_series(0, 23) n
-"""
-_TAGS = """
-insert into device_tags (device_id, tag)
-select device_id, 'greenhouse' from devices where device_name like 'Greenhouse%%'
-"""
-_PICTURE = """
-insert into device_images
-  (device_id, image_name, status, storage_path, image_size, captured_at, created_at, updated_at, completed_at)
-select %(device)s, %(name)s, 'complete', %(path)s, 30000, at, at, at, at
-from (select now() - %(hours)s * interval '1 hour' - interval '12 minutes' as at) t
-"""
-_COMMANDS = """
-insert into device_commands (device_id, command_type) values (%(device)s, 'capture_image')
-"""
+_ROWS = Path(__file__).with_suffix(".sql").read_bytes()
+_TAKE = "insert into device_commands (device_id, command_type) values (%s, 'capture_image')"
 
 
 @contextmanager
@@ -94,29 +72,20 @@ def console() -> Iterator[tuple[dict[str, str], str]]:
 
 
 def fill(env: dict[str, str]) -> None:
-    """Write a fleet of forty devices, and the day of one of them."""
+    """Write a fleet of forty devices and what the pictures show of it; have a device take three pictures."""
+    key = env["SUPABASE_SERVICE_ROLE_KEY"]
+    headers = {"apikey": key, "Authorization": f"Bearer {key}", "Content-Type": "image/jpeg"}
+    for number in range(6):
+        picture = photograph(30_000, Random(number * 7 + 1))  # noqa: S311 - a simulation
+        url = f"{env['SUPABASE_URL']}/storage/v1/object/device-images/{COMPANY}/{number}.jpg"
+        httpx.post(url, content=picture, headers=headers).raise_for_status()
     with psycopg.connect(env["SUPABASE_DB_URL"], autocommit=True) as database:
         add_fleet(database, devices=40, commands=3000)
-        values = {"device": SHOWN}
-        for statement in (_DAY_OF_ONE_DEVICE, _READINGS, _WAKES, _TAGS):
-            database.execute(statement, values)
-        key = env["SUPABASE_SERVICE_ROLE_KEY"]
-        headers = {"apikey": key, "Authorization": f"Bearer {key}", "Content-Type": "image/jpeg"}
-        for number in range(6):
-            picture = photograph(30_000, Random(number * 7 + 1))  # noqa: S311 - a simulation
-            path = f"{COMPANY}/{SITE}/{SHOWN}/{number}.jpg"
-            url = f"{env['SUPABASE_URL']}/storage/v1/object/device-images/{path}"
-            httpx.post(url, content=picture, headers=headers).raise_for_status()
-            row = {
-                **values,
-                "name": f"image_{9 - number:03}.jpg",
-                "path": path,
-                "size": 30_000,
-                "hours": 4 * number,
-            }
-            database.execute(_PICTURE, row)
+        with database.transaction():
+            database.execute("set local session_replication_role = replica")
+            database.execute(_ROWS)
         for _ in range(3):
-            database.execute(_COMMANDS, {"device": "a0000000-0000-4000-8000-000000000031"})
+            database.execute(_TAKE, [TAKES])
 
 
 def addresses(page: Page) -> dict[str, str]:
@@ -139,6 +108,9 @@ def take(browser: Browser, url: str, theme: Theme, wanted: list[str]) -> None:
         if name == "command":
             page.locator("tbody a").first.click()
             page.wait_for_selector("main .steps")
+        if name == "picture":
+            page.locator("button.thumb").first.click()
+            page.wait_for_function("document.querySelector('img.large')?.naturalWidth > 0")
         page.wait_for_selector("main .loading", state="detached")
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(600)  # numbers of rows in sight are asked for a moment later
