@@ -80,8 +80,8 @@ export function rolloutDeviceSource(rolloutId, state) {
   };
 }
 
-/** Words of the address that mean several states. */
-const STATES_OF = { open: ['pending', 'sent', 'unverified'], lost: ['failed', 'cancelled', 'refused'] };
+/** A word of the address that means several states. */
+const STATES_OF = { lost: ['failed', 'cancelled', 'refused'] };
 
 /** Each row with `device`; undefined where the device is gone. */
 async function withNames(query) {

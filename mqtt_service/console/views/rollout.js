@@ -36,7 +36,7 @@ function Page({ rollout, params }) {
     <${Head} rollout=${rollout} />
     <section class="panel"><header><h2>Progress</h2><span class="hint">${!rollout.started_at ? 'not started' : rollout.continuous ? 'goes on with devices that come to fit' : plural(devicesOf(rollout), 'device')}</span></header>
       <div class="inside stack"><${ProgressBar} rollout=${rollout} /><${Counts} rollout=${rollout} state=${params.get('state') ?? ''} />
-        <div class="story">${whyItStands(rollout, zone, useNow()).map((line) => html`<p key=${line}>${line}</p>`)}</div></div></section>
+        <div class="story">${whyItStands(rollout, zone, useNow()).map((line) => html`<p>${line}</p>`)}</div></div></section>
     <div class="split">
       <div class="stack"><${Devices} rollout=${rollout} state=${params.get('state') ?? ''} /></div>
       <div class="stack">
@@ -81,11 +81,11 @@ function whyItStands(rollout, zone, now) {
   const { status, progress, last_result: result, next_release_at: next } = rollout;
   const open = progress.pending + progress.sent + progress.unverified;
   const lines = result && result !== 'cancelled' ? [`${result.charAt(0).toUpperCase()}${cut(result.slice(1), 1000)}.`] : [];
-  if (rollout.heldUntil) lines.push(`Maintenance windows hold commands of it; the first opens ${clock(rollout.heldUntil, zone, now)}.`);
+  if (rollout.heldUntil) lines.push(`Maintenance windows hold commands of it; the first opens at ${clock(rollout.heldUntil, zone, now)}.`);
   if (status === 'awaiting_approval') {
     lines.push(isMine(rollout) ? 'It waits for another admin to approve it; whoever made it cannot.' : 'It waits for an admin’s approval.');
   } else if (status === 'paused') lines.push('It is paused: no more devices are released; what was released goes on.');
-  else if (status === 'stopped') lines.push('It releases no more devices. Look at those that failed; then an admin resumes it, or cancels it.');
+  else if (status === 'stopped') lines.push(html`It releases no more devices. <a href=${link(`rollouts/${rollout.rollout_id}`, { state: 'lost' })}>Look at those that failed</a>; then an admin resumes it, or cancels it.`);
   else if (status === 'running') lines.push(...whatItWaitsFor(rollout, next, open, zone, now));
   else if (status === 'cancelled') lines.push(open ? `It is cancelled; ${plural(open, 'device')} may still answer.` : 'It is cancelled.');
   return lines;
@@ -97,8 +97,9 @@ function whatItWaitsFor(rollout, next, open, zone, now) {
   if (rollout.all_released) return [`All devices are released; ${plural(open, 'device')} ${open === 1 ? 'has' : 'have'} to answer yet${progress.unverified ? `, ${count(progress.unverified)} of them by waking with the new version` : ''}.`];
   if (!next || new Date(next) <= now) return ['The next devices are due: a worker releases them as it looks next.'];
   if (rollout.last_result) return [];
-  if (rollout.continuous && progress.waiting === null && new Date(next) - now > 60000) return [`It looks for devices that have come to fit ${clock(next, zone, now)}.`];
-  return [`The next ${plural(progress.rate_per_minute, 'device')} ${progress.rate_per_minute === 1 ? 'is' : 'are'} released ${clock(next, zone, now)}.`];
+  if (rollout.continuous && progress.waiting === null && new Date(next) - now > 60000) return [`It looks for devices that have come to fit at ${clock(next, zone, now)}.`];
+  const many = Math.min(progress.rate_per_minute, progress.waiting ?? Infinity);
+  return [`The next ${plural(many, 'device')} ${many === 1 ? 'is' : 'are'} released at ${clock(next, zone, now)}.`];
 }
 
 function Devices({ rollout, state }) {
