@@ -18,6 +18,7 @@ import pytest
 from psycopg import sql
 
 from mqtt_service.migrations import read_migrations
+from tests.faults.bench.drills import drill
 from tests.integration.database.catalog import Facts, columns_of, grants, structure
 from tests.integration.database.conftest import SUPABASE
 from tests.integration.database.existing_project import create_as_owner
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 OWNER = "hosted_owner"
-MANY = 30_000
+MANY = drill(5_000, 30_000)
 FILES = [SUPABASE / "migrations" / migration.file for migration in read_migrations()]
 # What the project's own folder of migrations holds: its history names these, and they must not run again.
 THEIRS = (
