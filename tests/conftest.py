@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.prepared_cluster import copied_from
+from mqtt_service.devstack.postgres import EmbeddedPostgres
+from tests.prepared_cluster import copied_from, folder_of_the_run
 from tests.requirements import NO_SKIPS
 
 # About the longest first; one that waits most of its time stands beside one that calculates.
@@ -49,12 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: _PLACES.get(item.path, len(_PLACES)))
 
 
+@pytest.fixture(scope="session")
+def server_of_stacks(tmp_path_factory: pytest.TempPathFactory) -> type[EmbeddedPostgres]:
+    """A server with all migrations and the seed: its cluster is made once in a run, and copied."""
+    return copied_from(folder_of_the_run(tmp_path_factory) / "prepared_stack")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _stacks_begin_with_a_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Start each stack of this process on a copy of one prepared cluster."""
-    copied = copied_from(tmp_path_factory.mktemp("prepared") / "postgres")
+def _stacks_begin_with_a_copy(server_of_stacks: type[EmbeddedPostgres]) -> Iterator[None]:
+    """Start each stack of this process on such a server."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", copied)
+        patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", server_of_stacks)
         yield
 
 

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 
 from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.applying import apply
 from tests.integration.database.queue_calls import Queue, Row
-from tests.integration.database.test_migrations import apply
 
 EXISTING_PROJECT = Path(__file__).parents[2] / "fixtures/existing_project.sql"
 

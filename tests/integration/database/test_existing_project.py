@@ -7,6 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from tests.integration.database.applying import apply
 from tests.integration.database.existing_project import (
     ADMIN,
     DEVICE,
@@ -21,10 +22,8 @@ from tests.integration.database.existing_project import (
     WAITING_MAC,
     Project,
     create,
-    create_template,
 )
 from tests.integration.database.queue_calls import Row, copied
-from tests.integration.database.test_migrations import apply
 
 UNDEFINED_COLUMN = "perform no_such_column from devices"
 FORBIDDEN = "raise exception 'permission denied for table secrets' using errcode = '42501'"
@@ -35,14 +34,9 @@ TROUBLES = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def template(server_url: str) -> str:
-    return create_template(server_url, "existing_project")
-
-
 @pytest.fixture
-def project(server_url: str, template: str) -> Iterator[Project]:
-    with copied(server_url, template) as connection:
+def project(server_url: str, adopted_template: str) -> Iterator[Project]:
+    with copied(server_url, adopted_template) as connection:
         yield Project(connection)
 
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
-from tests.integration.database.test_migrations import apply
+from tests.integration.database.applying import apply
 
 DEVICE_A = "a0000000-0000-4000-8000-000000000031"
 DEVICE_B = "b0000000-0000-4000-8000-000000000031"

@@ -19,8 +19,8 @@ from psycopg import sql
 
 from mqtt_service.migrations import read_migrations
 from tests.faults.bench.drills import drill
+from tests.integration.database.applying import SUPABASE
 from tests.integration.database.catalog import Facts, columns_of, grants, structure
-from tests.integration.database.conftest import SUPABASE
 from tests.integration.database.existing_project import create_as_owner
 from tests.integration.database.test_official_tools import Project
 from tests.requirements import find_program, needs
