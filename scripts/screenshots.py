@@ -149,7 +149,7 @@ def _send_view() -> RenderableType:
 
 def _whole_fleet() -> RenderableType:
     overview = Overview(
-        NOW, Depth(14, 6, 120, 3, 38, _ago(seconds=2)), Flow(60, 180, 176, 171, 1),
+        NOW, Depth(14, 6, 120, 3, 0, 38, _ago(seconds=2)), Flow(60, 180, 176, 171, 1),
         Flow(3600, 9_420, 9_388, 9_301, 12), 1_240, 1_198, 37, 4,
         [SlowDevice(UUID(int=n), f"DEVICE-ESP32S3-{n:03}", 40 - n, 48 / n) for n in (3, 7, 9, 21, 30)],
         [

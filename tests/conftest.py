@@ -14,11 +14,15 @@ import httpx
 import pytest
 
 from mqtt_service.devstack.postgres import EmbeddedPostgres
+from tests import started
 from tests.prepared_cluster import copied_from, folder_of_the_run
 from tests.requirements import NO_SKIPS
 
+_HERE = Path(__file__).parent
+_CONSOLE = "tests/acceptance/console/"
 # About the longest first; one that waits most of its time stands beside one that calculates.
 _LONGEST = (
+    *(f"acceptance/console/{path.name}" for path in sorted((_HERE / "acceptance/console").glob("test_*.py"))),
     "acceptance/test_pictures.py",
     "faults/test_soak.py",
     "integration/database/test_ways_to_apply.py",
@@ -45,13 +49,27 @@ _LONGEST = (
     "unit/test_documents.py",
 )
 # A file that is gone is an error here.
-_PLACES = {(Path(__file__).parent / name).resolve(strict=True): place for place, name in enumerate(_LONGEST)}
+_PLACES = {(_HERE / name).resolve(strict=True): place for place, name in enumerate(_LONGEST)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In each process of several (pytest-xdist), put the longest files first: none is left for the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: _PLACES.get(item.path, len(_PLACES)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files, and all of the console to one: its tests share a stack."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return _CONSOLE if nodeid.startswith(_CONSOLE) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,7 +91,9 @@ def _certificates_are_loaded_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server_of_stacks(tmp_path_factory: pytest.TempPathFactory) -> type[EmbeddedPostgres]:
     """A server with all migrations and the seed: its cluster is made once in a run, and copied."""
-    return copied_from(folder_of_the_run(tmp_path_factory) / "prepared_stack")
+    directory = folder_of_the_run(tmp_path_factory) / "prepared_stack"
+    started.prepared[:] = [directory]
+    return copied_from(directory)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,6 @@
 // The console: the frame around the views, and which one is open.
 
-import { html, render, useEffect, useState } from './vendor/preact-htm.js';
+import { html, render, useEffect, useRef, useState } from './vendor/preact-htm.js';
 import { reachable } from './api.js';
 import { config, readConfig } from './config.js';
 import { focusSearch, useKeys } from './keyboard.js';
@@ -16,7 +16,8 @@ import { VIEWS } from './views/index.js';
 import { SignIn } from './views/sign_in.js';
 
 const KEYS = [['/', 'search'], ['j, k', 'down, up'], ['enter', 'open'], ['x', 'select'], ['n', 'new command'],
-  ['g then a letter', 'go to a view, by its first letter'], ['esc', 'close a dialog, leave the search'], ['?', 'this help']];
+  ...VIEWS.map(({ key, title }) => [`g then ${key}`, title]), ['esc', 'close a dialog, leave the search'], ['?', 'this help']];
+const GO_MS = 1500; // from g to the letter
 
 function App({ project }) {
   const { state } = useStore(session);
@@ -51,10 +52,15 @@ function Frame() {
 }
 
 function useGoKeys() {
-  const [armed, setArmed] = useState(0);
-  const keys = { g: () => setArmed(Date.now()) };
-  if (Date.now() - armed < 1500) {
-    for (const view of VIEWS) keys[view.path[0]] = () => { setArmed(0); go(link(view.path)); };
+  const armed = useRef(0);
+  const keys = { g: () => { armed.current = Date.now(); } };
+  for (const { key, path } of VIEWS) {
+    keys[key] = (event) => {
+      if (Date.now() - armed.current > GO_MS) return;
+      armed.current = 0;
+      event.preventDefault(); // on its own, the letter may mean something else
+      go(link(path));
+    };
   }
   useKeys(keys);
 }

@@ -1,27 +1,22 @@
-// What each type of command needs, as fields. `payload` makes the row's command_payload of what was written.
-
-const NONE = { fields: [], payload: () => ({}) };
-const filled = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ''));
+// What each type of command needs, as fields; and the row's command_payload that is made of what was written.
 
 /**
- * Type → {about, fields: [{name, label, hint, required, pattern, type}], payload(values), danger}.
+ * Type → {about, fields: [{name, label, hint, required, pattern, type}], danger}.
  * danger: it asks, also for one device. `pairs`: the person writes names and values freely.
  */
 export const FORMS = {
-  capture_image: { ...NONE, about: 'The device takes a picture at once and sends it.' },
+  capture_image: { about: 'The device takes a picture at once and sends it.', fields: [] },
   send_image: {
     about: 'The device sends a picture that it has kept.',
     fields: [{ name: 'image_name', label: 'Name of the picture', hint: 'e.g. image_001.jpg', required: true, maxlength: 255 }],
-    payload: filled,
   },
   set_wake_schedule: {
     about: 'The device wakes by this schedule from then on, in the zone of its site.',
     fields: [{ name: 'wake_schedule_cron', label: 'Schedule (cron)', hint: 'minute hour day month weekday; 0 8,16 * * * is 8:00 and 16:00 every day',
       required: true, maxlength: 400 }],
-    payload: filled,
   },
-  update_config: { about: 'The device takes over these settings.', fields: [], pairs: true, payload: (values) => values },
-  reboot: { ...NONE, about: 'The device starts anew.', danger: true },
+  update_config: { about: 'The device takes over these settings.', fields: [], pairs: true },
+  reboot: { about: 'The device starts anew.', fields: [], danger: true },
   update_firmware: {
     about: 'The device fetches this firmware and starts it.',
     fields: [
@@ -29,19 +24,18 @@ export const FORMS = {
       { name: 'version', label: 'Version', hint: 'may be left out', maxlength: 64 },
       { name: 'sha256', label: 'SHA-256', hint: '64 hexadecimal digits; may be left out', pattern: '[0-9A-Fa-f]{64}' },
     ],
-    payload: filled,
     danger: true,
   },
-  ping: { ...NONE, about: 'The device answers, and nothing else.' },
+  ping: { about: 'The device answers, and nothing else.', fields: [] },
 };
 
 /** A type of the project's own: its keys go to the device as they are. */
-export const OWN_TYPE = { about: 'A type of your own: what you write goes to the device as it is.', fields: [], pairs: true, payload: (values) => values };
+export const OWN_TYPE = { about: 'A type of your own: what you write goes to the device as it is.', fields: [], pairs: true };
 
-/** The value that a person means: a number, true, false, or a JSON object or list; else text. */
+/** The value that a person means: a number, true, false, a JSON object or list, or a text in quotes; else the text as it is. */
 export function valueOf(text) {
   const trimmed = text.trim();
-  if (/^(true|false|null|-?\d+(\.\d+)?|\{.*\}|\[.*\])$/s.test(trimmed)) {
+  if (/^(true|false|null|-?\d+(\.\d+)?|\{.*\}|\[.*\]|".*")$/s.test(trimmed)) {
     try {
       return JSON.parse(trimmed);
     } catch {
@@ -51,21 +45,20 @@ export function valueOf(text) {
   return text;
 }
 
-/**
- * The target that the fields mean (docs/fleets.md); null: not chosen yet.
- * @param {{kind: 'device' | 'site' | 'target', device?: string, site?: string, company?: string, tags?: string,
- *   firmwareIs?: string, firmware?: string, battery?: string, silent?: string}} choice
- */
-export function targetOf(choice) {
-  if (choice.kind === 'device') return choice.device ? { devices: [choice.device] } : null;
-  if (choice.kind === 'site') return choice.site ? { site: choice.site } : null;
-  const target = {};
-  const tags = (choice.tags ?? '').split(',').map((tag) => tag.trim()).filter(Boolean);
-  if (choice.site) target.site = choice.site;
-  if (tags.length) target.tags = tags;
-  if (choice.firmware) target.firmware = { [choice.firmwareIs || '<']: choice.firmware.trim() };
-  if (choice.battery) target.battery = { '<': Number(choice.battery) };
-  if (choice.silent) target.last_seen = { not_within: `${choice.silent} hours` };
-  if (choice.company) target.company = choice.company;
-  return Object.keys(target).length > (choice.company ? 1 : 0) || choice.everybody ? target : null;
+/** What a person writes to mean this value: the inverse of `valueOf`. */
+const textOf = (value) => (typeof value === 'string' && valueOf(value) === value ? value : JSON.stringify(value));
+
+/** {type, values, pairs, free}: what the fields hold for this type and payload. free: only pairs can hold all of it. */
+export function filledIn(type, payload = {}) {
+  const form = FORMS[type] ?? OWN_TYPE;
+  const free = !form.pairs && Object.keys(payload).some((key) => !form.fields.some((field) => field.name === key));
+  return { type, free, values: free || form.pairs ? {} : payload,
+    pairs: [...(free || form.pairs ? Object.entries(payload).map(([name, value]) => [name, textOf(value)]) : []), ['', '']] };
+}
+
+/** The payload that the fields mean. @param {{type: string, values: object, pairs: string[][], free?: boolean}} what */
+export function payloadOf({ type, values, pairs, free }) {
+  const form = FORMS[type] ?? OWN_TYPE;
+  if (free || form.pairs) return Object.fromEntries(pairs.filter(([name]) => name.trim()).map(([name, value]) => [name.trim(), valueOf(value)]));
+  return Object.fromEntries(form.fields.map(({ name }) => [name, values[name] ?? '']).filter(([, value]) => value !== ''));
 }

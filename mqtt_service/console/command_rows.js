@@ -11,8 +11,8 @@ const SINCE_MS = { '1h': 3600e3, '24h': 86400e3, '7d': 7 * 86400e3, '30d': 30 * 
 /** How far back the filter can look, as people say it. */
 export const SINCE = { '1h': 'the last hour', '24h': 'the last day', '7d': 'the last week', '30d': 'the last 30 days' };
 
-/** The filters of the address that are understood: status, type, device, site, company, since, from, to, who, q. */
-export const FILTERS = ['status', 'type', 'device', 'site', 'company', 'since', 'from', 'to', 'who', 'q'];
+/** The filters of the address that are understood: status, type, device, schedule, site, company, since, from, to, who, q. */
+export const FILTERS = ['status', 'type', 'device', 'schedule', 'site', 'company', 'since', 'from', 'to', 'who', 'q'];
 
 /** The source of a list for `usePages`. @param {URLSearchParams} params */
 export function commandSource(params) {
@@ -38,6 +38,7 @@ function filtered(params, after) {
   query = byStatus(query, value('status'));
   if (value('type')) query = query.eq('command_type', value('type'));
   if (value('device')) query = query.eq('device_id', value('device'));
+  if (value('schedule')) query = query.like('idempotency_key', `schedule:${value('schedule')}:*`);
   if (value('site')) query = query.eq('devices.site_id', value('site'));
   if (value('company')) query = query.eq('devices.company_id', value('company'));
   if (SINCE_MS[value('since')]) query = query.gte('issued_at', new Date(Date.now() - SINCE_MS[value('since')]).toISOString());

@@ -1,8 +1,9 @@
 // What a person does with devices: map, unmap, tag, and say when they wake.
 
 import { answer } from './api.js';
+import { attempt } from './attempt.js';
 import { askFirst } from './components/dialog.js';
-import { say, sayError } from './components/toasts.js';
+import { say } from './components/toasts.js';
 import { clock, cut, deviceName, plural } from './format.js';
 import { refreshDevices } from './device_rows.js';
 import { lookNow } from './live.js';
@@ -15,7 +16,7 @@ export async function mapDevices(devices, siteId) {
     title: `Map ${plural(devices.length, 'device')} to ${cut(site.name)}?`, action: `Map ${plural(devices.length, 'device')}`,
     text: `${plural(devices.length, 'device')} will belong to ${cut(site.name)}, wake by its schedule, and get a welcome when each wakes next.`,
   })) return false;
-  return attempt(async () => {
+  return tryIt(async () => {
     await answer(project().from('device_site_assignments').insert(devices.map((device) => ({
       device_id: device.device_id, site_id: siteId, assigned_by_user_id: session.get().user.id }))));
     const names = devices.length === 1 ? deviceName(devices[0]) : plural(devices.length, 'device');
@@ -30,7 +31,7 @@ export async function unmapDevice(device) {
     title: `Unmap ${deviceName(device)}?`, action: 'Unmap it', danger: true,
     text: `1 device leaves ${cut(site?.name ?? 'its site')}. It becomes inactive: commands that wait for it fail, and it gets no more until it is mapped again. Its pictures and readings stay.`,
   })) return false;
-  return attempt(async () => {
+  return tryIt(async () => {
     const ended = await answer(project().from('device_site_assignments').update({ is_active: false })
       .eq('device_id', device.device_id).eq('is_active', true).select('device_id'));
     say(ended.length ? `${deviceName(device)} is mapped to no site now.` : 'It was mapped to no site of yours: nothing was changed.');
@@ -42,7 +43,7 @@ export async function tagDevices(devices, tag, tagsOf) {
   const word = tag.trim();
   const lacking = devices.filter((device) => !tagsOf(device).includes(word));
   if (!word || !lacking.length) return true;
-  return attempt(async () => {
+  return tryIt(async () => {
     await answer(project().from('device_tags').upsert(lacking.map((device) => ({ device_id: device.device_id, tag: word })),
       { onConflict: 'device_id,tag', ignoreDuplicates: true }));
     if (devices.length > 1) say(`${plural(lacking.length, 'device')} tagged ${cut(word)}.`);
@@ -51,7 +52,7 @@ export async function tagDevices(devices, tag, tagsOf) {
 
 /** Takes a tag from a device. */
 export async function untagDevice(device, tag) {
-  return attempt(() => answer(project().from('device_tags').delete().match({ device_id: device.device_id, tag })));
+  return tryIt(() => answer(project().from('device_tags').delete().match({ device_id: device.device_id, tag })));
 }
 
 /** Gives a device a schedule of its own; '': its site's. Throws ConsoleError. */
@@ -71,17 +72,7 @@ export async function setSiteSchedule(site, cron, timezone) {
   await after();
 }
 
-async function attempt(doIt) {
-  try {
-    await doIt();
-  } catch (error) {
-    sayError(error);
-    return false;
-  } finally {
-    await after();
-  }
-  return true;
-}
+const tryIt = (doIt) => attempt(doIt, after);
 
 async function after() {
   await refreshDevices();

@@ -35,6 +35,11 @@ export function fullTime(iso, zone) {
   return format(zone, { ...DAY, ...CLOCK, second: '2-digit', timeZoneName: 'short' }).format(new Date(iso));
 }
 
+/** 'Mon, 30 Nov 2026, 08:00 CET' */
+export function dayAndTime(iso, zone) {
+  return format(zone, { ...DAY, ...CLOCK, weekday: 'short', timeZoneName: 'short' }).format(new Date(iso));
+}
+
 /** '2026-11-27 13:03:11 UTC', for the hover. */
 export function utc(iso) {
   return iso ? `${new Date(iso).toISOString().slice(0, 19).replace('T', ' ')} UTC` : '';

@@ -1,11 +1,9 @@
 """Starts the product's real processes for a test, and stops them by their process id."""
 
-import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +14,8 @@ from typing import TypeVar
 import httpx
 from dotenv import dotenv_values
 
-ROOT = Path(__file__).parents[2]
+from tests.started import ROOT, start
+
 T = TypeVar("T")
 
 
@@ -33,18 +32,13 @@ def eventually(look: Callable[[], T | None], what: str, deadline: float = 30.0) 
 
 
 class Process:
-    """One `python -m mqtt_service …`, its output in a file that grows as it is written."""
+    """One `mqtt-service …`, its output in a file that grows as it is written; `anew` as `started.start`."""
 
-    def __init__(self, arguments: list[str], env: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, arguments: list[str], env: Mapping[str, str], directory: Path, *, anew: bool = False
+    ) -> None:
         self.log_file = Path(tempfile.mkstemp(suffix=".log", dir=directory)[1])
-        with self.log_file.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-u", "-m", "mqtt_service", *arguments],
-                env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), **env},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-            )
+        self.popen = start(arguments, env, directory, self.log_file, anew=anew)
 
     @property
     def output(self) -> str:
@@ -76,9 +70,11 @@ class Process:
 
 
 @contextmanager
-def running(arguments: list[str], env: Mapping[str, str], directory: Path) -> Iterator[Process]:
+def running(
+    arguments: list[str], env: Mapping[str, str], directory: Path, *, anew: bool = False
+) -> Iterator[Process]:
     """A process for the time of the block."""
-    process = Process(arguments, env, directory)
+    process = Process(arguments, env, directory, anew=anew)
     try:
         yield process
     finally:
@@ -86,10 +82,10 @@ def running(arguments: list[str], env: Mapping[str, str], directory: Path) -> It
 
 
 @contextmanager
-def dev_stack(directory: Path, *options: str) -> Iterator[dict[str, str]]:
+def dev_stack(directory: Path, *options: str, anew: bool = False) -> Iterator[dict[str, str]]:
     """`mqtt-service dev`; yields what it wrote into its env file."""
     env_file = directory / "stack.env"
-    with running(["dev", "--env-file", str(env_file), *options], {}, directory) as process:
+    with running(["dev", "--env-file", str(env_file), *options], {}, directory, anew=anew) as process:
         eventually(lambda: env_file.exists() or process.says("", 0.1) is None, "the env file", 60)
         yield {name: value for name, value in dotenv_values(env_file).items() if value is not None}
 

@@ -2,18 +2,16 @@
 
 import json
 import math
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.processes import ROOT
 from tests.requirements import needs
+from tests.started import run
 
-BENCH = [sys.executable, "-m", "mqtt_service.bench"]
+BENCH = "mqtt_service.bench.__main__:app"
 TINY = {
     "--rounds": "1", "--commands": "20", "--devices": "5", "--pictures": "2", "--chunks": "3",
     "--samples": "3", "--poll-interval": "0.2", "--finished": "500", "--later": "500", "--claims": "3",
@@ -46,11 +44,7 @@ MEASURES = {
 
 def bench(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     sizes = [word for option in TINY.items() for word in option]
-    env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
-    command = [*BENCH, *sizes, *arguments]
-    return subprocess.run(
-        command, env=env, cwd=directory, text=True, capture_output=True, check=False, timeout=240
-    )
+    return run([*sizes, *arguments], {"TMPDIR": str(directory)}, directory, timeout=240, main=BENCH)
 
 
 @needs("mosquitto")

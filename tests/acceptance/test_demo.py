@@ -1,59 +1,30 @@
 """`mqtt-service demo`: the whole flow, its verdict, and its object for machines."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.processes import ROOT, eventually
+from tests.acceptance.processes import eventually
 from tests.requirements import needs
+from tests.started import run, start
 
-DEMO = ["-m", "mqtt_service", "demo"]
-# What a machine without Mosquitto does, and fleets that refuse a command or do not answer their welcome.
-WITHOUT_MOSQUITTO = """
-from mqtt_service.devstack import broker
-broker.find_mosquitto = lambda: None
-from mqtt_service.demo.run import run_demo
-raise SystemExit(run_demo(devices=2, seconds=60, as_json=True))
-"""
-WITH_A_REFUSAL = """
-from dataclasses import replace
-from mqtt_service.demo import run as demo
-plan = demo.plan_fleet
-demo.plan_fleet = lambda count: [
-    replace(options, ack_form="by_id", answers={"reboot": "rejected"}) for options in plan(count)
-]
-raise SystemExit(demo.run_demo(devices=1, seconds=60, as_json=True))
-"""
-WITHOUT_ANSWERS = """
-from dataclasses import replace
-from mqtt_service.demo import run as demo
-plan = demo.plan_fleet
-demo.plan_fleet = lambda count: [
-    replace(options, answers={"set_wake_schedule": "none"}) for options in plan(count)
-]
-raise SystemExit(demo.run_demo(devices=1, seconds=5, as_json=True))
-"""
-OVER_NO_NETWORK = """
-from mqtt_service.demo import pictures as demo_pictures
-from mqtt_service.demo import run as demo
-from mqtt_service.simulator.radio import RadioOptions
-demo_pictures.RADIO = RadioOptions(loss=1.0)
-raise SystemExit(demo.run_demo(devices=1, seconds=60, as_json=True))
-"""
+ALTERED = "tests.acceptance.altered_demos:"
 
 
-def command(arguments: list[str], directory: Path) -> dict[str, Any]:
-    """How a test starts Python: nothing of our environment but PATH, and a folder for what is temporary."""
-    env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
-    return {"args": [sys.executable, *arguments], "env": env, "cwd": directory, "text": True}
+def env(directory: Path) -> dict[str, str]:
+    """A folder for what is temporary."""
+    return {"TMPDIR": str(directory)}
 
 
-def run(arguments: list[str], directory: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(**command(arguments, directory), capture_output=True, check=False, timeout=120)
+def demo(arguments: list[str], directory: Path) -> "subprocess.CompletedProcess[str]":
+    return run(arguments, env(directory), directory, timeout=120)
+
+
+def altered(how: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    """One of altered_demos.py."""
+    return run([], env(directory), directory, timeout=120, main=ALTERED + how)
 
 
 def the_object(output: str) -> dict[str, Any]:
@@ -68,7 +39,7 @@ def leftovers(directory: Path) -> list[str]:
 
 @needs("mosquitto")
 def test_every_command_is_acknowledged_and_every_device_welcomed_once(tmp_path: Path) -> None:
-    done = run([*DEMO, "--json", "--seconds", "60"], tmp_path)
+    done = demo(["demo", "--json", "--seconds", "60"], tmp_path)
     document = the_object(done.stdout)
     assert (done.returncode, document["ok"], document["problems"]) == (0, True, []), done.stderr
     assert list(document["commands"]) == [
@@ -90,7 +61,7 @@ def test_every_command_is_acknowledged_and_every_device_welcomed_once(tmp_path: 
 
 @needs("mosquitto")
 def test_pictures_arrive_as_they_were_sent_though_chunks_were_lost(tmp_path: Path) -> None:
-    done = run([*DEMO, "--devices", "2", "--json", "--seconds", "60"], tmp_path)
+    done = demo(["demo", "--devices", "2", "--json", "--seconds", "60"], tmp_path)
     document = the_object(done.stdout)
     assert (done.returncode, document["problems"]) == (0, []), done.stderr
     assert [picture["encoding"] for picture in document["pictures"]] == ["base64", "array"]
@@ -102,7 +73,7 @@ def test_pictures_arrive_as_they_were_sent_though_chunks_were_lost(tmp_path: Pat
 
 
 def test_a_picture_that_does_not_arrive_is_named_with_status_1(tmp_path: Path) -> None:
-    done = run(["-c", OVER_NO_NETWORK], tmp_path)
+    done = altered("over_no_network", tmp_path)
     document = the_object(done.stdout)
     (picture,) = document["pictures"]
     assert (done.returncode, picture["status"], picture["stored_as_sent"]) == (1, "failed", False)
@@ -112,14 +83,14 @@ def test_a_picture_that_does_not_arrive_is_named_with_status_1(tmp_path: Path) -
 
 
 def test_without_mosquitto_it_shows_the_same(tmp_path: Path) -> None:
-    done = run(["-c", WITHOUT_MOSQUITTO], tmp_path)
+    done = altered("without_mosquitto", tmp_path)
     document = the_object(done.stdout)
     assert (done.returncode, document["problems"]) == (0, []), done.stderr
     assert "amqtt" in done.stderr
 
 
 def test_a_person_sees_progress_and_ends_with_tables(tmp_path: Path) -> None:
-    done = run([*DEMO, "--devices", "1", "--seconds", "60"], tmp_path)
+    done = demo(["demo", "--devices", "1", "--seconds", "60"], tmp_path)
     assert done.returncode == 0, done.stdout
     assert done.stderr == ""
     seen = [
@@ -136,7 +107,7 @@ def test_a_person_sees_progress_and_ends_with_tables(tmp_path: Path) -> None:
 
 
 def test_what_did_not_happen_is_named_with_status_1(tmp_path: Path) -> None:
-    done = run(["-c", WITH_A_REFUSAL], tmp_path)
+    done = altered("with_a_refusal", tmp_path)
     document = the_object(done.stdout)
     assert (done.returncode, document["ok"]) == (1, False)
     assert document["problems"] == ["reboot: 0 of 1 acknowledged (1 queued, 1 sent)"]
@@ -145,7 +116,7 @@ def test_what_did_not_happen_is_named_with_status_1(tmp_path: Path) -> None:
 
 
 def test_what_takes_too_long_is_a_problem_too(tmp_path: Path) -> None:
-    done = run(["-c", WITHOUT_ANSWERS], tmp_path)
+    done = altered("without_answers", tmp_path)
     document = the_object(done.stdout)
     assert (done.returncode, document["ok"]) == (1, False)
     assert document["problems"][0] == "not everything was seen within 5 s"
@@ -153,12 +124,10 @@ def test_what_takes_too_long_is_a_problem_too(tmp_path: Path) -> None:
 
 
 def test_a_signal_ends_it_with_status_1_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    errors = tmp_path / "errors"
-    with errors.open("w") as stderr:
-        demo = subprocess.Popen(**command([*DEMO, "--json"], tmp_path), stdout=subprocess.PIPE, stderr=stderr)
-    eventually(lambda: "are up" in errors.read_text(), "the start of the stack")
-    demo.send_signal(signal.SIGINT)
-    output, _ = demo.communicate(timeout=30)
-    assert demo.returncode == 1
-    assert the_object(output)["problems"][0] == "interrupted"
-    assert leftovers(tmp_path) == ["errors"]
+    output, errors = tmp_path / "output", tmp_path / "errors"
+    started = start(["demo", "--json"], env(tmp_path), tmp_path, output, errors=errors)
+    eventually(lambda: errors.exists() and "are up" in errors.read_text(), "the start of the stack")
+    started.send_signal(signal.SIGINT)
+    assert started.wait(30) == 1
+    assert the_object(output.read_text())["problems"][0] == "interrupted"
+    assert sorted(leftovers(tmp_path)) == ["errors", "output"]

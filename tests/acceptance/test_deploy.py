@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import ROOT, eventually, healthy, procfile_words
+from tests.acceptance.processes import eventually, healthy, procfile_words
 from tests.integration.worker.mosquitto import free_port
+from tests.started import ROOT
 
 # Debian's name for nobody; any user without rights would do.
 NOBODY = 65534

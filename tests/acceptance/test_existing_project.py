@@ -26,7 +26,7 @@ from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.simulator.camera import CameraOptions
 from mqtt_service.simulator.device import DeviceOptions, SimulatedDevice
 from tests.acceptance.conftest import Database
-from tests.acceptance.processes import ROOT, Worker, dev_stack, eventually, worker
+from tests.acceptance.processes import Worker, dev_stack, eventually, worker
 from tests.acceptance.test_seed_tests import (  # noqa: F401 - they run here too, on this module's stack
     device,
     test_1_a_queued_command_is_sent_and_acknowledged,
@@ -45,6 +45,7 @@ from tests.integration.database.existing_project import (
     WAITING_MAC,
     create,
 )
+from tests.started import ROOT
 
 # What the four tests find in the Node service's project: its device, and a site of this name.
 SEED_MAC = "AA:BB:CC:DD:EE:FF"

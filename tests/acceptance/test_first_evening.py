@@ -31,7 +31,6 @@ from mqtt_service.doctor.findings import CHECKS
 from mqtt_service.migrations import read_migrations
 from tests.acceptance.conftest import Database
 from tests.acceptance.processes import (
-    ROOT,
     Worker,
     dev_stack,
     eventually,
@@ -42,7 +41,9 @@ from tests.acceptance.processes import (
 )
 from tests.integration.worker.mosquitto import Mosquitto, free_port
 from tests.integration.worker.test_mqtt_refusals import make_certificates, run_program
+from tests.started import ROOT, run
 
+ANEW = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT)}
 MEADOW = ["02:00:00:00:0F:01", "02:00:00:00:0F:02", "02:00:00:00:0F:03"]
 CAMERA = "02:00:00:00:0F:09"
 OLD_DEVICES = 1200  # more than the API shows at once
@@ -75,17 +76,12 @@ class Evening:
 
     def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         """What a command is started with; an empty setting takes one of the stack's away."""
-        known = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "PORT": "0"}
-        chosen = {**known, **self.stack, "MQTT_CLIENT_ID": "home", **settings}
+        chosen = {"PORT": "0", **self.stack, "MQTT_CLIENT_ID": "home", **settings}
         return {name: value for name, value in chosen.items() if value}
 
     def type(self, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """`mqtt-service …`, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "mqtt_service", *words],
-            env=self.environment(settings), cwd=self.directory, capture_output=True, encoding="utf-8",
-            check=False, timeout=60,
-        )  # fmt: skip
+        return run(words, self.environment(settings), self.directory)
 
     def doctor(self, *words: str, **settings: str) -> "Diagnosis":
         """`mqtt-service doctor --json`, without the check that needs a database login."""
@@ -116,7 +112,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evening]:
     """Started as the README says, with a worker that gives up at once, and devices that obey."""
     directory = tmp_path_factory.mktemp("evening")
     with (
-        dev_stack(directory) as stack,
+        dev_stack(directory, anew=True) as stack,
         psycopg.connect(stack["SUPABASE_DB_URL"], autocommit=True) as database,
         worker(stack, directory, MQTT_CLIENT_ID="home", MAX_RETRIES="0") as started,
     ):
@@ -278,7 +274,7 @@ def with_a_terminal(evening: Evening, *words: str) -> tuple["subprocess.Complete
     try:
         done = subprocess.run(
             [sys.executable, "-m", "mqtt_service", *words],
-            env=evening.environment({"TERM": "xterm", "COLUMNS": "120"}), cwd=evening.directory,
+            env={**ANEW, **evening.environment({"TERM": "xterm", "COLUMNS": "120"})}, cwd=evening.directory,
             stdout=subprocess.PIPE, stderr=theirs, check=False, timeout=120,
         )  # fmt: skip
     finally:
@@ -407,7 +403,7 @@ def procfile_worker(evening: Evening, alert_url: str) -> Iterator[None]:
     port = free_port()
     settings = {"PORT": str(port), "DYNO": "web.1", "MQTT_CLIENT_ID": "", "ALERT_URL": alert_url}
     with subprocess.Popen(
-        [sys.executable, *words], env=evening.environment(settings), cwd=evening.directory,
+        [sys.executable, *words], env={**ANEW, **evening.environment(settings)}, cwd=evening.directory,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
     ) as process:  # fmt: skip
         try:

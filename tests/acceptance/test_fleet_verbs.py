@@ -3,15 +3,14 @@
 With a worker and devices: test_first_evening.py.
 """
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import ROOT
+from tests.acceptance.processes import running
+from tests.started import run
 
 PROJECT = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY")
 
@@ -23,37 +22,22 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def verb(stack: dict[str, str], directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run `mqtt-service …` with the project's settings alone."""
-    return subprocess.run(
-        [sys.executable, "-m", "mqtt_service", *words],
-        env=environment(stack), cwd=directory, capture_output=True, encoding="utf-8",
-        check=False, timeout=60,
-    )  # fmt: skip
+    return run(words, environment(stack), directory)
 
 
 def environment(stack: dict[str, str]) -> dict[str, str]:
-    project = {name: stack[name] for name in PROJECT}
-    return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), **project}
+    return {name: stack[name] for name in PROJECT}
 
 
 def test_ctrl_c_ends_a_watch_and_not_the_command(stack: dict[str, str], directory: Path) -> None:
     mapped = verb(stack, directory, "map", "DEVICE-ESP32S3-001", "Alder North")
     assert mapped.returncode == 0
     words = ["send", "reboot", "-d", "DEVICE-ESP32S3-001", "--at", "2h", "--wait"]
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "mqtt_service", *words],
-        env=environment(stack), cwd=directory, encoding="utf-8",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        lines: list[str] = []
-        while " pending" not in "".join(lines):
-            lines.append(process.stdout.readline())
-            assert lines[-1], lines
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    command_id = "".join(lines).split("Queued: ")[1].split()[0]
+    with running(words, environment(stack), directory) as process:
+        process.says(" pending")
+        assert process.stop(signal.SIGINT) == 130
+    assert "Traceback" not in process.output
+    command_id = process.output.split("Queued: ")[1].split()[0]
     assert verb(stack, directory, "cancel", command_id).returncode == 0
 
 
@@ -64,13 +48,7 @@ def test_the_shell_can_complete_verbs_and_statuses(stack: dict[str, str], direct
             "COMP_WORDS": line,
             "COMP_CWORD": str(line.count(" ")),
         }
-        called = "import sys; sys.argv = ['mqtt-service']; from mqtt_service.cli import main; main()"
-        finished = subprocess.run(
-            [sys.executable, "-c", called],
-            env={**environment(stack), **asked}, cwd=directory, capture_output=True, encoding="utf-8",
-            check=False, timeout=60,
-        )  # fmt: skip
-        return finished.stdout.split()
+        return run([], {**environment(stack), **asked}, directory).stdout.split()
 
     assert completed("mqtt-service ba") == ["backfill"]
     assert completed("mqtt-service commands --status ac") == ["acknowledged"]

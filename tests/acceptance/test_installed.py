@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_service.migrations import as_script, read_migrations
-from tests.acceptance.processes import ROOT
+from tests.started import ROOT
 
 SOURCES = ("pyproject.toml", "README.md", "mqtt_service", "supabase")
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"

@@ -23,7 +23,7 @@ from tests.requirements import needs
 pytestmark = [needs("mosquitto"), pytest.mark.timeout(900)]
 
 LONG = os.environ.get("MQTT_SERVICE_LONG_DRILLS") == "1"
-FULL, FEW = (50, 50) if LONG else (20, 6)
+FULL, FEW = (50, 50) if LONG else (10, 6)
 WAKES, PICTURES = 3 if LONG else 2, 2
 FLEET = [
     *("--wakes", str(WAKES), "--pictures", str(PICTURES), "--picture-bytes", "70000"),

@@ -5,8 +5,6 @@ The database's clock is set ahead from one wake to the next. One device in twent
 
 import asyncio
 import hashlib
-import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,10 +21,11 @@ import pytest
 from mqtt_service.simulator.options import Answer
 from tests.faults.bench.clock import Clock, stack_with_clock
 from tests.faults.bench.drills import drill, report
-from tests.faults.bench.processes import ROOT, WorkerProcess
+from tests.faults.bench.processes import WorkerProcess
 from tests.faults.bench.rig import Bench, running_bench
 from tests.faults.bench.sleepers import Sleeper, make_sleeper, wake_all
 from tests.integration.worker.harness import COMPANY, PROGRAM, SITE, eventually
+from tests.started import run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -91,14 +90,9 @@ class Story:
 
     async def ask(self, *words: str) -> str:
         """What `mqtt-service` prints."""
-        env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), **self.bench.stack.env()}
-        asked = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mqtt_service", *words, env=env, cwd=self.bench.directory,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        output, _ = await asked.communicate()
-        assert asked.returncode == 0, output.decode()
-        return output.decode()
+        asked = await asyncio.to_thread(run, words, self.bench.stack.env(), self.bench.directory)
+        assert asked.returncode == 0, asked.stdout + asked.stderr
+        return asked.stdout
 
     async def is_released(self, rollout_id: UUID) -> bool:
         """Whether what the minute allows is sent, and nothing waits to be."""

@@ -19,7 +19,7 @@ from tests.integration.worker.harness import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEVICES = 20
-ENDS = drill(short=6, long=200)
+ENDS = drill(short=4, long=200)
 AT_ONCE = 4
 STOPS_WITHIN = 10.0
 

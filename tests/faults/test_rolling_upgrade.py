@@ -21,12 +21,12 @@ from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.stack import running_stack
 from mqtt_service.migrations import supabase_folder
 from tests.faults.bench.drills import drill, report
-from tests.faults.bench.given_back import given_back
-from tests.faults.bench.processes import ROOT
+from tests.faults.bench.given_back import claimed_again, given_back
 from tests.faults.bench.rig import Bench, running_bench
 from tests.faults.test_rolling_deploy import load, under_way
 from tests.integration.database.test_migrations import FIRST_SET
 from tests.requirements import require
+from tests.started import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -68,4 +68,4 @@ async def test_migrations_are_applied_beneath_a_worker_and_the_next_takes_over(o
         assert fleet.repeats() <= given_back(old, new)
         report(commands=count, repeats=fleet.repeats(), stopped_in=f"{took:.1f} s")
     assert await bench.database.count("retry_count > 0") == 0
-    assert await bench.database.count("attempt > 1") <= given_back(old, new)
+    assert await bench.database.count("attempt > 1") <= claimed_again(old, new)

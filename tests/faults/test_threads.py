@@ -6,17 +6,16 @@ all at the same time.
 """
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from mqtt_service.devstack.stack import Stack
+from tests import started
 from tests.faults.bench.drills import drill
 from tests.faults.bench.fleet import Fleet
-from tests.faults.bench.processes import ROOT, WorkerProcess
+from tests.faults.bench.processes import WorkerProcess
 from tests.faults.bench.rig import Bench, running_bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -67,14 +66,10 @@ async def injured(
 
 async def start(bench: Bench, injury: str) -> WorkerProcess:
     log_file = bench.directory / f"{injury}.log"
-    with log_file.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-u", "-m", "tests.faults.bench.injured", injury,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **bench.env(injury, {})},
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=asyncio.subprocess.STDOUT,
-            cwd=bench.directory,
-        )  # fmt: skip
-    return WorkerProcess(process, injury, log_file)
+    main = "tests.faults.bench.injured:main"
+    return WorkerProcess(
+        started.start([injury], bench.env(injury, {}), bench.directory, log_file, main=main), injury, log_file
+    )
 
 
 async def speak(fleet: Fleet) -> None:

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from '../vendor/preact-htm.js';
 import { answer } from '../api.js';
-import { ago, fullTime, utc } from '../format.js';
+import { ago, dayAndTime, utc } from '../format.js';
 import { useQuery } from '../query.js';
 import { project } from '../session.js';
 import { useNow } from '../store.js';
@@ -73,12 +73,6 @@ function Runs({ runs, zone }) {
   return html`<ol class="runs" aria-label="The next runs">${runs.map((run) => html`<li key=${run}>
     <time datetime=${run} title=${utc(run)}>${dayAndTime(run, zone)}</time> <span class="hint">${ago(run, now)}</span></li>`)}</ol>
     <p class="hint">in the zone ${zone}; point at a time to see it in UTC</p>`;
-}
-
-/** 'Mon 30 Nov 2026, 08:00 CET' */
-function dayAndTime(iso, zone) {
-  const day = new Intl.DateTimeFormat('en-GB', { weekday: 'short', timeZone: zone }).format(new Date(iso));
-  return `${day} ${fullTime(iso, zone).replace(/:\d\d /, ' ')}`;
 }
 
 function useSettled(value) {

@@ -68,12 +68,13 @@ function Page({ command, story, steps }) {
 function Facts({ command, zone }) {
   const device = command.devices;
   const site = session.get().sites.get(device.site_id);
+  const schedule = /^schedule:([0-9a-f-]{36}):/.exec(command.idempotency_key ?? '')?.[1];
   const time = (at) => html`<${Time} at=${at} zone=${zone} as="both" />`;
   return html`<dl class="facts">
     <dt>Device</dt><dd><a href=${link('commands', { device: device.device_id })}>${deviceName(device)}</a>${!device.is_active && html` <span class="pill warn">! not active</span>`}</dd>
     <dt>Site</dt><dd>${site ? `${cut(site.name)} (${site.timezone})` : '—'}</dd>
     <dt>Next wake</dt><dd>${time(device.next_wake_at)}</dd>
-    <dt>Queued</dt><dd>${time(command.issued_at)}</dd>
+    <dt>Queued</dt><dd>${time(command.issued_at)}${schedule && html` by <a href=${link(`schedules/${schedule}`)}>a schedule</a>`}</dd>
     ${command.scheduled_for && html`<dt>Not before</dt><dd>${time(command.scheduled_for)}</dd>`}
     ${command.expires_at && html`<dt>Expires</dt><dd>${time(command.expires_at)}</dd>`}
     <dt>Failures</dt><dd>${command.retry_count}${command.redelivery_count ? `, sent again at a wake ${command.redelivery_count} times` : ''}</dd>

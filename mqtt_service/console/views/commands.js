@@ -5,6 +5,7 @@ import { answer } from '../api.js';
 import { cancelCommands, repeatCommands, retryCommands } from '../command_actions.js';
 import { commandSource, FILTERS, SINCE } from '../command_rows.js';
 import { mayCancel, mayRepeat, mayRetry, StatusPill, STATUSES, TYPES } from '../components/command_words.js';
+import { ChoiceFilter } from '../components/filters.js';
 import { usePages } from '../components/pages.js';
 import { Empty, Failed, Loading } from '../components/states.js';
 import { Table } from '../components/table.js';
@@ -74,19 +75,18 @@ function Tabs({ status, params }) {
 function Filters({ params }) {
   const { sites, companies } = useStore(session);
   const own = useQuery('types', () => answer(project().from('device_command_types').select('command_type').order('command_type')));
-  const choose = (name) => (event) => setParams({ [name]: event.target.value });
-  const select = (name, label, all, options) => html`<select aria-label=${label} value=${params.get(name) ?? ''} onChange=${choose(name)}>
-    <option value="">${all}</option>${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === params.get(name)}>${cut(text, 50)}</option>`)}</select>`;
+  const choice = (name, label, all, options) => html`<${ChoiceFilter} name=${name} label=${label} all=${all} options=${options} params=${params} />`;
   const types = [...Object.entries(TYPES), ...(own.data ?? []).map((row) => [row.command_type, row.command_type])];
   const used = FILTERS.some((name) => params.get(name));
   return html`<div class="filters" role="search">
     <${Search} sought=${params.get('q') ?? ''} />
-    ${select('type', 'Type', 'every type', types)}
-    ${select('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
-    ${companies.size > 1 && select('company', 'Company', 'every company', [...companies])}
-    ${select('since', 'Time', 'any time', Object.entries(SINCE))}
-    ${select('who', 'Who queued it', 'by anybody', [['me', 'by me'], ['people', 'by people'], ['machines', 'by schedules and back ends']])}
-    ${params.get('device') && html`<${DeviceChip} id=${params.get('device')} />`}
+    ${choice('type', 'Type', 'every type', types)}
+    ${choice('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
+    ${companies.size > 1 && choice('company', 'Company', 'every company', [...companies])}
+    ${choice('since', 'Time', 'any time', Object.entries(SINCE))}
+    ${choice('who', 'Who queued it', 'by anybody', [['me', 'by me'], ['people', 'by people'], ['machines', 'by schedules and back ends']])}
+    ${params.get('device') && html`<${Chip} name="device" id=${params.get('device')} words="one device" ask=${askDevice} />`}
+    ${params.get('schedule') && html`<${Chip} name="schedule" id=${params.get('schedule')} words="one schedule" ask=${askScheduleName} />`}
     ${used && html`<a class="button" href=${link('commands')}>Clear</a>`}
   </div>`;
 }
@@ -114,9 +114,20 @@ function Search({ sought }) {
     onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />`;
 }
 
-function DeviceChip({ id }) {
-  const device = useQuery(id, () => answer(project().from('devices').select('device_name, device_code, device_mac').eq('device_id', id).maybeSingle()));
-  return html`<button onClick=${() => setParams({ device: '' })} title="Show every device">${device.data ? deviceName(device.data) : 'one device'} ×</button>`;
+/** A filter that no field shows, by its name; a click removes it. */
+function Chip({ name, id, words, ask }) {
+  const found = useQuery(`${name} ${id}`, () => ask(id));
+  return html`<button onClick=${() => setParams({ [name]: '' })} title="Take this filter away">${found.data ?? words} ×</button>`;
+}
+
+async function askDevice(id) {
+  const device = await answer(project().from('devices').select('device_name, device_code, device_mac').eq('device_id', id).maybeSingle());
+  return device && deviceName(device);
+}
+
+async function askScheduleName(id) {
+  const schedule = await answer(project().from('command_schedules').select('name').eq('schedule_id', id).maybeSingle());
+  return schedule && `of ${cut(schedule.name, 40)}`;
 }
 
 function Selection({ rows, onClear }) {

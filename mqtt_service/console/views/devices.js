@@ -4,6 +4,7 @@ import { html, useCallback, useEffect, useMemo, useRef, useState } from '../vend
 import { mapDevices, tagDevices } from '../device_actions.js';
 import { askSuccess, useDevices } from '../device_rows.js';
 import { Battery, isLow, Signal, StatePill, stateOf, STATES } from '../components/device_words.js';
+import { ChoiceFilter, SearchFilter } from '../components/filters.js';
 import { Empty, Failed, Loading } from '../components/states.js';
 import { Table } from '../components/table.js';
 import { Time } from '../components/time.js';
@@ -142,24 +143,16 @@ function Tabs({ devices, params, now }) {
 
 function Filters({ devices, tags, params, used }) {
   const { sites, companies } = useStore(session);
-  const timer = useRef();
-  const search = (event) => {
-    const text = event.target.value.trim();
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => setParams({ q: text }, { replace: true }), 120);
-  };
-  const select = (name, label, all, options) => html`<select aria-label=${label} value=${params.get(name) ?? ''} onChange=${(event) => setParams({ [name]: event.target.value })}>
-    <option value="">${all}</option>${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === params.get(name)}>${cut(text, 50)}</option>`)}</select>`;
   const versions = useMemo(() => [...new Set(devices.map((device) => device.firmware_version).filter(Boolean))].sort(collator.compare), [devices]);
   const words = useMemo(() => [...new Set([...tags.values()].flat())].sort(collator.compare), [tags]);
+  const choice = (name, label, all, options) => html`<${ChoiceFilter} name=${name} label=${label} all=${all} options=${options} params=${params} />`;
   return html`<div class="filters" role="search">
-    <input type="search" data-search placeholder="Name, code, MAC or tag  ( / )" aria-label="Search devices" value=${params.get('q') ?? ''}
-      onInput=${search} onKeyDown=${(event) => event.key === 'Escape' && event.target.blur()} />
-    ${select('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
-    ${companies.size > 1 && select('company', 'Company', 'every company', [...companies])}
-    ${select('battery', 'Battery', 'any battery', [['low', 'low battery']])}
-    ${versions.length > 0 && select('firmware', 'Firmware', 'any firmware', versions.map((version) => [version, version]))}
-    ${words.length > 0 && select('tag', 'Tag', 'any tag', words.map((tag) => [tag, tag]))}
+    <${SearchFilter} label="Search devices" placeholder="Name, code, MAC or tag" params=${params} />
+    ${choice('site', 'Site', 'every site', [...sites.values()].map((site) => [site.site_id, site.name]))}
+    ${companies.size > 1 && choice('company', 'Company', 'every company', [...companies])}
+    ${choice('battery', 'Battery', 'any battery', [['low', 'low battery']])}
+    ${versions.length > 0 && choice('firmware', 'Firmware', 'any firmware', versions.map((version) => [version, version]))}
+    ${words.length > 0 && choice('tag', 'Tag', 'any tag', words.map((tag) => [tag, tag]))}
     ${used && html`<a class="button" href=${link('devices')}>Clear</a>`}
   </div>`;
 }

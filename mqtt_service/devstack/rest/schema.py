@@ -190,7 +190,7 @@ async def read_schema(connection: psycopg.AsyncConnection[Any]) -> Schema:
             for query in (_TABLES, _FOREIGN_KEYS, _FUNCTIONS)
         ]
     known = {row["name"]: _table(row) for row in tables}
-    return Schema(known, _relationships(keys, known), _functions(functions))
+    return Schema(known, relationships_of(keys, known), _functions(functions))
 
 
 def _table(row: Mapping[str, Any]) -> Table:
@@ -198,12 +198,14 @@ def _table(row: Mapping[str, Any]) -> Table:
     return Table(row["name"], columns, tuple(row["primary_key"]))
 
 
-def _relationships(
+def relationships_of(
     keys: list[dict[str, Any]], tables: Mapping[str, Table]
 ) -> dict[str, tuple[Relationship, ...]]:
+    """By table, what can be embedded: over foreign keys, and through junctions; as PostgREST finds it."""
     relationships: dict[str, list[Relationship]] = defaultdict(list)
     forward_keys: dict[str, list[Relationship]] = defaultdict(list)
-    for key in keys:
+    # Each query sees its own moment: a migration may have added the table of a key since that of the tables.
+    for key in (key for key in keys if key["origin"] in tables and key["target"] in tables):
         pairs = tuple((origin, target) for origin, target in key["pairs"])
         reversed_pairs = tuple((target, origin) for origin, target in pairs)
         forward = Relationship(key["origin"], key["target"], key["name"], pairs, to_one=True, is_forward=True)

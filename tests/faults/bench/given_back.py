@@ -10,7 +10,15 @@ _LINES = (
     re.compile(r"(\d+) command\(s\) of a worker that is gone "),
 )
 
+_UNSENT = re.compile(r"(\d+) command\(s\) not sent, pending again")
+
 
 def given_back(*workers: WorkerProcess) -> int:
     """So many commands in all."""
     return sum(int(count) for worker in workers for line in _LINES for count in line.findall(worker.output))
+
+
+def claimed_again(*workers: WorkerProcess) -> int:
+    """So many commands at most were claimed more than once: those, and what was given back unsent."""
+    unsent = sum(int(count) for worker in workers for count in _UNSENT.findall(worker.output))
+    return unsent + given_back(*workers)

@@ -1,10 +1,9 @@
 """Workers as real processes: started, asked, frozen, continued and killed by their process id."""
 
 import asyncio
-import os
 import re
 import signal
-import sys
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +11,8 @@ from typing import Any, Self
 import httpx
 
 from tests.integration.worker.harness import eventually
+from tests.started import Process, start
 
-ROOT = Path(__file__).parents[3]
 # A worker that was asked to end does so within 10 s (the platform's patience), and this says so.
 STOP_SECONDS = 10.0
 
@@ -21,7 +20,7 @@ STOP_SECONDS = 10.0
 class WorkerProcess:
     """One `mqtt-service run`; its output is in `log_file`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str, log_file: Path) -> None:
+    def __init__(self, process: Process, name: str, log_file: Path) -> None:
         self.process = process
         self.name = name
         self.log_file = log_file
@@ -32,14 +31,7 @@ class WorkerProcess:
     async def start(cls, name: str, env: Mapping[str, str], directory: Path) -> Self:
         """Start it with nothing of our environment but PATH; returns at once."""
         log_file = directory / f"{name}.log"
-        with log_file.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-u", "-m", "mqtt_service", "run",
-                env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), **env},
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=asyncio.subprocess.STDOUT,
-                cwd=directory,
-            )  # fmt: skip
-        return cls(process, name, log_file)
+        return cls(start(["run"], env, directory, log_file), name, log_file)
 
     @property
     def output(self) -> str:
@@ -52,7 +44,7 @@ class WorkerProcess:
 
     @property
     def running(self) -> bool:
-        return self.process.returncode is None
+        return self.process.poll() is None
 
     def said(self, pattern: str) -> list[str]:
         """The lines of output that match, in order."""
@@ -121,7 +113,7 @@ class WorkerProcess:
         self._expected.add(-signal.SIGKILL)
         if self.running:
             self.process.kill()
-        await self.process.wait()
+        await asyncio.to_thread(self.process.wait)
 
     async def stop(self, *, patience: float = STOP_SECONDS, status: int = 0) -> float:
         """SIGTERM; returns the seconds it took, fails where that exceeds `patience` or ends otherwise."""
@@ -134,8 +126,8 @@ class WorkerProcess:
     async def ended(self, deadline: float) -> int:
         """Wait for its end; returns the exit status. A test that expects another than 0 asks here."""
         try:
-            status = await asyncio.wait_for(self.process.wait(), deadline)
-        except TimeoutError:
+            status = await asyncio.to_thread(self.process.wait, deadline)
+        except subprocess.TimeoutExpired:
             raise AssertionError(
                 f"{self.name} did not end within {deadline:.0f} s:\n{self.output[-6000:]}"
             ) from None
@@ -148,8 +140,8 @@ class WorkerProcess:
             self.thaw()
             self.process.terminate()
             try:
-                await asyncio.wait_for(self.process.wait(), STOP_SECONDS + 2)
-            except TimeoutError:
+                await asyncio.to_thread(self.process.wait, STOP_SECONDS + 2)
+            except subprocess.TimeoutExpired:
                 await self.kill()
         status = self.process.returncode
         assert status in self._expected, f"{self.name} ended with {status}:\n{self.output[-6000:]}"

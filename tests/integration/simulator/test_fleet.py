@@ -3,14 +3,12 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from mqtt_service.simulator.fleet_options import FleetOptions
 from mqtt_service.simulator.incoming import device_key
 from mqtt_service.simulator.simulate import default_ids
 from tests.integration.simulator.fleet_harness import Attendant
+from tests.started import run, start
 
 SMALL = FleetOptions(
     tuple(default_ids(12)), wakes=2, pictures=2, picture_bytes=3000, chunk_bytes=100, sleep=0.1, settle=2.0
@@ -104,27 +103,13 @@ async def test_devices_wake_once_the_broker_is_back(broker: Broker) -> None:
     assert (document["asleep"], document["pending"], document["failed"]) == (2, 0, False)
 
 
-@asynccontextmanager
-async def simulate(*arguments: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`mqtt-service simulate` with these arguments."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "mqtt_service", "simulate", *arguments,
-        env={"PATH": os.environ.get("PATH", os.defpath), "COLUMNS": "200", **env},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def outcome(*arguments: str, **env: str) -> tuple[int | None, str, str]:
-    """Its exit status and what it wrote."""
-    async with asyncio.timeout(60), simulate(*arguments, **env) as process:
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+async def outcome(*arguments: str, **env: str) -> tuple[int, str, str]:
+    """The exit status of `mqtt-service simulate`, and what it wrote."""
+    with TemporaryDirectory() as directory:
+        done = await asyncio.to_thread(
+            run, ["simulate", *arguments], {"COLUMNS": "200", **env}, Path(directory), timeout=60
+        )
+    return done.returncode, done.stdout, done.stderr
 
 
 QUICK_FLEET = ("--devices", "3", "--pictures", "1", "--picture-bytes", "2000", "--sleep", "0.1")
@@ -167,14 +152,16 @@ async def test_a_fleet_without_a_broker_says_so_in_one_line(tmp_path: Path) -> N
     assert err.count("\n") == 1
 
 
-async def test_an_endless_fleet_sums_up_when_it_is_interrupted(broker: Broker) -> None:
-    async with (
-        Attendant(broker.host, broker.port) as attendant,
-        asyncio.timeout(60),
-        simulate("--wakes", "0", "--port", str(broker.port)) as process,
-    ):
-        await attendant.hears_a_heartbeat()
-        process.send_signal(signal.SIGINT)
-        out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    assert b"1 devices, 1 wakes in" in out
+async def test_an_endless_fleet_sums_up_when_it_is_interrupted(broker: Broker, tmp_path: Path) -> None:
+    output, errors = tmp_path / "output", tmp_path / "errors"
+    arguments = ("simulate", "--wakes", "0", "--port", str(broker.port))
+    async with Attendant(broker.host, broker.port) as attendant:
+        process = start(arguments, {"COLUMNS": "200"}, tmp_path, output, errors=errors)
+        try:
+            await attendant.hears_a_heartbeat()
+            process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(process.wait, 60) == 0
+        finally:
+            process.kill()
+    assert errors.read_text() == ""
+    assert "1 devices, 1 wakes in" in output.read_text()
