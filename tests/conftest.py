@@ -4,20 +4,18 @@ Where processes share the files, those that take longest come first.
 """
 
 import os
-import ssl
 from collections.abc import Generator, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from mqtt_service.devstack.postgres import EmbeddedPostgres
-from tests import started
+from tests import certificates, started
 from tests.prepared_cluster import copied_from, folder_of_the_run
 from tests.requirements import NO_SKIPS
 
+certificates.share()
 _HERE = Path(__file__).parent
 _CONSOLE = "tests/acceptance/console/"
 # About the longest first; one that waits most of its time stands beside one that calculates.
@@ -70,22 +68,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _CONSOLE if nodeid.startswith(_CONSOLE) else str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _certificates_are_loaded_once() -> Iterator[None]:
-    """Each HTTP client would load the machine's certificates anew: a tenth of a second of work."""
-
-    @cache
-    def trusting(_: tuple[str | None, ...], **options: Any) -> ssl.SSLContext:
-        return httpx.create_ssl_context(**options)
-
-    def trusting_as_now(**options: Any) -> ssl.SSLContext:
-        return trusting((os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")), **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("httpx._transports.default.create_ssl_context", trusting_as_now)
-        yield
 
 
 @pytest.fixture(scope="session")
