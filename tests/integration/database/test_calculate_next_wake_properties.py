@@ -9,7 +9,7 @@ Two thousand schedules in each run, always the same ones; MQTT_SERVICE_LONG_DRIL
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -32,10 +32,18 @@ from tests.integration.database.next_wake import (
 
 # Their clocks change by half an hour, or at a time that is no whole hour on the wall.
 ODD_ZONES = ("Australia/Lord_Howe", "Pacific/Chatham", "America/St_Johns")
-ANY_TIME = [cron_expressions.at_any_time(random) for random in [Random(2)] for _ in range(drill(1600, 6000))]
-NEAR_A_CHANGE = [
-    cron_expressions.near_a_clock_change(random) for random in [Random(4)] for _ in range(drill(600, 4000))
-]
+
+
+@cache
+def any_time() -> list[Case]:
+    random = Random(2)
+    return [cron_expressions.at_any_time(random) for _ in range(drill(1600, 6000))]
+
+
+@cache
+def near_a_change() -> list[Case]:
+    random = Random(4)
+    return [cron_expressions.near_a_clock_change(random) for _ in range(drill(600, 4000))]
 
 
 def can_fire(case: Case) -> bool:
@@ -125,9 +133,10 @@ def check(
 
 
 @pytest.mark.parametrize(
-    ("cases", "faults"), [(ANY_TIME, 0), (NEAR_A_CHANGE, 1)], ids=["any time", "near a change"]
+    ("drawn", "faults"), [(any_time, 0), (near_a_change, 1)], ids=["any time", "near a change"]
 )
-def test_it_agrees_with_cronsim(shared: Connection, cases: list[Case], faults: int) -> None:
+def test_it_agrees_with_cronsim(shared: Connection, drawn: Callable[[], list[Case]], faults: int) -> None:
+    cases = drawn()
     comparable = [case for case in cases if is_safe_for_cronsim(case)]
     assert len(comparable) > 0.7 * len(cases)
     seen = check(comparable, next_wakes(shared, comparable), by_cronsim, fault_of_cronsim)
@@ -135,9 +144,10 @@ def test_it_agrees_with_cronsim(shared: Connection, cases: list[Case], faults: i
 
 
 @pytest.mark.parametrize(
-    ("cases", "faults"), [(ANY_TIME, 0), (NEAR_A_CHANGE, 2)], ids=["any time", "near a change"]
+    ("drawn", "faults"), [(any_time, 0), (near_a_change, 2)], ids=["any time", "near a change"]
 )
-def test_it_agrees_with_croniter(shared: Connection, cases: list[Case], faults: int) -> None:
+def test_it_agrees_with_croniter(shared: Connection, drawn: Callable[[], list[Case]], faults: int) -> None:
+    cases = drawn()
     comparable = [case for case in cases if not can_fire(case) or means_the_same_to_croniter(case)]
     assert len(comparable) > 0.7 * len(cases)
     seen = check(comparable, next_wakes(shared, comparable), by_croniter, fault_of_croniter)
@@ -145,7 +155,7 @@ def test_it_agrees_with_croniter(shared: Connection, cases: list[Case], faults: 
 
 
 def test_around_every_clock_change_it_runs_when_the_clock_on_the_wall_says(shared: Connection) -> None:
-    cases = NEAR_A_CHANGE[: drill(300, 1500)]
+    cases = near_a_change()[: drill(300, 1500)]
     two_days = timedelta(days=2)
     found = 0
     for case, answer in zip(cases, next_wakes(shared, cases), strict=True):
@@ -159,7 +169,9 @@ def test_around_every_clock_change_it_runs_when_the_clock_on_the_wall_says(share
 
 def test_random_schedules_include_some_that_can_never_fire(shared: Connection) -> None:
     refused = [
-        case for case, answer in zip(ANY_TIME, next_wakes(shared, ANY_TIME), strict=True) if answer is None
+        case
+        for case, answer in zip(any_time(), next_wakes(shared, any_time()), strict=True)
+        if answer is None
     ]
     assert refused
     for case in refused:
@@ -168,7 +180,7 @@ def test_random_schedules_include_some_that_can_never_fire(shared: Connection) -
 
 
 def test_the_time_zone_of_the_session_makes_no_difference(shared: Connection) -> None:
-    cases = NEAR_A_CHANGE[: drill(300, 1000)]
+    cases = near_a_change()[: drill(300, 1000)]
     expected = next_wakes(shared, cases)
     for zone in ("America/New_York", "Australia/Lord_Howe"):
         shared.execute(f"set timezone = '{zone}'")

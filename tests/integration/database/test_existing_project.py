@@ -720,11 +720,12 @@ def test_who_queued_a_command_is_left_to_the_client(operated: Project, user: UUI
             assert person.execute(query, (DEVICE, written)).fetchone() == (written,)
 
 
-def test_who_queued_a_command_may_be_a_text(operated: Project) -> None:
-    operated.run(
+def test_who_queued_a_command_may_be_a_text(own_project: Project) -> None:
+    own_project.run(_MAKE_OPERATOR)
+    own_project.run(
         "alter table device_commands drop constraint device_commands_created_by_user_id_fkey,"
         " alter column created_by_user_id type text"
     )
-    assert operated.row(operated.command(DEVICE))["created_by_user_id"] is None
-    named = operated.command(DEVICE, created_by_user_id="the scheduler")
-    assert operated.row(named)["created_by_user_id"] == "the scheduler"
+    assert own_project.row(own_project.command(DEVICE))["created_by_user_id"] is None
+    named = own_project.command(DEVICE, created_by_user_id="the scheduler")
+    assert own_project.row(named)["created_by_user_id"] == "the scheduler"
