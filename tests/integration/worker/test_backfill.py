@@ -26,6 +26,7 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "backfill_device_lineage.py"
 COMMAND = ("backfill", "--json")
 OTHER_COMPANY = "b0000000-0000-4000-8000-000000000001"
 OTHER_PROGRAM = "b0000000-0000-4000-8000-000000000011"
+AT_ONCE = 8
 FIXABLE = {"MAPPED": 120, "WELCOMED": 30, "RUNNING": 10}
 UNFIXABLE = {"FOREIGN": 10, "UNMAPPED": 10}
 
@@ -172,7 +173,8 @@ async def test_an_interrupted_backfill_goes_on_where_it_was_and_welcomes_nobody_
 
     status, report = await run_backfill(stack, tmp_path)
     assert (status, report["error"], report["remaining_fixable"], report["failed"]) == (0, None, 0, [])
-    assert len(report["fixed"]) == fixable - done
+    # The database may have completed some more, whose answers nobody waited for.
+    assert fixable - done - AT_ONCE <= len(report["fixed"]) <= fixable - done
     assert await count_active(database) == fixable
     skipped = {item["device_code"]: item["reason"] for item in report["skipped"]}
     assert len([code for code in skipped if code.startswith("OLD-")]) == sum(UNFIXABLE.values())
