@@ -34,7 +34,10 @@ function Frame() {
   const [help, setHelp] = useState(false);
   const open = VIEWS.find((one) => one.path === view) ?? VIEWS[0];
   useEffect(() => { if (open.path !== view) go(link(open.path), { replace: true }); }, [view]);
-  useEffect(() => { document.title = `${open.title} · Console`; }, [open]);
+  useEffect(() => {
+    document.title = `${open.title} · Console`;
+    document.querySelector('header nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+  }, [open]);
   useGoKeys();
   useKeys({ '/': focusSearch, '?': () => setHelp(true), n: () => go(link('commands/new')) });
   return html`<a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus(); }}>To the content</a>

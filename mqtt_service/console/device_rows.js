@@ -8,7 +8,7 @@ import { project, session } from './session.js';
 import { makeStore, useStore } from './store.js';
 
 const COLUMNS = 'device_id, device_mac, device_code, device_name, company_id, site_id, provisioning_status, is_active, '
-  + 'wake_schedule_cron, next_wake_at, last_wake_at, last_seen_at, firmware_version, battery_voltage, wifi_rssi, '
+  + 'wake_schedule_cron, next_wake_at, last_wake_at, last_seen_at, firmware_version, hardware_version, battery_voltage, wifi_rssi, '
   + 'reported_location, created_at, updated_at';
 const PAGE = 1000; // rows in one answer, as much as a project gives by default
 const MOST = 20000;

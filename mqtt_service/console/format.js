@@ -78,6 +78,14 @@ export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
+/** '1.2 MB'; of bytes */
+export function size(bytes) {
+  if (bytes === null || bytes === undefined) return '—';
+  const [unit, of] = bytes >= 1e6 ? ['MB', 1e6] : bytes >= 1000 ? ['kB', 1000] : ['bytes', 1];
+  const value = bytes / of;
+  return `${unit !== 'bytes' && value < 10 ? value.toFixed(1) : Math.round(value)} ${unit}`;
+}
+
 /** '87 %'; a share of 0 to 1 */
 export function percent(share) {
   return share === null || share === undefined ? '—' : `${Math.round(share * 100)} %`;

@@ -41,3 +41,18 @@ export function useQuery(key, ask, tables = [], pause = 0) {
     ? { ...state, refresh }
     : { data: undefined, error: undefined, loading: key !== null, refresh };
 }
+
+/**
+ * Asks again every so often while the view is there: for what no table tells, such as the counts of a rollout.
+ * @param {() => void} refresh
+ * @param {number | null} every milliseconds; null: not now
+ */
+export function useAgain(refresh, every) {
+  const asked = useRef(refresh);
+  asked.current = refresh;
+  useEffect(() => {
+    if (every === null) return undefined;
+    const timer = setInterval(() => document.hidden || asked.current(), every);
+    return () => clearInterval(timer);
+  }, [every]);
+}

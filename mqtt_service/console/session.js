@@ -65,6 +65,11 @@ export function mayAdmin(companyId) {
   return roleIn(companyId) === 'admin';
 }
 
+/** The companies whose admin the person is, by name: [[company_id, name], …]. */
+export function adminCompanies() {
+  return [...session.get().companies].filter(([id]) => mayAdmin(id));
+}
+
 /** The zone in which times of a site are said; a device without site: the browser's. */
 export function zoneOf(siteId) {
   return session.get().sites.get(siteId)?.timezone || undefined;

@@ -8,14 +8,21 @@ import { useQuery } from '../query.js';
 import { project } from '../session.js';
 import { TYPES } from './command_words.js';
 
-/** @param {{what: object, onChange: (what: object) => void}} props what: as `filledIn` makes it, and `payloadOf` reads it */
-export function CommandFields({ what, onChange }) {
+/**
+ * @param {object} props
+ * @param {object} props.what as `filledIn` makes it, and `payloadOf` reads it
+ * @param {(what: object) => void} props.onChange
+ * @param {any} [props.children] stands between the type and its fields
+ * @param {boolean} [props.bare] without the fields: something else says what is sent
+ */
+export function CommandFields({ what, onChange, children, bare }) {
   const form = FORMS[what.type] ?? OWN_TYPE;
   return html`<${TypeField} value=${what.type} onChange=${(type) => onChange({ ...filledIn(type), pairs: what.pairs, values: what.values })} />
     <p class="hint">${form.about}</p>
-    ${!what.free && form.fields.map((field) => html`<${Field} key=${`${what.type} ${field.name}`} field=${field} value=${what.values[field.name] ?? ''}
+    ${children}
+    ${!bare && !what.free && form.fields.map((field) => html`<${Field} key=${`${what.type} ${field.name}`} field=${field} value=${what.values[field.name] ?? ''}
       onChange=${(value) => onChange({ ...what, values: { ...what.values, [field.name]: value } })} />`)}
-    ${(what.free || form.pairs) && html`<${Pairs} pairs=${what.pairs} onChange=${(pairs) => onChange({ ...what, pairs })} />`}`;
+    ${!bare && (what.free || form.pairs) && html`<${Pairs} pairs=${what.pairs} onChange=${(pairs) => onChange({ ...what, pairs })} />`}`;
 }
 
 function TypeField({ value, onChange }) {

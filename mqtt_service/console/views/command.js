@@ -78,6 +78,8 @@ function Facts({ command, zone }) {
     ${command.scheduled_for && html`<dt>Not before</dt><dd>${time(command.scheduled_for)}</dd>`}
     ${command.expires_at && html`<dt>Expires</dt><dd>${time(command.expires_at)}</dd>`}
     <dt>Failures</dt><dd>${command.retry_count}${command.redelivery_count ? `, sent again at a wake ${command.redelivery_count} times` : ''}</dd>
+    ${command.rollout_id && html`<dt>Rollout</dt><dd><a href=${link(`rollouts/${command.rollout_id}`)}>the one it belongs to</a></dd>`}
+    ${command.release_id && html`<dt>Firmware</dt><dd><a href=${link(`firmware/${command.release_id}`)}>its release</a>${command.verified_at && html`, verified ${time(command.verified_at)}`}</dd>`}
     ${command.priority !== 0 && html`<dt>Priority</dt><dd>${command.priority}</dd>`}
     <dt>Id</dt><dd class="mono">${command.command_id}</dd>
   </dl>`;

@@ -6,4 +6,6 @@ export const VIEWS = [
   { path: 'commands', key: 'c', title: 'Commands', load: () => import('./commands.js') },
   { path: 'devices', key: 'd', title: 'Devices', load: () => import('./devices.js') },
   { path: 'schedules', key: 's', title: 'Schedules', load: () => import('./schedules.js') },
+  { path: 'rollouts', key: 'r', title: 'Rollouts', load: () => import('./rollouts.js') },
+  { path: 'firmware', key: 'f', title: 'Firmware', load: () => import('./firmware.js') },
 ];

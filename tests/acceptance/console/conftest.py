@@ -51,10 +51,13 @@ class Console:
 
 @pytest.fixture(scope="package")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    """The stack, a worker that serves the console, and a device of each company that is awake and obeys."""
+    """The stack, a worker that serves the console, and a device of each company that is awake and obeys.
+
+    The worker looks often: what became of a rollout's commands is counted when it looks.
+    """
     require("chromium")
     directory = tmp_path_factory.mktemp("console")
-    with dev_stack(directory) as env, worker(env, directory, CONSOLE="true") as serving:
+    with dev_stack(directory) as env, worker(env, directory, CONSOLE="true", POLL_INTERVAL="0.5") as serving:
         ids = ["AA:BB:CC:DD:EE:FF", "BB:BB:CC:DD:EE:01"]
         broker = ["--host", env["MQTT_HOST"], "--port", env["MQTT_PORT"]]
         with running(["simulate", *ids, *broker], {}, directory) as fleet:
