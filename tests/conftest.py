@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests import started
-from tests.prepared_cluster import copied_from
+from mqtt_service.devstack.postgres import EmbeddedPostgres
+from tests import certificates, started
+from tests.prepared_cluster import copied_from, folder_of_the_run
 from tests.requirements import NO_SKIPS
 
+certificates.share()
 _HERE = Path(__file__).parent
 _CONSOLE = "tests/acceptance/console/"
 # About the longest first; one that waits most of its time stands beside one that calculates.
@@ -68,14 +70,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _stacks_begin_with_a_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Start each stack of this process on a copy of one prepared cluster."""
-    directory = tmp_path_factory.mktemp("prepared") / "postgres"
-    copied = copied_from(directory)
+@pytest.fixture(scope="session")
+def server_of_stacks(tmp_path_factory: pytest.TempPathFactory) -> type[EmbeddedPostgres]:
+    """A server with all migrations and the seed: its cluster is made once in a run, and copied."""
+    directory = folder_of_the_run(tmp_path_factory) / "prepared_stack"
     started.prepared[:] = [directory]
+    return copied_from(directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stacks_begin_with_a_copy(server_of_stacks: type[EmbeddedPostgres]) -> Iterator[None]:
+    """Start each stack of this process on such a server."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", copied)
+        patch.setattr("mqtt_service.devstack.stack.EmbeddedPostgres", server_of_stacks)
         yield
 
 

@@ -17,6 +17,8 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
+from tests import certificates
+
 ROOT = Path(__file__).parents[1]
 # Read before any code of ours runs.
 _FOR_THE_INTERPRETER = {"LD_PRELOAD", "PYTHONPATH"}
@@ -147,6 +149,7 @@ def _become(
     time.tzset()
     tempfile.tempdir = None  # asked for anew
     sys.argv = ["mqtt-service", *arguments]
+    certificates.share()
     for made in prepared:
         from tests.prepared_cluster import copied_from  # noqa: PLC0415 - only where a stack may be started
 

@@ -1,13 +1,11 @@
 """The verb `cancel` where it is for many: all that waits for a target, or of a recurring command."""
 
 import asyncio
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from mqtt_service.config import ProjectSettings
-from mqtt_service.errors import UsageError
+from mqtt_service.fleet.asking import Ask, agrees
 from mqtt_service.fleet.output import Output
 from mqtt_service.fleet.schedules import TargetWords, target_of, the_schedule
 from mqtt_service.fleet.session import open_project
@@ -21,7 +19,7 @@ class CancelRequest:
     schedule: str | None = None
     command_type: str | None = None
     yes: bool = False
-    ask: Callable[[str], bool] = field(default=lambda _: False)
+    ask: Ask = field(default=lambda _: False)
 
     @property
     def names_devices(self) -> bool:
@@ -45,7 +43,8 @@ def run_cancel_many(settings: ProjectSettings, request: CancelRequest, *, as_jso
             kind = request.command_type
             found = await project.commands.cancel_all(target, schedule_id, kind, count_only=True)
             output.say(f"{found} command(s) wait.")
-            if found and not request.yes and not _agrees(request, found):
+            question = f"Cancel {found} command(s)?"
+            if found and not request.yes and not agrees(request.ask, question, "nothing was cancelled"):
                 output.note("Nothing was cancelled.")
                 return 1
             cancelled = 0
@@ -56,9 +55,3 @@ def run_cancel_many(settings: ProjectSettings, request: CancelRequest, *, as_jso
         return 0
 
     return asyncio.run(run())
-
-
-def _agrees(request: CancelRequest, found: int) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("add --yes, since nobody can be asked here; nothing was cancelled")
-    return request.ask(f"Cancel {found} command(s)?")

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 from mqtt_service.adapters.supabase.fleet_rows import DeviceRow, Place
 from mqtt_service.errors import UsageError
 from mqtt_service.protocol.topics import device_key
+
+Row = TypeVar("Row")
 
 _MAC_DIGITS = 12
 _LISTED = 10
@@ -70,6 +73,19 @@ def the_place(kind: str, reference: str, candidates: Sequence[Place]) -> Place:
         raise UsageError(f"no {kind} has the id or name {reference!r}")
     listed = "; ".join(f"{place.name} ({place.place_id})" for place in fitting.values())
     raise UsageError(f"{reference!r} fits more than one {kind}; name it by its id: {listed}")
+
+
+def the_named(kind: str, reference: str, candidates: Sequence[tuple[UUID, str | None, Row]]) -> Row:
+    """Of (id, name, row), the row that is called so, or whose id begins so; raises UsageError."""
+    text = reference.strip().casefold()
+    fitting = [one for one in candidates if text and text in {str(one[0]), (one[1] or "").casefold()}]
+    fitting = fitting or [one for one in candidates if text and str(one[0]).startswith(text)]
+    if len(fitting) == 1:
+        return fitting[0][2]
+    if not fitting:
+        raise UsageError(f"no {kind} is {reference!r}: see mqtt-service {kind} list")
+    listed = ", ".join(str(one[0]) for one in fitting)
+    raise UsageError(f"{reference!r} fits {len(fitting)} {kind}s; name one by its id: {listed}")
 
 
 def id_range(prefix: str) -> tuple[UUID, UUID]:

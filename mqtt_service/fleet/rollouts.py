@@ -1,12 +1,11 @@
 """The verbs `rollout` and `window`: commands released little by little, and when they may go out."""
 
 import asyncio
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Literal
 from uuid import UUID, uuid4
 
 from rich.live import Live
@@ -14,6 +13,8 @@ from rich.live import Live
 from mqtt_service.adapters.supabase.fleet_rollouts import NewRollout, NewWindow, RolloutRow, WindowRow
 from mqtt_service.config import ProjectSettings
 from mqtt_service.errors import UsageError
+from mqtt_service.fleet.asking import Ask, agrees
+from mqtt_service.fleet.choosing import the_named
 from mqtt_service.fleet.finding import find_place
 from mqtt_service.fleet.output import Output
 from mqtt_service.fleet.payload import read_payload
@@ -28,8 +29,6 @@ _STATUS = {"pause": "paused", "resume": "running", "approve": "running", "cancel
 _FROM_STATUS = {"resume": {"paused", "stopped"}, "approve": {"awaiting_approval"}}
 _WATCH_PAUSE = 1.0  # seconds
 _SHOWN = 20  # devices that failed or got no command
-
-Row = TypeVar("Row", RolloutRow, WindowRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class RolloutRequest:
     priority: int = 0
     needs_approval: bool = False
     yes: bool = False
-    ask: Callable[[str], bool] = field(default=lambda _: False)
+    ask: Ask = field(default=lambda _: False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +68,12 @@ class WindowRequest:
 
 def the_rollout(reference: str, rollouts: Sequence[RolloutRow]) -> RolloutRow:
     """The one whose name this is, or whose id begins like this; raises UsageError."""
-    text = reference.strip().casefold()
-    fitting = [row for row in rollouts if row.name.casefold() == text or str(row.rollout_id) == text]
-    return _the_one(reference, fitting or _beginning(text, rollouts, "rollout_id"), "rollout")
+    return the_named("rollout", reference, [(row.rollout_id, row.name, row) for row in rollouts])
 
 
-def _beginning(text: str, rows: Sequence[Row], key: str) -> list[Row]:
-    return [row for row in rows if text and str(getattr(row, key)).startswith(text)]
-
-
-def _the_one(reference: str, fitting: Sequence[Row], kind: str) -> Row:
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise UsageError(f"no {kind} is {reference!r}: see mqtt-service {kind} list")
-    listed = ", ".join(str(getattr(row, f"{kind}_id")) for row in fitting)
-    raise UsageError(f"{reference!r} fits {len(fitting)} {kind}s; name one by its id: {listed}")
+def the_window(reference: str, windows: Sequence[WindowRow]) -> WindowRow:
+    """The one whose id begins like this; raises UsageError."""
+    return the_named("window", reference, [(row.window_id, None, row) for row in windows])
 
 
 def run_rollout_start(settings: ProjectSettings, request: RolloutRequest, *, as_json: bool) -> int:
@@ -98,7 +87,7 @@ def run_rollout_start(settings: ProjectSettings, request: RolloutRequest, *, as_
             target = await target_of(project, request.target)
             meant = await project.schedules.preview(target)
             _announce(request, meant.matched, meant.active, output)
-            if not request.yes and not _agrees(request):
+            if not request.yes and not agrees(request.ask, "Start it?", "nothing was started"):
                 output.note("Nothing was started.")
                 return 1
             new = NewRollout(
@@ -122,12 +111,6 @@ def _announce(request: RolloutRequest, matched: int, active: int, output: Output
     output.say(f"{request.command_type} for {matched} device(s), {active} of them active.")
     if request.continuous:
         output.say("It goes on for devices that come to fit, until it is cancelled.")
-
-
-def _agrees(request: RolloutRequest) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("add --yes, since nobody can be asked here; nothing was started")
-    return request.ask("Start it?")
 
 
 def run_rollout_list(settings: ProjectSettings, *, as_json: bool) -> int:
@@ -228,11 +211,7 @@ def run_window_add(settings: ProjectSettings, request: WindowRequest, *, as_json
                 request.timezone, list(request.types) or None,
             )  # fmt: skip
             await project.rollouts.add_window(new)
-            added = _the_one(
-                str(new.window_id),
-                _beginning(str(new.window_id), await project.rollouts.windows(), "window_id"),
-                "window",
-            )
+            added = the_window(str(new.window_id), await project.rollouts.windows())
         output.show(windows_table([added], {}, _now()))
         output.document(added)
         return 0
@@ -267,9 +246,7 @@ def run_window_remove(settings: ProjectSettings, reference: str, *, as_json: boo
 
     async def run() -> int:
         async with open_project(settings) as project:
-            text = reference.strip().casefold()
-            fitting = _beginning(text, await project.rollouts.windows(), "window_id")
-            row = _the_one(reference, fitting, "window")
+            row = the_window(reference, await project.rollouts.windows())
             await project.rollouts.remove_window(row.window_id)
         output.say(f"{row.window_id} is removed; what it held goes out.")
         output.document({"window": row, "change": "remove"})

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from mqtt_service.adapters.supabase.fleet_schedules import NewSchedule, ScheduleRow
 from mqtt_service.config import ProjectSettings
 from mqtt_service.errors import UsageError
+from mqtt_service.fleet.choosing import the_named
 from mqtt_service.fleet.finding import find_devices, find_place
 from mqtt_service.fleet.output import Output
 from mqtt_service.fleet.payload import read_payload
@@ -66,16 +67,7 @@ def read_where(text: str | None) -> dict[str, Any]:
 
 def the_schedule(reference: str, schedules: Sequence[ScheduleRow]) -> ScheduleRow:
     """The one whose name this is, or whose id begins like this; raises UsageError."""
-    text = reference.strip().casefold()
-    fitting = [row for row in schedules if row.name.casefold() == text or str(row.schedule_id) == text]
-    if not fitting and text:
-        fitting = [row for row in schedules if str(row.schedule_id).startswith(text)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise UsageError(f"no schedule has the id or name {reference!r}: see mqtt-service schedule list")
-    listed = ", ".join(str(row.schedule_id) for row in fitting)
-    raise UsageError(f"{reference!r} fits {len(fitting)} schedules; name one by its id: {listed}")
+    return the_named("schedule", reference, [(row.schedule_id, row.name, row) for row in schedules])
 
 
 async def target_of(project: Project, words: TargetWords) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The verb `send`: choose, say for whom, ask, queue, and watch if asked to."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from rich.live import Live
 from mqtt_service.adapters.supabase.fleet_rows import CommandRow, DeviceRow, NewCommand
 from mqtt_service.config import ProjectSettings
 from mqtt_service.errors import UsageError
+from mqtt_service.fleet.asking import Ask, agrees
 from mqtt_service.fleet.choosing import Selection, name_some
 from mqtt_service.fleet.finding import Chosen, choose
 from mqtt_service.fleet.firmware import release_for
@@ -42,7 +42,7 @@ class SendRequest:
     timeout: str | None = None
     yes: bool = False
     release: str | None = None
-    ask: Callable[[str], bool] = field(default=lambda _: False)
+    ask: Ask = field(default=lambda _: False)
 
 
 def order_of(request: SendRequest, now: datetime) -> Order:
@@ -74,7 +74,11 @@ async def _send(
         chosen = await choose(project, request.selection)
         release_of = await _releases(project, request.release)
         _announce(order, chosen, output)
-        if len(chosen.devices) > 1 and not request.yes and not _agrees(request):
+        if (
+            len(chosen.devices) > 1
+            and not request.yes
+            and not agrees(request.ask, "Queue it?", "nothing was queued")
+        ):
             output.note("Nothing was queued.")
             return 1
         devices = {device.device_id: device for device in chosen.devices}
@@ -109,14 +113,6 @@ def _announce(order: Order, chosen: Chosen, output: Output) -> None:
     if chosen.left_out:
         left_out = name_some([device.label for device in chosen.left_out])
         output.say(f"Left out, since not active: {len(chosen.left_out)} ({left_out})")
-
-
-def _agrees(request: SendRequest) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "more than one device: add --yes, since nobody can be asked here; nothing was queued"
-        )
-    return request.ask("Queue it?")
 
 
 def say_queued(queued: Queued, devices: Mapping[UUID, DeviceRow], output: Output) -> None:

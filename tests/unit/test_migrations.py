@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mqtt_service.cli import main
 from mqtt_service.migrations import (
     Migration,
     as_document,
@@ -84,13 +87,22 @@ def test_quotes_of_a_migration_do_not_end_those_of_the_script() -> None:
     assert script.count("$mqtt_service_$") == 2
 
 
-def mqtt_service(*arguments: str) -> str:
-    command = [sys.executable, "-m", "mqtt_service", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout.decode()
+def test_the_command_line_prints_the_script() -> None:
+    command = [sys.executable, "-m", "mqtt_service", "migrations"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60)
+    assert finished.stdout.decode() == as_script(read_migrations())
 
 
-def test_the_command_line_prints_the_script_the_list_and_the_document() -> None:
+def test_the_command_line_prints_the_list_and_the_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["mqtt-service", "migrations", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
     migrations = read_migrations()
-    assert mqtt_service("migrations") == as_script(migrations)
-    assert mqtt_service("migrations", "--list") == as_list(migrations)
-    assert json.loads(mqtt_service("migrations", "--list", "--json")) == as_document(migrations)
+    assert printed("--list") == as_list(migrations)
+    assert json.loads(printed("--list", "--json")) == as_document(migrations)

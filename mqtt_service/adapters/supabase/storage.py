@@ -13,13 +13,8 @@ import httpx
 from storage3.exceptions import StorageApiError
 from supabase import AsyncClient
 
-from mqtt_service.adapters.supabase import api_errors
-from mqtt_service.errors import (
-    PermanentError,
-    ProjectMisconfiguredError,
-    ServiceError,
-    SupabaseUnavailableError,
-)
+from mqtt_service.adapters.supabase.storage_errors import translated
+from mqtt_service.errors import ServiceError
 from mqtt_service.metrics import IMAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -47,12 +42,8 @@ class PictureStore:
         try:
             await bucket.upload(path, picture, {"content-type": "image/jpeg", "upsert": "true"})
             IMAGE_BYTES.inc(len(picture))
-        except httpx.HTTPError as error:
-            raise api_errors.from_network_error(error, "the upload of a picture") from error
-        except StorageApiError as error:
-            raise _from_storage_error(error) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SupabaseUnavailableError(f"the answer to an upload is not Storage's: {error!r}") from error
+        except Exception as error:
+            raise translated(error, "the upload of a picture", BUCKET) from error
 
     async def remove(self, path: str) -> None:
         """Remove a file that no row names. If that fails the file does no harm, so it is only logged."""
@@ -72,12 +63,8 @@ class PictureStore:
     async def _remove_all(self, paths: Sequence[str]) -> None:
         try:
             await self._client.storage.from_(BUCKET).remove(list(paths))
-        except httpx.HTTPError as error:
-            raise api_errors.from_network_error(error, "the removal of old pictures") from error
-        except StorageApiError as error:
-            raise _from_storage_error(error) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SupabaseUnavailableError(f"the answer to a removal is not Storage's: {error!r}") from error
+        except Exception as error:
+            raise translated(error, "the removal of old pictures", BUCKET) from error
 
     async def _complete(self, call: Coroutine[Any, Any, None]) -> None:
         """Do not cancel the request with its caller: each cancelled one can cost the client a connection."""
@@ -90,19 +77,3 @@ class PictureStore:
         self._calls.discard(task)
         if not task.cancelled():
             task.exception()  # its caller gets it, if there still is one
-
-
-def _from_storage_error(error: StorageApiError) -> ServiceError:
-    """Storage puts the status that it means into its body, as text."""
-    try:
-        status = int(error.status)
-    except ValueError:
-        status = int(httpx.codes.INTERNAL_SERVER_ERROR)
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return SupabaseUnavailableError(f"Storage could not take a picture now: {error.message} ({status})")
-    if status in {httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNSUPPORTED_MEDIA_TYPE}:
-        return PermanentError(f"Storage refuses the picture: {error.message} ({status})")
-    return ProjectMisconfiguredError(
-        f"Storage refuses pictures: {error.message} ({status}); apply the files in supabase/migrations, which"
-        f" make the bucket {BUCKET}, and set SUPABASE_SECRET_KEY to the project's secret key"
-    )

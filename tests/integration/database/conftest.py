@@ -1,20 +1,19 @@
-"""A Postgres server for the run, a template database with all migrations, and a fresh copy of it per test."""
+"""A Postgres server for each process of the run, templates on it, and a copy of one of them for each test."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from mqtt_service.devstack.migrations import apply_migrations, apply_seed
-from mqtt_service.devstack.postgres import EmbeddedPostgres
+from mqtt_service.devstack.migrations import PLATFORM, apply_migrations, apply_seed
+from tests.integration.database.applying import SUPABASE
+from tests.integration.database.existing_project import create_template
 from tests.integration.database.queue_calls import Queue, copied, emptied
-
-SUPABASE = Path(__file__).parents[3] / "supabase"
+from tests.prepared_cluster import copied_from, folder_of_the_run
 
 _numbers = count(1)
 
@@ -36,10 +35,20 @@ def _temporary(server_url: str, template: str = "template0") -> Iterator[str]:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+async def _make_templates(server_url: str) -> None:
+    migrated = _create(server_url, "migrated")
+    await apply_migrations(migrated, SUPABASE / "migrations")
+    seeded = _create(server_url, "seeded", "migrated")
+    await apply_seed(seeded, SUPABASE / "seed.sql")
+    with psycopg.connect(_create(server_url, "platform"), autocommit=True) as connection:
+        connection.execute(PLATFORM.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The superuser's URL of an empty server: its database `postgres` has not even the platform's roles."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data")
+    """The superuser's URL of a server with the templates below; its database `postgres` is empty."""
+    prepared = folder_of_the_run(tmp_path_factory) / "prepared_templates"
+    server = copied_from(prepared, _make_templates)(tmp_path_factory.mktemp("postgres") / "data")
     with asyncio.Runner() as runner:
         runner.run(server.start())
         try:
@@ -49,27 +58,34 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(server_url: str) -> str:
+def migrated_template() -> str:
     """The name of a database with all migrations and no rows, for `create database … template …`."""
-    url = _create(server_url, "migrated")
-    with asyncio.Runner() as runner:
-        runner.run(apply_migrations(url, SUPABASE / "migrations"))
     return "migrated"
 
 
 @pytest.fixture(scope="session")
-def seeded_template(server_url: str, migrated_template: str) -> str:
+def seeded_template() -> str:
     """As migrated_template, with the rows of seed.sql."""
-    url = _create(server_url, "seeded", migrated_template)
-    with asyncio.Runner() as runner:
-        runner.run(apply_seed(url, SUPABASE / "seed.sql"))
     return "seeded"
+
+
+@pytest.fixture(scope="session")
+def adopted_template(server_url: str) -> str:
+    """The name of a database with a project that ran the Node service for years, after the migrations."""
+    return create_template(server_url, "existing_project_adopted")
 
 
 @pytest.fixture
 def empty_database_url(server_url: str) -> Iterator[str]:
     """The URL of a database of this test's own without anything in it."""
     with _temporary(server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def platform_url(server_url: str) -> Iterator[str]:
+    """The URL of a database of this test's own with what the platform brings, and nothing else."""
+    with _temporary(server_url, "platform") as url:
         yield url
 
 

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 
 from mqtt_service.devstack.migrations import PLATFORM
-from tests.integration.database.queue_calls import Queue, Row
-from tests.integration.database.test_migrations import apply
+from tests.integration.database.applying import apply
+from tests.integration.database.queue_calls import Queue, Row, end_local_settings
 
 EXISTING_PROJECT = Path(__file__).parents[2] / "fixtures/existing_project.sql"
 
@@ -37,7 +37,9 @@ class Project(Queue):
     def call(self, function: str, **parameters: object) -> Any:
         with self.connection.transaction():
             self.connection.execute("set local search_path = public, extensions")
-            return super().call(function, **parameters)
+            answer = super().call(function, **parameters)
+        end_local_settings(self.connection)
+        return answer
 
     @contextmanager
     def signed_in(self, user: UUID = ADMIN) -> Iterator[psycopg.Connection]:
@@ -48,6 +50,7 @@ class Project(Queue):
             self.connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
             self.connection.execute("set local role authenticated")
             yield self.connection
+        end_local_settings(self.connection)
 
     def run(self, statements: str) -> None:
         """Statements of the project's owner."""

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 Row = dict[str, Any]
@@ -60,6 +61,12 @@ def reseeded(connection: psycopg.Connection) -> psycopg.Connection:
     return connection
 
 
+def end_local_settings(connection: psycopg.Connection) -> None:
+    """End what `set local` has set in an inner transaction: it lasts as long as the one around it."""
+    if connection.info.transaction_status == TransactionStatus.INTRANS:
+        connection.execute("set local role none; set local search_path to default")
+
+
 @dataclass(frozen=True)
 class Queue:
     """One database connection: `call` acts as service_role, everything else as the superuser."""
@@ -79,8 +86,9 @@ class Queue:
         with self.connection.transaction():
             self.connection.execute("set local role service_role")
             row = self.connection.execute(query, parameters).fetchone()
-            assert row is not None
-            return row[0]
+        end_local_settings(self.connection)
+        assert row is not None
+        return row[0]
 
     def claim(self, worker: str = "w1", limit: int = 200, **parameters: object) -> Row:
         return self.call("fn_claim_commands", p_worker=worker, p_limit=limit, **parameters)  # type: ignore[no-any-return] # jsonb

@@ -9,11 +9,12 @@ import pytest
 from psycopg import sql
 
 from mqtt_service.devstack.migrations import PLATFORM
+from tests.faults.bench.drills import drill
+from tests.integration.database.applying import apply
 from tests.integration.database.queue_calls import Queue, Row, about, copied, ids
 from tests.integration.database.test_adoption import DEVICE, OLD_PROJECT, WAITING
-from tests.integration.database.test_migrations import apply
 
-OLD = 30_000
+OLD = drill(5_000, 30_000)
 YOUNG = "d0000000-0000-4000-8000-0000000000f1"
 # What the project had before the migrations: a trigger that counts updates, and years of rows.
 _BEFORE = f"""

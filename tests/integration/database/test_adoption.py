@@ -8,11 +8,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.errors import Diagnostic
 
-from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.applying import apply
 from tests.integration.database.catalog import Facts, columns_of, grants, rows, structure
-from tests.integration.database.queue_calls import Queue, ids
-from tests.integration.database.test_migrations import apply
+from tests.integration.database.queue_calls import Queue, copied, ids
 
 OLD_PROJECT = Path(__file__).parents[2] / "fixtures/adopted_schema.sql"
 DEVICE = "d0000000-0000-4000-8000-000000000031"
@@ -33,24 +33,31 @@ class Adopted:
     warnings: list[str] = field(default_factory=list)
 
 
-@pytest.fixture
-def adopted(empty_database_url: str) -> Iterator[Adopted]:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
+@pytest.fixture(scope="module")
+def first(server_url: str) -> Iterator[Adopted]:
+    """The one to which the migrations were applied; no test changes it."""
+    with copied(server_url, "platform") as connection:
         connection.execute(OLD_PROJECT.read_bytes())
         columns = columns_of(connection)
         project = Adopted(
             connection, structure(connection), grants(connection), columns, rows(connection, columns)
         )
-        connection.add_notice_handler(
-            lambda notice: (
+
+        def hear(notice: Diagnostic) -> None:
+            if notice.severity == "WARNING":
                 project.warnings.append(f"{notice.message_primary} {notice.message_hint}")
-                if notice.severity == "WARNING"
-                else None
-            )
-        )
+
+        connection.add_notice_handler(hear)
         apply(connection)
+        connection.remove_notice_handler(hear)
         yield project
+
+
+@pytest.fixture
+def adopted(first: Adopted) -> Iterator[Adopted]:
+    """What a test changes is undone after it."""
+    with first.connection.transaction(force_rollback=True):
+        yield first
 
 
 def test_no_table_column_check_index_policy_or_trigger_is_lost(adopted: Adopted) -> None:
@@ -85,7 +92,7 @@ def test_repeated_macs_are_named_and_kept(adopted: Adopted) -> None:
 def test_words_of_the_old_project_stay_allowed_and_ours_are_added(adopted: Adopted) -> None:
     adopted.connection.execute("update devices set provisioning_status = 'decommissioned'")
     adopted.connection.execute("update devices set provisioning_status = 'inactive'")
-    with pytest.raises(psycopg.errors.CheckViolation):
+    with pytest.raises(psycopg.errors.CheckViolation), adopted.connection.transaction():
         adopted.connection.execute("update devices set provisioning_status = 'lost'")
     adopted.connection.execute("update device_commands set status = 'queued' where status = 'pending'")
     adopted.connection.execute("update device_commands set status = 'cancelled' where status = 'queued'")
@@ -153,10 +160,9 @@ insert into company_members select company_id, user_id, 'admin' from user_profil
 
 
 def test_times_without_a_zone_and_enums_of_the_project_stop_neither_migration_nor_claim(
-    empty_database_url: str,
+    platform_url: str,
 ) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
+    with psycopg.connect(platform_url, autocommit=True) as connection:
         connection.execute(OLD_PROJECT.read_bytes())
         connection.execute(OTHER_TYPES)
         for _ in range(2):

@@ -6,10 +6,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from mqtt_service.devstack.migrations import PLATFORM
-from tests.integration.database.queue_calls import Queue
+from tests.integration.database.applying import apply
+from tests.integration.database.queue_calls import Queue, copied
 from tests.integration.database.test_adoption import OLD_PROJECT
-from tests.integration.database.test_migrations import apply
 
 OLD = UUID("d0000000-0000-4000-8000-000000000031")
 TWICE = UUID("d0000000-0000-4000-8000-000000000032")
@@ -17,18 +16,27 @@ MORNING = "2025-08-29T08:00:00Z"
 
 
 @pytest.fixture
-def project(empty_database_url: str) -> Iterator[psycopg.Connection]:
+def project(platform_url: str) -> Iterator[psycopg.Connection]:
     """The older project, before the migrations."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
+    with psycopg.connect(platform_url, autocommit=True) as connection:
         connection.execute(OLD_PROJECT.read_bytes())
         yield connection
 
 
+@pytest.fixture(scope="module")
+def adopted(server_url: str) -> Iterator[psycopg.Connection]:
+    """The older project, after the migrations."""
+    with copied(server_url, "platform") as connection:
+        connection.execute(OLD_PROJECT.read_bytes())
+        apply(connection)
+        yield connection
+
+
 @pytest.fixture
-def queue(project: psycopg.Connection) -> Queue:
-    apply(project)
-    return Queue(project)
+def queue(adopted: psycopg.Connection) -> Iterator[Queue]:
+    """The same; what a test changes is undone after it."""
+    with adopted.transaction(force_rollback=True):
+        yield Queue(adopted)
 
 
 def test_a_device_of_the_project_is_known_in_any_spelling_and_its_commands_wait_for_it(queue: Queue) -> None:

@@ -3,12 +3,13 @@
 cronsim follows Debian's cron as the function does, so it must agree everywhere but for the faults named in
 `fault_of_cronsim`. croniter has rules of its own for * and for clock changes; it must agree on the rest
 (`means_the_same_to_croniter`, `fault_of_croniter`). Around clock changes the model decides, on every case.
+Two thousand schedules in each run, always the same ones; MQTT_SERVICE_LONG_DRILLS=1 tries 10,000.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tests.faults.bench.drills import drill
 from tests.integration.database import cron_expressions
 from tests.integration.database.next_wake import (
     Case,
@@ -30,8 +32,18 @@ from tests.integration.database.next_wake import (
 
 # Their clocks change by half an hour, or at a time that is no whole hour on the wall.
 ODD_ZONES = ("Australia/Lord_Howe", "Pacific/Chatham", "America/St_Johns")
-ANY_TIME = [cron_expressions.at_any_time(random) for random in [Random(2)] for _ in range(6000)]
-NEAR_A_CHANGE = [cron_expressions.near_a_clock_change(random) for random in [Random(4)] for _ in range(4000)]
+
+
+@cache
+def any_time() -> list[Case]:
+    random = Random(2)
+    return [cron_expressions.at_any_time(random) for _ in range(drill(1600, 6000))]
+
+
+@cache
+def near_a_change() -> list[Case]:
+    random = Random(4)
+    return [cron_expressions.near_a_clock_change(random) for _ in range(drill(600, 4000))]
 
 
 def can_fire(case: Case) -> bool:
@@ -121,30 +133,32 @@ def check(
 
 
 @pytest.mark.parametrize(
-    ("cases", "faults"), [(ANY_TIME, 0), (NEAR_A_CHANGE, 1)], ids=["any time", "near a change"]
+    ("drawn", "faults"), [(any_time, 0), (near_a_change, 1)], ids=["any time", "near a change"]
 )
-def test_it_agrees_with_cronsim(database: Connection, cases: list[Case], faults: int) -> None:
+def test_it_agrees_with_cronsim(shared: Connection, drawn: Callable[[], list[Case]], faults: int) -> None:
+    cases = drawn()
     comparable = [case for case in cases if is_safe_for_cronsim(case)]
     assert len(comparable) > 0.7 * len(cases)
-    seen = check(comparable, next_wakes(database, comparable), by_cronsim, fault_of_cronsim)
+    seen = check(comparable, next_wakes(shared, comparable), by_cronsim, fault_of_cronsim)
     assert len(seen) == faults, seen
 
 
 @pytest.mark.parametrize(
-    ("cases", "faults"), [(ANY_TIME, 0), (NEAR_A_CHANGE, 2)], ids=["any time", "near a change"]
+    ("drawn", "faults"), [(any_time, 0), (near_a_change, 2)], ids=["any time", "near a change"]
 )
-def test_it_agrees_with_croniter(database: Connection, cases: list[Case], faults: int) -> None:
+def test_it_agrees_with_croniter(shared: Connection, drawn: Callable[[], list[Case]], faults: int) -> None:
+    cases = drawn()
     comparable = [case for case in cases if not can_fire(case) or means_the_same_to_croniter(case)]
     assert len(comparable) > 0.7 * len(cases)
-    seen = check(comparable, next_wakes(database, comparable), by_croniter, fault_of_croniter)
+    seen = check(comparable, next_wakes(shared, comparable), by_croniter, fault_of_croniter)
     assert len(seen) == faults, seen
 
 
-def test_around_every_clock_change_it_runs_when_the_clock_on_the_wall_says(database: Connection) -> None:
-    cases = NEAR_A_CHANGE[:1500]
+def test_around_every_clock_change_it_runs_when_the_clock_on_the_wall_says(shared: Connection) -> None:
+    cases = near_a_change()[: drill(300, 1500)]
     two_days = timedelta(days=2)
     found = 0
-    for case, answer in zip(cases, next_wakes(database, cases), strict=True):
+    for case, answer in zip(cases, next_wakes(shared, cases), strict=True):
         if answer is None:
             continue
         expected = model(case, two_days)
@@ -153,28 +167,30 @@ def test_around_every_clock_change_it_runs_when_the_clock_on_the_wall_says(datab
     assert found > 0.7 * len(cases)
 
 
-def test_random_schedules_include_some_that_can_never_fire(database: Connection) -> None:
+def test_random_schedules_include_some_that_can_never_fire(shared: Connection) -> None:
     refused = [
-        case for case, answer in zip(ANY_TIME, next_wakes(database, ANY_TIME), strict=True) if answer is None
+        case
+        for case, answer in zip(any_time(), next_wakes(shared, any_time()), strict=True)
+        if answer is None
     ]
     assert refused
     for case in refused:
         with pytest.raises(psycopg.errors.InvalidParameterValue, match="can never fire"):
-            next_wake(database, case.expression, case.start, case.zone)
+            next_wake(shared, case.expression, case.start, case.zone)
 
 
-def test_the_time_zone_of_the_session_makes_no_difference(database: Connection) -> None:
-    cases = NEAR_A_CHANGE[:1000]
-    expected = next_wakes(database, cases)
+def test_the_time_zone_of_the_session_makes_no_difference(shared: Connection) -> None:
+    cases = near_a_change()[: drill(300, 1000)]
+    expected = next_wakes(shared, cases)
     for zone in ("America/New_York", "Australia/Lord_Howe"):
-        database.execute(f"set timezone = '{zone}'")
-        assert next_wakes(database, cases) == expected
-    database.execute("reset timezone")
+        shared.execute(f"set timezone = '{zone}'")
+        assert next_wakes(shared, cases) == expected
+    shared.execute("reset timezone")
 
 
 # The database is the same for all examples of a test; the function only reads.
 _SETTINGS = settings(
-    max_examples=300,
+    max_examples=drill(100, 300),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -191,9 +207,9 @@ _CASES = st.builds(
 @_SETTINGS
 @given(case=_CASES, part=st.floats(0, 0.999))
 def test_from_anywhere_before_the_next_run_the_next_run_is_the_same(
-    database: Connection, case: Case, part: float
+    shared: Connection, case: Case, part: float
 ) -> None:
-    ask = partial(next_wake, database)
+    ask = partial(next_wake, shared)
     assume(can_fire(case))
     answer = ask(case.expression, case.start, case.zone)
     assert answer > case.start
@@ -210,10 +226,10 @@ _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @_SETTINGS
 @given(expression=st.one_of(_CRONLIKE, _TEXT))
-def test_any_text_is_answered_or_refused_with_its_name(database: Connection, expression: str) -> None:
+def test_any_text_is_answered_or_refused_with_its_name(shared: Connection, expression: str) -> None:
     start = datetime(2025, 6, 1, 12, 30, tzinfo=UTC)
     try:
-        answer = next_wake(database, expression, start, "Europe/Berlin")
+        answer = next_wake(shared, expression, start, "Europe/Berlin")
     except psycopg.errors.InvalidParameterValue as error:
         refusal = error.diag
     else:

@@ -17,7 +17,7 @@ import pytest
 from tests.integration.database.queue_calls import Queue, Row, emptied
 
 DEVICES = 100
-COMMANDS = 2000
+COMMANDS = 1000
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from tests.integration.database.command_model import DELAY, LEASE, TTL, Model
 from tests.integration.database.queue_calls import Queue, emptied
 
 LONG = os.environ.get("MQTT_SERVICE_LONG_DRILLS") == "1"
-EXAMPLES, STEPS = (2000, 100) if LONG else (60, 50)
+EXAMPLES, STEPS = (2000, 100) if LONG else (30, 50)
 
 DEVICES = 2
 WORKERS = 3

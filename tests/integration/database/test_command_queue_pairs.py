@@ -6,7 +6,8 @@ A claim alone may do less: what another holds it leaves to the next claim, and i
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
 
@@ -137,7 +138,9 @@ class Sessions:
 
     def __init__(self, one: Queue, other: Queue, observer: Queue, pool: ThreadPoolExecutor) -> None:
         self._one, self._other, self._observer, self._pool = one, other, observer, pool
+        self._state: str | None = None  # how the command stands, unless a move was committed
         self.alone = cache(self._alone)
+        self.untouched = cache(self._untouched)
         self._in_order = cache(self._in_this_order)
 
     def one_after_the_other(self, state: str, first: str, second: str) -> list[Outcome]:
@@ -146,28 +149,42 @@ class Sessions:
         return [self._in_order(state, first, "w2", second, "w1"), (found, answer, told)]
 
     def _in_this_order(self, state: str, first: str, worker: str, second: str, successor: str) -> Outcome:
-        begin(self._one, state)
-        told = MOVES[first](self._one, worker), MOVES[second](self._one, successor)
-        return (row(self._one), *told)
+        with self._taken_back(state):
+            told = MOVES[first](self._one, worker), MOVES[second](self._one, successor)
+            return (row(self._one), *told)
 
     def _alone(self, state: str, name: str, worker: str) -> tuple[Row, Answer]:
-        begin(self._one, state)
-        answer = MOVES[name](self._one, worker)
-        return row(self._one), answer
+        with self._taken_back(state):
+            answer = MOVES[name](self._one, worker)
+            return row(self._one), answer
 
-    def untouched(self, state: str) -> Row:
+    def _untouched(self, state: str) -> Row:
         """The row before anybody's move."""
-        begin(self._one, state)
+        self._begin(state)
         return row(self._one)
+
+    def _begin(self, state: str) -> None:
+        if self._state != state:
+            begin(self._one, state)
+            self._state = state
+
+    @contextmanager
+    def _taken_back(self, state: str) -> Iterator[None]:
+        """A transaction that leaves the command as it stood."""
+        self._begin(state)
+        with self._one.connection.transaction(force_rollback=True):
+            yield
 
     def at_once(self, state: str, first: str, second: str, end: str) -> Outcome:
         """Both moves, the second begun before the first ends."""
-        begin(self._one, state)
+        self._begin(state)
+        self._state = None
         self._one.connection.execute("begin")
         told = MOVES[first](self._one, "w2")
         future = self._pool.submit(MOVES[second], self._other, "w1")
-        while not future.done() and not self._waits():
-            pass  # one of them comes about: a claim or the like that hangs is ended by the database
+        # One of them comes about: a claim or the like that hangs is ended by the database.
+        while wait([future], timeout=0.002).not_done and not self._waits():
+            pass
         blocked = not future.done()
         self._one.connection.execute(end.encode())
         answer = future.result(timeout=10)

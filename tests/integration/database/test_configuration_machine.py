@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.faults.bench.drills import drill
 from tests.integration.database.queue_calls import Queue, Row, emptied
 
 WORKERS = st.sampled_from(["w1", "w2"])
@@ -128,7 +129,9 @@ class World:
         return self.queue.rows("select * from device_commands")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=drill(15, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(steps=STEPS)
 def test_a_device_ends_with_what_is_desired_whatever_happened_before(
     shared: psycopg.Connection, steps: list[tuple[str, Any]]

@@ -75,7 +75,7 @@ SOON = insert(", scheduled_for", ", now() + interval '30 minutes'")
     ("statements", "rings"),
     [
         (ONE, 1),
-        (insert(rows=20_000), 1),
+        (insert(rows=2_000), 1),
         (SOON, 1),  # the worker learns at its next poll when that is
         (LATER, 0),
         (insert(", scheduled_for", ", now() + (n.n || ' hours')::interval").replace(

@@ -7,6 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from tests.integration.database.applying import apply
 from tests.integration.database.existing_project import (
     ADMIN,
     DEVICE,
@@ -21,10 +22,8 @@ from tests.integration.database.existing_project import (
     WAITING_MAC,
     Project,
     create,
-    create_template,
 )
 from tests.integration.database.queue_calls import Row, copied
-from tests.integration.database.test_migrations import apply
 
 UNDEFINED_COLUMN = "perform no_such_column from devices"
 FORBIDDEN = "raise exception 'permission denied for table secrets' using errcode = '42501'"
@@ -36,13 +35,22 @@ TROUBLES = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def template(server_url: str) -> str:
-    return create_template(server_url, "existing_project")
+def adopted(server_url: str, adopted_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, adopted_template) as connection:
+        yield connection
 
 
 @pytest.fixture
-def project(server_url: str, template: str) -> Iterator[Project]:
-    with copied(server_url, template) as connection:
+def project(adopted: psycopg.Connection) -> Iterator[Project]:
+    """What a test changes is undone after it."""
+    with adopted.transaction(force_rollback=True):
+        yield Project(adopted)
+
+
+@pytest.fixture
+def own_project(server_url: str, adopted_template: str) -> Iterator[Project]:
+    """A copy of the test's own, whose every statement is a transaction."""
+    with copied(server_url, adopted_template) as connection:
         yield Project(connection)
 
 
@@ -431,15 +439,17 @@ def test_a_picture_whose_row_is_refused_is_refused_alone_with_the_reason(
     assert answers[0]["next_wake_at"]
 
 
-def test_a_stale_picture_that_cannot_fail_stops_no_claim_and_no_other_picture(project: Project) -> None:
+def test_a_stale_picture_that_cannot_fail_stops_no_claim_and_no_other_picture(own_project: Project) -> None:
     for name in ("a.jpg", "b.jpg"):
-        project.image(MAC, image_name=name, captured_at=MORNING)
-    with project.connection.transaction():
-        project.connection.execute("set local session_replication_role = replica")
-        project.connection.execute("update public.device_images set updated_at = now() - interval '2 hours'")
-    project.refuse("device_images", "new.image_name = 'a.jpg'", UNDEFINED_COLUMN)
-    assert project.claim()["commands"]
-    states = project.rows(
+        own_project.image(MAC, image_name=name, captured_at=MORNING)
+    with own_project.connection.transaction():
+        own_project.connection.execute("set local session_replication_role = replica")
+        own_project.connection.execute(
+            "update public.device_images set updated_at = now() - interval '2 hours'"
+        )
+    own_project.refuse("device_images", "new.image_name = 'a.jpg'", UNDEFINED_COLUMN)
+    assert own_project.claim()["commands"]
+    states = own_project.rows(
         "select image_name, status from device_images where image_name in ('a.jpg', 'b.jpg') order by 1"
     )
     assert [row["status"] for row in states] == ["receiving", "failed"]
@@ -529,8 +539,8 @@ def test_a_time_of_capture_with_a_default_is_the_devices_or_none(project: Projec
     assert answer["captured_at"] == MORNING
 
 
-def test_columns_of_other_types_take_what_they_can_hold(project: Project) -> None:
-    project.run(
+def test_columns_of_other_types_take_what_they_can_hold(own_project: Project) -> None:
+    own_project.run(
         "create domain short as varchar(5);"
         " alter table device_images alter column total_chunks type text,"
         "  alter column error_code type numeric(3, 1), drop column humidity,"
@@ -539,13 +549,13 @@ def test_columns_of_other_types_take_what_they_can_hold(project: Project) -> Non
         "  alter column program_id type text using program_id::text,"
         "  drop constraint device_telemetry_program_id_fkey"
     )
-    answer = project.image(
+    answer = own_project.image(
         MAC, captured_at=MORNING, location="ward 42", max_chunk_size=128, error_code=7, pressure=1013.6
     )
     assert answer["warnings"] == []
-    row = project.one("select * from device_images where image_id = %s", UUID(answer["image_id"]))
+    row = own_project.one("select * from device_images where image_id = %s", UUID(answer["image_id"]))
     assert (row["total_chunks"], row["error_code"], row["location"]) == ("3", 7, "ward ")
-    reading = project.one("select pressure, program_id from device_telemetry")
+    reading = own_project.one("select pressure, program_id from device_telemetry")
     assert reading == {"pressure": 1014, "program_id": str(PROGRAM)}
 
 
@@ -710,11 +720,12 @@ def test_who_queued_a_command_is_left_to_the_client(operated: Project, user: UUI
             assert person.execute(query, (DEVICE, written)).fetchone() == (written,)
 
 
-def test_who_queued_a_command_may_be_a_text(operated: Project) -> None:
-    operated.run(
+def test_who_queued_a_command_may_be_a_text(own_project: Project) -> None:
+    own_project.run(_MAKE_OPERATOR)
+    own_project.run(
         "alter table device_commands drop constraint device_commands_created_by_user_id_fkey,"
         " alter column created_by_user_id type text"
     )
-    assert operated.row(operated.command(DEVICE))["created_by_user_id"] is None
-    named = operated.command(DEVICE, created_by_user_id="the scheduler")
-    assert operated.row(named)["created_by_user_id"] == "the scheduler"
+    assert own_project.row(own_project.command(DEVICE))["created_by_user_id"] is None
+    named = own_project.command(DEVICE, created_by_user_id="the scheduler")
+    assert own_project.row(named)["created_by_user_id"] == "the scheduler"

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
-from tests.integration.database.conftest import SUPABASE
+from tests.integration.database.applying import SUPABASE
 
 MIGRATIONS = sorted((SUPABASE / "migrations").glob("*.sql"))
 [IMAGE_STORAGE] = [file for file in MIGRATIONS if file.name.endswith("_storage_and_realtime.sql")]

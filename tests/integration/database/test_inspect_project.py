@@ -4,18 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.database.existing_project import DEVICE, Project, create_template
+from tests.integration.database.existing_project import DEVICE, Project
 from tests.integration.database.queue_calls import Row, copied
 
 
-@pytest.fixture(scope="module")
-def template(server_url: str) -> str:
-    return create_template(server_url, "inspected_project")
-
-
 @pytest.fixture
-def project(server_url: str, template: str) -> Iterator[Project]:
-    with copied(server_url, template) as connection:
+def project(server_url: str, adopted_template: str) -> Iterator[Project]:
+    with copied(server_url, adopted_template) as connection:
         yield Project(connection)
 
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.integration.database.existing_project import MAC as THEIRS
-from tests.integration.database.existing_project import Project, create_template
+from tests.integration.database.existing_project import Project
 from tests.integration.database.queue_calls import Queue, Row, about, copied, emptied
 
 MAC = "AA:BB:CC:DD:EE:FF"
@@ -24,14 +24,9 @@ def queue(shared: psycopg.Connection) -> Queue:
     return made
 
 
-@pytest.fixture(scope="module")
-def adopted(server_url: str) -> str:
-    return create_template(server_url, "project_with_lone_readings")
-
-
 @pytest.fixture
-def project(server_url: str, adopted: str) -> Iterator[Project]:
-    with copied(server_url, adopted) as connection:
+def project(server_url: str, adopted_template: str) -> Iterator[Project]:
+    with copied(server_url, adopted_template) as connection:
         yield Project(connection)
 
 

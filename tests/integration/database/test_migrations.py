@@ -9,11 +9,10 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.applying import MIGRATIONS, SUPABASE, apply
 from tests.integration.database.catalog import grants, structure
-from tests.integration.database.conftest import SUPABASE
 from tests.integration.database.migration_objects import Found, columns_of_new_tables, created_in
 
-MIGRATIONS = sorted((SUPABASE / "migrations").glob("*.sql"))
 # These say each thing once. What has landed is not edited: a later migration replaces what it changes.
 FIRST_SET = [file for file in MIGRATIONS if file.stem < "20261127090000"]
 LATER = [file for file in MIGRATIONS if file not in FIRST_SET]
@@ -49,12 +48,6 @@ select 'trigger', tgname || ' on ' || tgrelid::regclass from pg_trigger where no
 union all
 select 'policy', polname || ' on ' || polrelid::regclass from pg_policy
 """
-
-
-def apply(connection: psycopg.Connection) -> None:
-    for file in MIGRATIONS:
-        with connection.transaction():
-            connection.execute(file.read_bytes())
 
 
 def test_each_object_is_created_in_one_place() -> None:

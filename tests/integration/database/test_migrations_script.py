@@ -6,7 +6,6 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from mqtt_service.devstack.migrations import PLATFORM
 from mqtt_service.migrations import Migration, as_script, read_migrations
 from tests.integration.database.catalog import grants, structure
 from tests.requirements import find_program, needs
@@ -16,14 +15,6 @@ REFUSED = Migration(
     "20990101000000_refused.sql",
     "do $$ begin raise exception 'no key' using errcode = '42703', detail = 'Why.', hint = 'Add it.'; end $$",
 )
-
-
-@pytest.fixture
-def platform_url(empty_database_url: str) -> str:
-    """The URL of a database of this test's own as a new hosted project is."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
-    return empty_database_url
 
 
 def run_in_psql(url: str, script: str, *options: str) -> "subprocess.CompletedProcess[str]":

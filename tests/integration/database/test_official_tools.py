@@ -18,8 +18,8 @@ import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
 from mqtt_service.migrations import as_script, read_migrations
+from tests.integration.database.applying import SUPABASE
 from tests.integration.database.catalog import grants, structure
-from tests.integration.database.conftest import SUPABASE
 from tests.integration.database.test_adoption import OLD_PROJECT
 from tests.requirements import find_program, needs
 

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.applying import apply
 from tests.integration.database.queue_calls import Queue, Row, ids
 from tests.integration.database.test_adoption import OLD_PROJECT
-from tests.integration.database.test_migrations import apply
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 OLD = "2020-01-01T00:00:00+00:00"

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.faults.bench.drills import drill
 from tests.integration.database.queue_calls import Queue, emptied
 from tests.integration.database.test_rollouts import PLACES, progress, row_of, set_status, start
 from tests.integration.database.test_schedules import devices
@@ -210,5 +211,5 @@ class RolloutMachine(RuleBasedStateMachine):
 def test_a_rollout_lives_as_the_model_says(shared: psycopg.Connection) -> None:
     RolloutMachine.queue = Queue(shared)
     run_state_machine_as_test(
-        RolloutMachine, settings=settings(max_examples=30, stateful_step_count=40, deadline=None)
+        RolloutMachine, settings=settings(max_examples=drill(15, 30), stateful_step_count=40, deadline=None)
     )

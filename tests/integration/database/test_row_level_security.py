@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from mqtt_service.devstack.migrations import PLATFORM
-from tests.integration.database.test_migrations import apply
+from tests.integration.database.applying import apply
+from tests.integration.database.queue_calls import copied, reseeded
 
 DEVICE_A = "a0000000-0000-4000-8000-000000000031"
 DEVICE_B = "b0000000-0000-4000-8000-000000000031"
@@ -21,6 +22,17 @@ TABLES = (
     "companies", "company_members", "pilot_programs", "sites", "devices", "device_history", "device_commands",
     "device_site_assignments", "device_program_assignments", "device_images", "device_telemetry",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(server_url: str, seeded_template: str) -> Iterator[psycopg.Connection]:
+    with copied(server_url, seeded_template) as connection:
+        yield connection
+
+
+@pytest.fixture
+def seeded(shared: psycopg.Connection) -> psycopg.Connection:
+    return reseeded(shared)
 
 
 @contextmanager

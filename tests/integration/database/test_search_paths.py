@@ -5,7 +5,7 @@ import re
 import psycopg
 import pytest
 
-from tests.integration.database.test_migrations import MIGRATIONS
+from tests.integration.database.applying import MIGRATIONS
 
 SHARED = re.compile(
     r"(?<!')\bpublic\.(?:companies|company_members|pilot_programs|sites|devices|device_(?!command_types)\w+)\b"

@@ -8,9 +8,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from mqtt_service.devstack.migrations import PLATFORM
+from tests.integration.database.applying import MIGRATIONS, apply
 from tests.integration.database.queue_calls import copied, reseeded
 from tests.integration.database.test_image_storage import acting_as
-from tests.integration.database.test_migrations import MIGRATIONS, apply
 
 A, B = "a0000000-0000-4000-8000-000000000031", "b0000000-0000-4000-8000-000000000031"
 VIEWER_A, VIEWER_B = "a0000000-0000-4000-8000-0000000000e1", "b0000000-0000-4000-8000-0000000000e1"

@@ -1,7 +1,7 @@
 """A project that was there before takes the migrations in each way that supabase/README.md names.
 
-Its owner, who is no superuser, as on hosted projects, applies them. Each way begins and ends with
-`mqtt-service migrations --check`.
+Its owner, who is no superuser, as on hosted projects, applies them. Each way begins and ends with what
+`mqtt-service migrations --check` looks at.
 """
 
 import json
@@ -17,9 +17,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from mqtt_service.migrations import read_migrations
+from mqtt_service.adoption.check import check as run_check
+from mqtt_service.adoption.database import connect
+from mqtt_service.adoption.report import as_document
+from mqtt_service.migrations import as_script, read_migrations
+from tests.faults.bench.drills import drill
+from tests.integration.database.applying import SUPABASE
 from tests.integration.database.catalog import Facts, columns_of, grants, structure
-from tests.integration.database.conftest import SUPABASE
 from tests.integration.database.existing_project import create_as_owner
 from tests.integration.database.test_official_tools import Project
 from tests.requirements import find_program, needs
@@ -28,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 OWNER = "hosted_owner"
-MANY = 30_000
+MANY = drill(5_000, 30_000)
 FILES = [SUPABASE / "migrations" / migration.file for migration in read_migrations()]
 # What the project's own folder of migrations holds: its history names these, and they must not run again.
 THEIRS = (
@@ -38,17 +42,13 @@ THEIRS = (
 RUN_BEFORE = "do $$ begin raise exception 'this has run before'; end $$;"
 
 
-def mqtt_service(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The product's command, as somebody types it beside a .env of this database."""
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "SUPABASE_DB_URL": url,
-        "PYTHONPATH": str(ROOT),
-    }
+def script_of_the_command_line() -> str:
+    """What the product's command prints."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-m", "mqtt_service", *arguments],
-        env=environment, capture_output=True, text=True, encoding="utf-8", check=False, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-m", "mqtt_service", "migrations"],
+        env=environment, capture_output=True, text=True, encoding="utf-8", check=True, timeout=300,
+    ).stdout  # fmt: skip
 
 
 def psql(url: str, *arguments: str, script: str | None = None) -> None:
@@ -63,11 +63,11 @@ def psql(url: str, *arguments: str, script: str | None = None) -> None:
 
 def paste_into_the_sql_editor(url: str, _: Path) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(mqtt_service(url, "migrations").stdout.encode())
+        connection.execute(as_script(read_migrations()).encode())
 
 
 def pipe_into_psql(url: str, _: Path) -> None:
-    script = mqtt_service(url, "migrations").stdout
+    script = script_of_the_command_line()
     psql(url, "-c", "set client_min_messages = warning", "-f", "-", script=script)
 
 
@@ -127,11 +127,12 @@ def after_each_way() -> dict[str, tuple[Facts, Facts]]:
     return {}
 
 
-def check(url: str, status: int = 0) -> dict[str, Any]:
-    finished = mqtt_service(url, "migrations", "--check", "--json")
-    assert finished.returncode == status, finished.stdout + finished.stderr
-    report: dict[str, Any] = json.loads(finished.stdout)
-    return report
+def check(url: str) -> dict[str, Any]:
+    """What `mqtt-service migrations --check --json` says of this database."""
+    with connect(url) as connection:
+        report = run_check(connection, read_migrations())
+    assert report.is_fine, report
+    return as_document(report)
 
 
 def digests(connection: psycopg.Connection, columns: dict[str, list[str]]) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def test_the_project_takes_the_migrations_and_keeps_its_own(
         columns = columns_of(connection)
         before = digests(connection, columns)
         report = check(owners_url)
-        assert (report["state"], report["trial"]["failures"]) == ("to adopt", [])
+        assert (report["state"], report["trial"]["failures"]) == ("to adopt", ())
         found = {finding["kind"]: finding for finding in report["findings"]}
         assert found["required_column_known"]["subject"] == "public.device_history.event_category"
         assert "(calibrate), which are left alone" in found["commands_unknown"]["text"]
@@ -168,7 +169,7 @@ def test_the_project_takes_the_migrations_and_keeps_its_own(
         apply(owners_url, tmp_path)
 
         report = check(owners_url)
-        assert (report["state"], report["trial"]["changes"]) == ("applied", [])
+        assert (report["state"], report["trial"]["changes"]) == ("applied", ())
         assert report["verdict"].startswith("ALL IS IN PLACE.")
         # The audit log is among them: no trigger of the project saw the migrations.
         assert digests(connection, columns) == before

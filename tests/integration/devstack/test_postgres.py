@@ -13,6 +13,7 @@ import pytest
 
 from mqtt_service.devstack.migrations import MigrationFailedError, apply_migrations, apply_seed
 from mqtt_service.devstack.postgres import EmbeddedPostgres, PostgresStartError
+from tests.prepared_cluster import copied_from, fill_nothing
 
 DEADLINE_SECONDS = 15.0
 ROOT = Path(__file__).parents[3]
@@ -29,6 +30,18 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@pytest.fixture(scope="module")
+def server_of_a_copy(tmp_path_factory: pytest.TempPathFactory) -> type[EmbeddedPostgres]:
+    """A server whose cluster is a copy of one that initdb has made, where that itself is not tested."""
+    return copied_from(tmp_path_factory.mktemp("prepared") / "empty", fill_nothing)
+
+
+@pytest.fixture
+def cluster(server_of_a_copy: type[EmbeddedPostgres], tmp_path: Path) -> EmbeddedPostgres:
+    """A server of the test's own, not yet started."""
+    return server_of_a_copy(tmp_path / "pg")
 
 
 async def ask(url: str, query: str) -> object:
@@ -60,8 +73,10 @@ async def test_it_is_a_real_server_that_can_feed_realtime(tmp_path: Path) -> Non
         assert await ask(postgres.url, "show listen_addresses") == "127.0.0.1"
 
 
-async def test_rows_outlive_a_restart_and_the_address_stays(tmp_path: Path) -> None:
-    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+async def test_rows_outlive_a_restart_and_the_address_stays(
+    cluster: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    async with cluster as postgres:
         url, pid = postgres.url, postgres.pid
         async with await psycopg.AsyncConnection.connect(url) as connection:
             await connection.execute("create table kept as select 7 as n")
@@ -72,8 +87,8 @@ async def test_rows_outlive_a_restart_and_the_address_stays(tmp_path: Path) -> N
         assert await ask(postgres.url, "select n from kept") == 7
 
 
-async def test_connected_clients_do_not_keep_it_from_stopping(tmp_path: Path) -> None:
-    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+async def test_connected_clients_do_not_keep_it_from_stopping(cluster: EmbeddedPostgres) -> None:
+    async with cluster as postgres:
         pid = postgres.pid
         connection = await psycopg.AsyncConnection.connect(postgres.url)
     await until_gone(pid)
@@ -82,11 +97,11 @@ async def test_connected_clients_do_not_keep_it_from_stopping(tmp_path: Path) ->
     await connection.close()
 
 
-async def test_a_cancelled_task_leaves_no_server_behind(tmp_path: Path) -> None:
+async def test_a_cancelled_task_leaves_no_server_behind(cluster: EmbeddedPostgres) -> None:
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def hold() -> None:
-        async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        async with cluster as postgres:
             started.set_result(postgres.pid)
             await asyncio.Event().wait()
 
@@ -100,9 +115,9 @@ async def test_a_cancelled_task_leaves_no_server_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 12, 20])
 async def test_a_start_that_is_cancelled_at_any_moment_leaves_no_server_behind(
-    tmp_path: Path, turns: int
+    cluster: EmbeddedPostgres, tmp_path: Path, turns: int
 ) -> None:
-    async with EmbeddedPostgres(tmp_path / "pg"):
+    async with cluster:
         pass
     postgres = EmbeddedPostgres(tmp_path / "pg")
     task = asyncio.create_task(postgres.start())
@@ -138,8 +153,8 @@ async def test_a_killed_process_leaves_no_server_behind(tmp_path: Path) -> None:
         assert await ask(postgres.url, "select 1") == 1
 
 
-async def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
-    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+async def test_two_servers_on_one_directory_are_refused(cluster: EmbeddedPostgres, tmp_path: Path) -> None:
+    async with cluster as postgres:
         with pytest.raises(PostgresStartError, match="stop that or choose another"):
             await EmbeddedPostgres(tmp_path / "pg").start()
         assert await ask(postgres.url, "select 1") == 1
@@ -157,10 +172,12 @@ async def test_a_directory_of_an_unknown_version_is_refused(tmp_path: Path) -> N
         await EmbeddedPostgres(tmp_path).start()
 
 
-async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    async with EmbeddedPostgres(tmp_path / "one") as postgres:
+async def test_a_port_that_is_taken_is_named(
+    cluster: EmbeddedPostgres, server_of_a_copy: type[EmbeddedPostgres], tmp_path: Path
+) -> None:
+    async with cluster as postgres:
         with pytest.raises(PostgresStartError, match=f"did not start on port {postgres.port}"):
-            await EmbeddedPostgres(tmp_path / "two", postgres.port).start()
+            await server_of_a_copy(tmp_path / "two", postgres.port).start()
 
 
 async def test_folders_above_the_data_stay_as_private_as_they_were(tmp_path: Path) -> None:
@@ -172,12 +189,14 @@ async def test_folders_above_the_data_stay_as_private_as_they_were(tmp_path: Pat
     assert private.stat().st_uid == os.geteuid()
 
 
-async def test_migrations_are_applied_once_in_order_and_recorded(tmp_path: Path) -> None:
+async def test_migrations_are_applied_once_in_order_and_recorded(
+    cluster: EmbeddedPostgres, tmp_path: Path
+) -> None:
     folder = tmp_path / "migrations"
     folder.mkdir()
     (folder / "20250102000000_second.sql").write_text("insert into public.log values (2);")
     (folder / "20250101000000_first.sql").write_text("create table public.log (n int); set search_path = '';")
-    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+    async with cluster as postgres:
         names = ["20250101000000_first.sql", "20250102000000_second.sql"]
         assert await apply_migrations(postgres.url, folder) == names
         assert await apply_migrations(postgres.url, folder) == []
@@ -189,20 +208,24 @@ async def test_migrations_are_applied_once_in_order_and_recorded(tmp_path: Path)
         )
 
 
-async def test_a_migration_that_fails_names_its_line_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_migration_that_fails_names_its_line_and_leaves_nothing(
+    cluster: EmbeddedPostgres, tmp_path: Path
+) -> None:
     folder = tmp_path / "migrations"
     folder.mkdir()
     (folder / "20250101000000_broken.sql").write_text(
         "create table public.half (n int);\n\nselect nothing;\n"
     )
-    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+    async with cluster as postgres:
         with pytest.raises(MigrationFailedError, match=r"_broken\.sql, line 3: .*nothing"):
             await apply_migrations(postgres.url, folder)
         assert await ask(postgres.url, "select to_regclass('public.half')") is None
 
 
-async def test_the_migrations_and_the_seed_of_the_project_can_be_applied_twice(tmp_path: Path) -> None:
-    async with EmbeddedPostgres(tmp_path / "pg") as postgres:
+async def test_the_migrations_and_the_seed_of_the_project_can_be_applied_twice(
+    cluster: EmbeddedPostgres,
+) -> None:
+    async with cluster as postgres:
         for _ in range(2):
             await apply_migrations(postgres.url, ROOT / "supabase" / "migrations")
             await apply_seed(postgres.url, ROOT / "supabase" / "seed.sql")

@@ -96,11 +96,11 @@ async def insert(database: Rows, count: int) -> None:
     )  # fmt: skip
 
 
-async def test_a_statement_of_20000_rows_is_one_event(
+async def test_a_statement_of_5000_rows_is_one_event(
     stack: Stack, database: Rows, log: pytest.LogCaptureFixture
 ) -> None:
     async with listening(stack) as heard:
-        await insert(database, 20_000)
+        await insert(database, 5_000)
         await eventually(lambda: heard, "a ring")
         await insert(database, 1)
         await eventually(lambda: len(heard) > 1, "the next ring")

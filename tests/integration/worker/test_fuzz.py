@@ -19,7 +19,7 @@ from mqtt_service.service import Worker
 from tests.faults.bench.drills import drill
 from tests.integration.worker.harness import eventually, rows, running_worker, wire
 
-MESSAGES = drill(20_000, 100_000)
+MESSAGES = drill(8_000, 100_000)
 AT_ONCE = 500
 SEED = 20251124
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -32,6 +32,7 @@ from mqtt_service.devices.visit_steps import (
     WatchCommands,
 )
 from mqtt_service.protocol.assembly import ImageBuffer, Limits
+from tests.faults.bench.drills import drill
 from tests.unit.devices.visit_fakes import DEVICE, PARTS, PICTURE, WAKE, chunk, metadata
 
 SILENCE, PATIENCE, COMMAND_CHECK = 5.0, 15.0, 2.0
@@ -239,4 +240,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestVisitState = Machine.TestCase
-TestVisitState.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestVisitState.settings = settings(max_examples=drill(60, 150), stateful_step_count=40, deadline=None)

@@ -22,6 +22,7 @@ from mqtt_service.protocol.assembly import (
 )
 from mqtt_service.protocol.images import ImageChunk, ImageMetadata, Readings
 from mqtt_service.protocol.whole_picture import ImageFaultError
+from tests.faults.bench.drills import drill
 
 LIMITS = Limits(max_bytes=40, max_chunks=6, per_device=2, in_flight=4, buffered_bytes=90, buffered_chunks=14)
 SPELLINGS = {
@@ -364,4 +365,4 @@ def split(picture: bytes, parts: int) -> list[bytes]:
 
 
 TestImageBuffer = Machine.TestCase
-TestImageBuffer.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestImageBuffer.settings = settings(max_examples=drill(60, 150), stateful_step_count=40, deadline=None)

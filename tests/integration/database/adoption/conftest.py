@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -10,12 +11,27 @@ import pytest
 from mqtt_service.adoption.check import check
 from mqtt_service.adoption.database import connect
 from mqtt_service.adoption.findings import Finding
+from mqtt_service.adoption.intended import Intended, read_intended
 from mqtt_service.adoption.report import Report
-from mqtt_service.devstack.migrations import PLATFORM
 from mqtt_service.migrations import read_migrations
+from tests.integration.database.queue_calls import copied
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 FILES = read_migrations()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_are_read_once() -> Iterator[None]:
+    """Each check reads the same files; what comes of it is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mqtt_service.adoption.check.read_intended", lambda _: intended())
+        yield
+
+
+@cache
+def intended() -> Intended:
+    """What the files want to be there."""
+    return read_intended(FILES)
 
 
 @dataclass(frozen=True)
@@ -47,10 +63,9 @@ class Owner:
 
 
 @pytest.fixture
-def owner(empty_database_url: str) -> Iterator[Owner]:
+def owner(platform_url: str) -> Iterator[Owner]:
     """A new project: what the platform brings, and nothing else."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(PLATFORM.read_bytes())
+    with psycopg.connect(platform_url, autocommit=True) as connection:
         yield Owner(connection)
 
 
@@ -75,6 +90,13 @@ def existing_owner(owner: Owner) -> Owner:
     """The project that ran the Node service for years."""
     owner.run((FIXTURES / "existing_project.sql").read_text())
     return owner
+
+
+@pytest.fixture
+def adopted_owner(server_url: str, adopted_template: str) -> Iterator[Owner]:
+    """The same after the migrations."""
+    with copied(server_url, adopted_template) as connection:
+        yield Owner(connection)
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from mqtt_service.adoption.changes import Snapshot, snapshot
 from mqtt_service.adoption.database import connect
 from mqtt_service.adoption.failure import Failure, explain
 from mqtt_service.adoption.findings import Level
-from mqtt_service.adoption.intended import read_intended
 from mqtt_service.adoption.project import read_project
 from mqtt_service.adoption.raised import Raised
-from mqtt_service.adoption.trial import STEPS, Trial
-from tests.integration.database.adoption.conftest import FILES, Owner
+from mqtt_service.adoption.trial import STEPS, Trial, run_trial
+from tests.integration.database.adoption.conftest import FILES, Owner, intended
 
 # What mends the existing project by hand where the functions do not get on with it.
 MENDED = (
@@ -202,11 +201,14 @@ def test_a_trigger_that_names_what_is_not_there_is_named_with_its_function_and_t
     ],
 )
 def test_the_step_that_a_refusal_stops_is_named(
-    existing_owner: Owner, table: str, event: str, when: str, step: str
+    adopted_owner: Owner, table: str, event: str, when: str, step: str
 ) -> None:
-    existing_owner.run(*MENDED)
-    break_with(existing_owner, table, event, f"if {when} then raise exception 'not today'; end if;")
-    failure = failure_of(tried(existing_owner))
+    adopted_owner.run(*MENDED)
+    break_with(adopted_owner, table, event, f"if {when} then raise exception 'not today'; end if;")
+    with connect(adopted_owner.connection.info.dsn) as connection:
+        # All are applied; one of them stands for applying them again.
+        trial = run_trial(read_project(connection, intended()), FILES[-1:], seconds=60)
+    failure = failure_of(trial)
     assert failure.step == step
     assert failure.message == "not today"
     assert failure.sqlstate == "P0001"
@@ -252,7 +254,7 @@ def test_a_missing_grant_is_named_with_what_gives_it(node_owner: Owner) -> None:
 def test_a_name_without_its_schema_is_mended_by_a_search_path(existing_owner: Owner) -> None:
     with connect(existing_owner.connection.info.dsn) as connection:
         connection.execute("set local search_path = pg_catalog")
-        project = read_project(connection, read_intended(FILES))
+        project = read_project(connection, intended())
         failure = explain(
             project,
             "a step",

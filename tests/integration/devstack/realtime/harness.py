@@ -18,7 +18,6 @@ from starlette.routing import BaseRoute
 
 from mqtt_service.devstack.faults import Faults
 from mqtt_service.devstack.keys import JwtKeys
-from mqtt_service.devstack.migrations import apply_migrations, apply_seed
 from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.realtime.server import RealtimeServer
 
@@ -91,12 +90,10 @@ async def serving(routes: list[BaseRoute]) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def running_stack(directory: Path) -> AsyncIterator[Stack]:
+async def running_stack(directory: Path, server_of_stacks: type[EmbeddedPostgres]) -> AsyncIterator[Stack]:
     """Run Postgres with the migrations, the seed and the tables of NOTES, and Realtime."""
     keys, faults = JwtKeys.generate(), Faults()
-    async with EmbeddedPostgres(directory / "postgres") as postgres:
-        await apply_migrations(postgres.url, SUPABASE / "migrations")
-        await apply_seed(postgres.url, SUPABASE / "seed.sql")
+    async with server_of_stacks(directory / "postgres") as postgres:
         database = await _connect(postgres.url)
         await database.execute(NOTES)
         server = RealtimeServer(postgres.url, keys, faults)

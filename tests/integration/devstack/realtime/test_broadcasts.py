@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from mqtt_service.adapters.supabase.realtime import Doorbell
 from mqtt_service.adapters.supabase.realtime_session import Listeners
 from mqtt_service.devstack.faults import RealtimeFaults
+from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.realtime.messages_table import keep_partitions
 from mqtt_service.devstack.realtime.server import PATH, RealtimeServer
 from tests.integration.devstack.realtime.harness import (
@@ -43,8 +44,10 @@ REFUSED = "Unauthorized: You do not have permissions to read from this Channel t
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("realtime")) as running:
+async def stack(
+    tmp_path_factory: pytest.TempPathFactory, server_of_stacks: type[EmbeddedPostgres]
+) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path_factory.mktemp("realtime"), server_of_stacks) as running:
         await messages_flow(running)
         yield running
 

@@ -9,6 +9,7 @@ from realtime import AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent as Listen
 from supabase import acreate_client
 
+from mqtt_service.devstack.postgres import EmbeddedPostgres
 from tests.integration.devstack.realtime.harness import (
     DEVICE_A,
     DEVICE_B,
@@ -24,8 +25,10 @@ OPERATOR_B = "b0000000-0000-4000-8000-0000000000e2"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("realtime")) as running:
+async def stack(
+    tmp_path_factory: pytest.TempPathFactory, server_of_stacks: type[EmbeddedPostgres]
+) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path_factory.mktemp("realtime"), server_of_stacks) as running:
         yield running
 
 

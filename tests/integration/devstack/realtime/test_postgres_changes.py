@@ -14,6 +14,7 @@ from realtime.types import RealtimePostgresChangesListenEvent as Listen
 from supabase import acreate_client
 
 from mqtt_service.devstack.faults import RealtimeAction, RealtimeFaults
+from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.realtime.feed import ChangeFeed
 from mqtt_service.devstack.realtime.server import RealtimeServer
 from mqtt_service.devstack.realtime.subscriptions import parse_binding
@@ -32,8 +33,10 @@ ADA, BEN = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-0000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("realtime")) as running:
+async def stack(
+    tmp_path_factory: pytest.TempPathFactory, server_of_stacks: type[EmbeddedPostgres]
+) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path_factory.mktemp("realtime"), server_of_stacks) as running:
         yield running
 
 

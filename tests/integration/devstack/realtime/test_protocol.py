@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from mqtt_service.devstack.faults import RealtimeFaults
+from mqtt_service.devstack.postgres import EmbeddedPostgres
 from mqtt_service.devstack.realtime.server import PATH, RealtimeServer
 from tests.integration.devstack.realtime.harness import DEADLINE_SECONDS, Stack, running_stack, serving
 
@@ -22,8 +23,10 @@ NOTES = {"event": "INSERT", "schema": "public", "table": "open_notes"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("realtime")) as running:
+async def stack(
+    tmp_path_factory: pytest.TempPathFactory, server_of_stacks: type[EmbeddedPostgres]
+) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path_factory.mktemp("realtime"), server_of_stacks) as running:
         yield running
 
 

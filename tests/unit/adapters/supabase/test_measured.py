@@ -108,7 +108,15 @@ async def test_an_answer_of_the_migrations_before_is_counted_too(client: AsyncCl
 async def test_the_database_is_asked_for_the_queue_every_ten_seconds_at_most(client: AsyncClient) -> None:
     now = [0.0]
     gauge = QueueGauge(DatabaseFunctions(client), lambda: now[0])
-    measures = {"due": 3, "scheduled": 2, "leased": 1, "retry": 0, "sent": 5, "oldest_due_seconds": 61.5}
+    measures = {
+        "due": 3,
+        "scheduled": 2,
+        "leased": 1,
+        "retry": 0,
+        "held": 0,
+        "sent": 5,
+        "oldest_due_seconds": 61.5,
+    }
     route = respx.post(MEASURE).respond(json=measures)
     for now[0] in (0.0, 9.9, 10.0):
         await gauge.refresh()
