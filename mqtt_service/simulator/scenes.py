@@ -38,10 +38,13 @@ _SCENES = (
 
 
 def photograph(size: int, rng: Random) -> bytes:
-    """A JPEG of `size` bytes, at least `LEAST_BYTES`: one of a few scenes, and no two have the same bytes."""
+    """A JPEG of `size` bytes: one of a few scenes, and no two have the same bytes.
+
+    Raises ValueError where that is less than `LEAST_BYTES` and too little.
+    """
     scene = rng.randrange(len(_SCENES))
-    drawn = (_draw(scene, grid) for grid in _GRIDS)
-    return grown(next(jpeg for jpeg in drawn if len(jpeg) + LEAST_ADDED <= size), size, rng)
+    fitting = (jpeg for grid in _GRIDS if len(jpeg := _draw(scene, grid)) + LEAST_ADDED <= size)
+    return grown(next(fitting, _draw(scene, _GRIDS[-1])), size, rng)
 
 
 @cache
