@@ -98,6 +98,8 @@ def start(
     `module:name`.
     """
     errors = errors or output
+    for file in (output, errors):
+        file.touch()  # it can be read at once
     env = {"PATH": os.environ.get("PATH", os.defpath), **env}
     if not anew and not _FOR_THE_INTERPRETER & env.keys():
         return Forked(main, arguments, env, directory, (output, errors))
