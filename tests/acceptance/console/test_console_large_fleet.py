@@ -59,6 +59,8 @@ VIEWS = {
     "new command": ("#/commands/new", "form"),
 }
 
+NARROW = list(VIEWS) if LONG else ["commands", "devices", "device"]  # looked at with 360 px too
+
 
 @pytest.fixture
 def fleet(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
@@ -85,8 +87,8 @@ def test_every_view_holds_a_large_fleet(open_page: Callable[..., Page]) -> None:
     page.get_by_role("searchbox").fill("pond 2")
     expect(page.locator("td.name").first).to_contain_text("Pond 2")
     page.set_viewport_size({"width": WIDTH, "height": 740})
-    for name, view in VIEWS.items():
-        page.evaluate(_TIME, list(view))
+    for name in NARROW:
+        page.evaluate(_TIME, list(VIEWS[name]))
         fits(page, name)
     report({"first paint": paint, **took, **{f"longest frame of {name}": ms for name, ms in frames.items()}})
 
