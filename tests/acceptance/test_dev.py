@@ -49,7 +49,7 @@ def test_a_signal_ends_it_with_status_0_and_leaves_nothing_running(tmp_path: Pat
 
 def test_it_says_what_to_type_next(tmp_path: Path) -> None:
     env_file = tmp_path / "stack.env"
-    with running(["dev", "--env-file", str(env_file)], {}, tmp_path) as process:
+    with running(["dev", "--env-file", str(env_file)], {}, tmp_path, anew=True) as process:
         process.says(r"Ctrl-C ends it")
         env = dotenv_values(env_file)
         output = process.output

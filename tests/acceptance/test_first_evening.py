@@ -46,7 +46,7 @@ from tests.started import ROOT, run
 ANEW = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT)}
 MEADOW = ["02:00:00:00:0F:01", "02:00:00:00:0F:02", "02:00:00:00:0F:03"]
 CAMERA = "02:00:00:00:0F:09"
-OLD_DEVICES = 1200  # more than the API shows at once
+OLD_DEVICES = 1010  # more than the API shows at once
 
 # As they stood before there were triggers: mapped, and never made active.
 _ADD_OLD_DEVICES = """
