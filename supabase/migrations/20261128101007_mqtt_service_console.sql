@@ -77,6 +77,3 @@ call mqtt_private.grant_execute(
 
 comment on function public.fn_queue_for_target(uuid, jsonb, text, jsonb, int, timestamptz, timestamptz, uuid) is
   'Queues a command for each active device of a target; the same p_request again queues nothing twice.';
-
--- all commands, the latest first, page by page
-create index if not exists device_commands_issued_at_idx on public.device_commands (issued_at desc, command_id desc);
