@@ -22,4 +22,4 @@ def trusted(*, verify: ssl.SSLContext | bool = True, trust_env: bool = True, **m
 
 def share() -> None:
     """From now on, all HTTP clients of this process share them."""
-    import_module("httpx._transports.default").create_ssl_context = trusted  # type: ignore[attr-defined]
+    import_module("httpx._transports.default").create_ssl_context = trusted  # type: ignore[attr-defined]  # in place of httpx's own

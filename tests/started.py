@@ -144,7 +144,7 @@ def _become(
         os.dup2(opened, number)
         os.close(opened)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", write_through=True)  # type: ignore[union-attr]
+        stream.reconfigure(encoding="utf-8", write_through=True)  # type: ignore[union-attr]  # both are text files here
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(env)
@@ -155,6 +155,6 @@ def _become(
     for made in prepared:
         from tests.prepared_cluster import copied_from  # noqa: PLC0415 - only where a stack may be started
 
-        import_module("mqtt_service.devstack.stack").EmbeddedPostgres = copied_from(made)  # type: ignore[attr-defined]
+        import_module("mqtt_service.devstack.stack").EmbeddedPostgres = copied_from(made)  # type: ignore[attr-defined]  # as tests/conftest.py does
     module, _, name = main.partition(":")
     raise SystemExit(getattr(import_module(module), name)())

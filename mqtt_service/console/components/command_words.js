@@ -1,6 +1,7 @@
 // The words of commands: statuses, types, and what may be done.
 
 import { html } from '../vendor/preact-htm.js';
+import { Pill } from './pill.js';
 
 /** Status → its sign, tone and meaning. */
 export const STATUSES = {
@@ -25,10 +26,7 @@ export const TYPES = {
 };
 
 /** @param {{status: string, final?: boolean}} props */
-export function StatusPill({ status }) {
-  const { sign = '·', tone = '', means = '' } = STATUSES[status] ?? {};
-  return html`<span class=${`pill ${tone}`} title=${means}><span aria-hidden="true">${sign}</span><span class="word">${status}</span></span>`;
-}
+export const StatusPill = ({ status }) => html`<${Pill} ...${STATUSES[status]} word=${status} />`;
 
 /** What the database lets a person do with a command: it is pending or failed. */
 export const mayCancel = (command) => command.status === 'pending' || command.status === 'failed';

@@ -1,6 +1,7 @@
 // The words of devices: how they do, their battery and their signal.
 
 import { html } from '../vendor/preact-htm.js';
+import { Pill } from './pill.js';
 
 export const LOW_BATTERY = 3.5; // V
 export const LATE_MS = 10 * 60 * 1000; // a wake may come that much later than planned
@@ -24,10 +25,7 @@ export function stateOf(device, now = Date.now()) {
 }
 
 /** @param {{device: object}} props */
-export function StatePill({ device }) {
-  const { sign, tone, word, means } = STATES[stateOf(device)];
-  return html`<span class=${`pill ${tone}`} title=${means}><span aria-hidden="true">${sign}</span><span class="word">${word}</span></span>`;
-}
+export const StatePill = ({ device }) => html`<${Pill} ...${STATES[stateOf(device)]} />`;
 
 export const isLow = (device) => device.battery_voltage !== null && Number(device.battery_voltage) < LOW_BATTERY;
 

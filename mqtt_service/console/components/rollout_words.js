@@ -3,6 +3,7 @@
 import { html } from '../vendor/preact-htm.js';
 import { count, cut, percent, plural } from '../format.js';
 import { TYPES } from './command_words.js';
+import { Pill } from './pill.js';
 
 /** Status → its sign, tone, word and meaning. */
 export const ROLLOUT_STATUSES = {
@@ -25,10 +26,6 @@ export const DEVICE_STATES = {
   cancelled: { sign: '–', tone: 'bad', means: 'its command was cancelled' },
   skipped: { sign: '·', tone: '', means: 'it was not active, and got no command' },
 };
-
-function Pill({ sign = '·', tone = '', means = '', word }) {
-  return html`<span class=${`pill ${tone}`} title=${means}><span aria-hidden="true">${sign}</span><span class="word">${word}</span></span>`;
-}
 
 /** @param {{status: string}} props */
 export const RolloutPill = ({ status }) => html`<${Pill} word=${status} ...${ROLLOUT_STATUSES[status]} />`;

@@ -4,6 +4,7 @@ import { html } from '../vendor/preact-htm.js';
 import { cut, span } from '../format.js';
 import { session } from '../session.js';
 import { cronInWords } from './cron_field.js';
+import { Pill } from './pill.js';
 import { DEFAULT_CRON } from './wake_dialogs.js';
 
 /** State → its sign, tone and meaning; what needs somebody first. */
@@ -25,8 +26,7 @@ export function stateOf(row) {
 /** @param {{row: object}} props */
 export function SchedulePill({ row }) {
   const state = stateOf(row);
-  const { sign, tone, means } = STATES[state];
-  return html`<span class=${`pill ${tone}`} title=${means}><span aria-hidden="true">${sign}</span><span class="word">${state}</span></span>`;
+  return html`<${Pill} ...${STATES[state]} word=${state} />`;
 }
 
 /** {cron, zone} that hold, where a schedule may leave them to its site. @param {{cron?: string, timezone?: string, target: object}} row */

@@ -1,6 +1,6 @@
 // One device: what it is, what happened to it on one axis, its pictures, its readings, and what can be done with it.
 
-import { html, useEffect, useMemo, useState } from '../vendor/preact-htm.js';
+import { html, useMemo, useState } from '../vendor/preact-htm.js';
 import { answer } from '../api.js';
 import { tagDevices, unmapDevice, untagDevice } from '../device_actions.js';
 import { askSuccess } from '../device_rows.js';
@@ -15,7 +15,7 @@ import { Time } from '../components/time.js';
 import { DEFAULT_CRON, DeviceScheduleDialog, MapDialog } from '../components/wake_dialogs.js';
 import { ago, clock, count, cut, deviceName, percent, plural } from '../format.js';
 import { useKeys } from '../keyboard.js';
-import { useQuery } from '../query.js';
+import { useAgain, useQuery } from '../query.js';
 import { go, link, setParams } from '../route.js';
 import { mayAdmin, mayOperate, project, session } from '../session.js';
 import { useNow } from '../store.js';
@@ -80,12 +80,7 @@ function Page({ device, tags, success, commands, params, refresh }) {
 /** Looks again and again while one of these times was lately. */
 function useLooking(look, times) {
   const now = useNow();
-  const lately = times.some((at) => at && now - Date.parse(at) < AWAKE_MS);
-  useEffect(() => {
-    if (!lately) return undefined;
-    const timer = setInterval(() => document.hidden || look(), LOOK_MS);
-    return () => clearInterval(timer);
-  }, [lately, look]);
+  useAgain(look, times.some((at) => at && now - Date.parse(at) < AWAKE_MS) ? LOOK_MS : null);
 }
 
 function Head({ device, onDialog, refresh }) {

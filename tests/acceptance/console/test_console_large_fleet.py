@@ -95,4 +95,4 @@ def test_every_view_holds_a_large_fleet(open_page: Callable[..., Page]) -> None:
 
 def report(milliseconds: dict[str, int]) -> None:
     """Show what was measured (`pytest -s`, and with the output of a test that fails)."""
-    print("".join(f"\n{ms:6} ms  {name}" for name, ms in milliseconds.items()))  # noqa: T201
+    print("".join(f"\n{ms:6} ms  {name}" for name, ms in milliseconds.items()))  # noqa: T201 - what it measures
